@@ -1,0 +1,45 @@
+# Two commands for a newcomer: `make demo` and `make test`. `make help` lists all of them.
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+VENV := $(ROOT).venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+PIP := $(PY) -m pip install --disable-pip-version-check -c $(ROOT)constraints.txt
+INPUTS := $(ROOT)pyproject.toml $(ROOT)constraints.txt
+
+.PHONY: help demo test test-cluster lint format benchmarks clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(ROOT)Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, start to finish; SPEECH=dir NOISE=dir for your own sounds
+	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)")
+
+test: lint ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
+	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" $(ARGS)
+
+test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
+	@cd $(ROOT) && $(PY) -m pytest -m cluster $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev ## rewrite the code in its one format
+	@cd $(ROOT) && $(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+clean: ## remove the environment and all caches; demo/ and runs/ are yours and stay
+	@cd $(ROOT) && rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or 3.12, or say make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' || { echo "error: $$($(PYTHON) --version) is not supported; install Python 3.11 or 3.12, or say make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "making a virtual environment in .venv"
+	@$(PYTHON) -m venv $(VENV)
+
+# A stamp is written only after pip succeeded, so an interrupted installation is taken up again.
+$(VENV)/.installed: $(VENV)/bin/python $(INPUTS)
+	@echo "installing pinned packages (about 3 minutes, 2 GB)"
+	@$(PIP) -e "$(ROOT)[synthetic]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) -q -e "$(ROOT)[synthetic,dev]"
+	@touch $@

@@ -1,0 +1,130 @@
+"""Lightning callbacks of a training run: save and report, and tell trackers and people how it goes."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import ray.train
+from ray.train import Checkpoint
+
+from cluster.config import ExperimentConfig
+from cluster.lightning import DenoisingModule, compared_scores
+from cluster.pictures import compare_signals
+from cluster.tracking import Tracker
+from ww_models import save_bundle
+
+
+class ReportCheckpoint(pl.Callback):
+    """After each validation rank 0 saves a checkpoint and every rank reports the scores to Ray Train.
+
+    A checkpoint is a folder: the whole state of the run (`state_file`: weights, optimizer, step) and `bundle/`, the
+    model as it would be shipped, so that nobody has to unpickle anything to use it.
+    """
+
+    def __init__(self, config: ExperimentConfig, manifest_hash: str, state_file: str) -> None:
+        self.config, self.manifest_hash, self.state_file = config, manifest_hash, state_file
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DenoisingModule)
+        metrics = {**module.validation_scores, "step": trainer.global_step}
+        with tempfile.TemporaryDirectory(prefix="ww-checkpoint-") as folder:
+            trainer.save_checkpoint(Path(folder) / self.state_file)  # all ranks take part, rank 0 writes
+            if trainer.global_rank != 0:
+                ray.train.report(metrics)
+                return
+            save_bundle(
+                Path(folder) / "bundle",
+                module.model,
+                metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
+                training=self.config.to_dict(),
+                data={"manifest_hash": self.manifest_hash},
+            )
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+class TrackRun(pl.Callback):
+    """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver."""
+
+    def __init__(self, config: ExperimentConfig, tracker: Tracker | None, board: Any) -> None:
+        self.config, self.tracker, self.board = config, tracker, board
+        self._since_s = time.monotonic()
+        self._since_step: int | None = None
+        self._wait_s = 0.0
+        self._note = ""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._wait_s += outputs["wait_s"]
+        step, every = trainer.global_step, self.config.tracking.log_every_steps
+        if self._since_step is None:  # the first step holds all the starting up: measure from after it
+            self._restart_clock(step)
+            return
+        if step % every:
+            return
+        elapsed_s = time.monotonic() - self._since_s
+        steps = step - self._since_step
+        values = {"loss": float(outputs["loss"]), **{name: float(v) for name, v in outputs["terms"].items()}}
+        audio_s = steps * self.config.training.batch_size * batch.noisy.shape[-1] / module.model.sample_rate
+        speed = {
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "steps_per_s": steps / elapsed_s,
+            "audio_s_per_s": audio_s / elapsed_s,
+            "data_wait_fraction": self._wait_s / elapsed_s,
+        }
+        if not math.isfinite(values["loss"]):
+            raise ValueError(
+                f"the loss became {values['loss']} at step {step}; lower optimizer.learning_rate or set "
+                "optimizer.gradient_clip_norm"
+            )
+        if self.tracker is not None:
+            self.tracker.scalars("train", {**values, **speed}, step)
+        self._post(
+            step,
+            f"loss {values['loss']:.3f}, {speed['audio_s_per_s']:.0f} s of audio/s, "
+            f"waits for data {speed['data_wait_fraction']:.0%}{self._note}",
+        )
+        self._restart_clock(step)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._post(trainer.global_step, f"validating{self._note}")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, DenoisingModule)
+        scores, step = module.validation_scores, trainer.global_step
+        gain = scores.get("si_sdr_db", math.nan) - scores.get("noisy_si_sdr_db", math.nan)
+        self._note = f", val SI-SDR {gain:+.2f} dB over noisy"
+        if self.tracker is not None:
+            self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
+            self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
+            self._show_examples(module, step)
+        self._restart_clock(step)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The last weights, as a bundle, become the tracked run's output model."""
+        assert isinstance(module, DenoisingModule)
+        if self.tracker is not None:
+            with tempfile.TemporaryDirectory(prefix="ww-model-") as folder:
+                bundle = save_bundle(Path(folder) / "bundle", module.model, training=self.config.to_dict())
+                self.tracker.model(bundle, module.validation_scores)
+
+    def _show_examples(self, module: DenoisingModule, step: int) -> None:
+        assert self.tracker is not None
+        rate = module.model.sample_rate
+        for number, (noisy_T, clean_T, estimate_T) in enumerate(module.examples):
+            for kind, signal_T in (("noisy", noisy_T), ("clean", clean_T), ("estimate", estimate_T)):
+                self.tracker.audio(f"example_{number}/{kind}", signal_T, rate, step)
+            picture = compare_signals(noisy_T, clean_T, estimate_T, rate)
+            self.tracker.image(f"example_{number}", picture, step)
+
+    def _restart_clock(self, step: int) -> None:
+        self._since_s, self._since_step, self._wait_s = time.monotonic(), step, 0.0
+
+    def _post(self, step: int, note: str) -> None:
+        if self.board is not None:
+            self.board.post.remote(step, self.config.training.max_steps, note)

@@ -1,0 +1,82 @@
+"""Whether a job fits on the cluster: found out before it starts, said with the arithmetic, never by hanging."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+
+class PlacementError(ValueError):
+    """The cluster cannot hold what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """What one training run takes of the cluster.
+
+    num_workers: processes that train together, each on its share of every batch.
+    cpus_per_worker: CPUs that Ray sets aside for each worker. 0 chooses: one each where that leaves a CPU for mixing,
+        otherwise a fraction, so that Ray Data's tasks find room on a machine with as many cores as workers.
+    gpus_per_worker: GPUs for each worker; 0 trains on the CPU.
+    torch_threads: threads of one worker's arithmetic; 0 chooses its share of the cores (CPU) or 4 (GPU).
+    placement_timeout_s: how long to wait for these resources to become free (raise it where a cluster must
+        first start nodes).
+    """
+
+    num_workers: int = 1
+    cpus_per_worker: float = 0.0
+    gpus_per_worker: float = 0.0
+    torch_threads: int = 0
+    placement_timeout_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1; got {self.num_workers}")
+        for name in ("cpus_per_worker", "gpus_per_worker", "torch_threads", "placement_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+
+    def resolved(self, total_cpus: float) -> ResourcesConfig:
+        """The same with the zeros that mean "choose" filled in for a cluster of `total_cpus` CPUs."""
+        cpus = self.cpus_per_worker
+        if cpus == 0:
+            # Workers may reserve all but one CPU; on small machines half of them, or mixing would wait for ever.
+            spare = max(total_cpus - 1, total_cpus / 2)
+            cpus = min(1.0, round(spare / self.num_workers, 4)) if total_cpus else 1.0
+        threads = self.torch_threads
+        if threads == 0:
+            threads = 4 if self.gpus_per_worker else max(1, int(total_cpus // self.num_workers))
+        return dataclasses.replace(self, cpus_per_worker=cpus, torch_threads=threads)
+
+    def worker_resources(self) -> dict[str, float]:
+        """One worker's share, as Ray names it."""
+        share = {"CPU": self.cpus_per_worker}
+        if self.gpus_per_worker:
+            share["GPU"] = self.gpus_per_worker
+        return share
+
+
+def check_placement(resources: ResourcesConfig) -> None:
+    """Reserves the workers' resources for a moment; raises PlacementError, with the arithmetic, if that fails.
+
+    The reservation is tried for real, for free resources of several nodes do not add up to room for a worker.
+    """
+    share = resources.worker_resources()
+    total, free = ray.cluster_resources(), ray.available_resources()
+    needed = ", ".join(
+        f"{resources.num_workers} workers x {amount:g} {name} = {resources.num_workers * amount:g} {name}"
+        for name, amount in share.items()
+    )
+    there = ", ".join(f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in share)
+    group = placement_group([share] * resources.num_workers, strategy="PACK")
+    try:
+        if not group.wait(timeout_seconds=resources.placement_timeout_s):
+            raise PlacementError(
+                f"the training run needs {needed}, but the cluster has {there} on {len(ray.nodes())} node(s), and no "
+                f"room came free within {resources.placement_timeout_s:g} s; lower resources.num_workers, "
+                "resources.cpus_per_worker or resources.gpus_per_worker, or add nodes"
+            )
+    finally:
+        remove_placement_group(group)

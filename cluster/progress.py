@@ -1,0 +1,96 @@
+"""Progress of work that runs elsewhere: workers post to a small actor, the command that waits draws it.
+
+On a terminal this is a live bar; elsewhere (a job's log, CI) a plain line every few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Holds the latest state of one piece of work: done, total and a few words."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {"done": 0, "total": None, "note": "starting"}
+
+    def post(self, done: int, total: int | None, note: str) -> None:
+        self._state = {"done": done, "total": total, "note": note}
+
+    def read(self) -> dict[str, Any]:
+        return self._state
+
+
+@contextlib.contextmanager
+def watch_board(title: str) -> Iterator[Any]:
+    """Yields a ProgressBoard's handle for workers to post to; draws it until the block ends."""
+    board = ProgressBoard.remote()
+    stop = threading.Event()
+
+    def follow() -> None:
+        with progress(title) as report:
+            while not stop.wait(0.5):
+                with contextlib.suppress(ray.exceptions.RayError):
+                    state = ray.get(board.read.remote(), timeout=5)
+                    report(state["done"], state["total"], state["note"])
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        ray.kill(board)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int | None, str], None]]:
+    """Yields `report(done, total, note)`, which draws a bar on a terminal and prints plain lines elsewhere."""
+    console = Console(file=sys.stderr)
+    if console.is_terminal:
+        with _bar(title, console) as report:
+            yield report
+    else:
+        yield _plain_lines(title)
+
+
+@contextlib.contextmanager
+def _bar(title: str, console: Console) -> Iterator[Callable[[int, int | None, str], None]]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bars:
+        task = bars.add_task(title, total=None, note="")
+        yield lambda done, total, note="": bars.update(task, completed=done, total=total, note=note)
+
+
+def _plain_lines(title: str) -> Callable[[int, int | None, str], None]:
+    state = {"said_s": -PLAIN_LINE_EVERY_S, "line": ""}
+
+    def report(done: int, total: int | None, note: str = "") -> None:
+        now = time.monotonic()
+        finished = total is not None and done >= total
+        line = f"{title}: {done}{f'/{total}' if total else ''} {note}".rstrip()
+        if line != state["line"] and (finished or now - float(state["said_s"]) >= PLAIN_LINE_EVERY_S):
+            print(line, file=sys.stderr, flush=True)
+            state.update(said_s=now, line=line)
+
+    return report

@@ -1,0 +1,21 @@
+"""Serving a bundle over HTTP with Ray Serve."""
+
+from cluster.serving.config import ServingConfig
+from cluster.serving.deployment import (
+    ServingError,
+    ServingHandle,
+    check_serving,
+    serve_bundle,
+    start_serving,
+    stop_serving,
+)
+
+__all__ = [
+    "ServingConfig",
+    "ServingError",
+    "ServingHandle",
+    "check_serving",
+    "serve_bundle",
+    "start_serving",
+    "stop_serving",
+]

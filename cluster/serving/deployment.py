@@ -1,0 +1,170 @@
+"""Starting and stopping the endpoint on Ray Serve; whatever can be refused is refused before Serve starts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from cluster.serving.app import build_app
+from cluster.serving.config import ServingConfig
+from ww_models import load_bundle, read_bundle_info
+
+APP_NAME = "wave-wizard"
+SHUTDOWN_TIMEOUT_S = 30.0
+_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
+
+
+class ServingError(ValueError):
+    """The endpoint cannot be started as asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingHandle:
+    """A running endpoint. url: its address without a path; model_id: of the bundle that it serves."""
+
+    url: str
+    model_id: str
+    bundle: Path
+    config: ServingConfig
+
+
+@serve.ingress()
+class DenoiseServer:
+    """One replica: loads the bundle, then hands requests to the application around it."""
+
+    def __init__(self, bundle: str, config: ServingConfig) -> None:
+        self._app = build_app(load_bundle(bundle), read_bundle_info(bundle), config, send_request_id=False)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+
+def check_serving(bundle: str | os.PathLike[str], config: ServingConfig) -> ServingConfig:
+    """Refuses a damaged bundle and a taken port, without Ray; returns the config with a free port for 0.
+
+    Raises BundleError or ServingError, each one line.
+    """
+    load_bundle(bundle)
+    return dataclasses.replace(config, port=_bindable_port(config.host, config.port))
+
+
+def start_serving(bundle: str | os.PathLike[str], config: ServingConfig | None = None) -> ServingHandle:
+    """Serves a bundle over HTTP on the Ray that this process is connected to; returns once it answers.
+
+    Raises BundleError or ServingError, before anything is started where that can be known.
+    """
+    config = check_serving(bundle, config or ServingConfig())
+    _check_cluster(config)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=config.host, port=config.port),
+        logging_config=quiet,
+    )
+    # Requests are limited by the application, which can say so in JSON and still answers health checks.
+    deployment = serve.deployment(
+        name="denoise",
+        num_replicas=config.num_replicas,
+        max_ongoing_requests=4 * config.max_pending + 16,
+        ray_actor_options={"num_cpus": config.cpus_per_replica},
+        logging_config=quiet,
+    )(DenoiseServer)
+    application = deployment.bind(str(Path(bundle).resolve()), config)
+    target = serve.RunTarget(application, name=APP_NAME, route_prefix="/", logging_config=quiet)
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_until_running(config.start_timeout_s)
+    except BaseException:
+        _shut_down()
+        raise
+    host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
+    return ServingHandle(
+        url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
+        model_id=read_bundle_info(bundle).id,
+        bundle=Path(bundle),
+        config=config,
+    )
+
+
+def stop_serving(handle: ServingHandle) -> None:
+    """Ends what `start_serving` started; requests being answered are finished first (20 s at most)."""
+    del handle  # there is one endpoint on a cluster; the argument says that the caller started it
+    _shut_down()
+
+
+@contextlib.contextmanager
+def serve_bundle(bundle: str | os.PathLike[str], config: ServingConfig | None = None) -> Iterator[str]:
+    """Serves a bundle for the length of a `with` block and yields the endpoint's URL; see `start_serving`."""
+    handle = start_serving(bundle, config)
+    try:
+        yield handle.url
+    finally:
+        stop_serving(handle)
+
+
+def _bindable_port(host: str, port: int) -> int:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port left a moment ago is free
+            listener.bind(address)
+            return listener.getsockname()[1]
+    except OSError as error:
+        raise ServingError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); stop what listens there, or choose "
+            "another port (0 takes any free one)"
+        ) from error
+
+
+def _check_cluster(config: ServingConfig) -> None:
+    if not ray.is_initialized():
+        raise ServingError("not connected to Ray; call start_serving inside `with connect():`")
+    if serve.status().proxies:
+        raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
+    needed = config.num_replicas * config.cpus_per_replica
+    free, total = (there.get("CPU", 0.0) for there in (ray.available_resources(), ray.cluster_resources()))
+    if needed > free:
+        raise ServingError(
+            f"{config.num_replicas} replica(s) x {config.cpus_per_replica:g} CPU = {needed:g} CPU, but of the "
+            f"cluster's {total:g} only {free:g} are free; lower num_replicas or cpus_per_replica, or add nodes"
+        )
+
+
+def _shut_down() -> None:
+    """serve.shutdown() alone waits on a call to the controller that never returns, which Ray reports as a failure."""
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):  # there is no controller, or no longer
+        controller = ray.get_actor(*_CONTROLLER)
+        ray.get(controller.graceful_shutdown.remote(wait=False))
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            ray.get_actor(*_CONTROLLER)
+    serve.shutdown()
+
+
+def _wait_until_running(timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        application = serve.status().applications.get(APP_NAME)
+        if application and application.status == ApplicationStatus.RUNNING:
+            return
+        if application and application.status in {
+            ApplicationStatus.DEPLOY_FAILED,
+            ApplicationStatus.UNHEALTHY,
+        }:
+            raise ServingError(f"the replica did not start: {' '.join(application.message.split())[-500:]}")
+        time.sleep(0.1)
+    raise ServingError(f"the endpoint did not answer within start_timeout_s={timeout_s:g} s")

@@ -1,0 +1,114 @@
+"""One way into Ray for every command: join the cluster that is there, or start a private one and end it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+# Read by Ray when it is imported or started, so they are set before that; what the user set wins.
+_LOCAL_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
+}
+
+
+@contextlib.contextmanager
+def connect(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[str]:
+    """Connects this process to Ray for the length of a `with` block and yields a line that says to what.
+
+    address: a cluster's address, or None for RAY_ADDRESS, which `ray job submit` sets. Without either, Ray is
+        started on this machine with `num_cpus` cores (all by default), listening on loopback, guarded by a random
+        token, with its files in a temporary folder of its own. It is ended, and the folder removed, at the end.
+    Raises ConnectionError if there is no cluster at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        yield from _join(address)
+    else:
+        yield from _start_local(num_cpus)
+
+
+def _join(address: str) -> Iterator[str]:
+    import ray
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"Ray at {address}"
+        return
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
+    except Exception as error:  # Ray raises several unrelated types here
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]}); start one, or unset "
+            "RAY_ADDRESS to work on this machine alone"
+        ) from error
+    _quiet_progress_bars()
+    try:
+        yield f"Ray at {address}, {_describe_resources()}"
+    finally:
+        ray.shutdown()
+
+
+def _start_local(num_cpus: int | None) -> Iterator[str]:
+    for name, value in _LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home folder,
+    # and says all that its warning says.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    import ray
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"local Ray, {_describe_resources()}"
+        return
+    # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
+    folder = tempfile.mkdtemp(prefix="ww-ray-", dir="/tmp")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=_wants_worker_logs(),
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+        )
+        _quiet_progress_bars()
+        yield f"local Ray, {_describe_resources()}"
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wants_worker_logs() -> bool:
+    return os.environ.get("WW_WORKER_LOGS") == "1"
+
+
+def _quiet_progress_bars() -> None:
+    """Ray Data draws a bar per operator; the commands draw their own, one per thing that a person waits for."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+
+
+def _describe_resources() -> str:
+    import ray
+
+    total = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    parts = [f"{nodes} node{'s' if nodes != 1 else ''}", f"{total.get('CPU', 0):g} CPUs"]
+    if total.get("GPU"):
+        parts.append(f"{total['GPU']:g} GPUs")
+    return ", ".join(parts)

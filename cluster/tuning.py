@@ -1,0 +1,182 @@
+"""A sweep: Ray Tune with Optuna over dotted settings, each trial a Ray Train run of its own.
+
+The objective is a validation metric that does not depend on the weights that are swept: PESQ, STOI or SI-SDR, never
+the weighted loss, which falls when the weights do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.search.optuna import OptunaSearch
+
+from cluster.config import ConfigError, ExperimentConfig, flatten, nearest, set_path
+from cluster.placement import check_placement
+from cluster.training import run_training
+from ww_data import open_corpus
+
+METRICS = ("pesq", "stoi", "si_sdr_db", "snr_db")
+TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One swept setting: a range [low, high], uniform or logarithmic, or a list of choices."""
+
+    path: str
+    low: float = 0.0
+    high: float = 0.0
+    logarithmic: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def sampler(self) -> Any:
+        """The same in Ray Tune's terms."""
+        if self.choices:
+            return tune.choice(list(self.choices))
+        return tune.loguniform(self.low, self.high) if self.logarithmic else tune.uniform(self.low, self.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepResult:
+    """rows: one per trial, best first: name, the swept settings, the metrics, error. best: the first row's settings."""
+
+    rows: list[dict[str, Any]]
+    metric: str
+    folder: Path
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return self.rows[0]
+
+
+def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
+    """Reads `path=low..high`, `path=low..high:log` or `path=a,b,c`. Raises ConfigError naming what is wrong."""
+    known = list(config.flat())
+    dimensions = []
+    for expression in expressions:
+        path, separator, text = expression.partition("=")
+        if not separator or not text:
+            raise ConfigError(f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}")
+        if path not in known:
+            raise ConfigError(f"unknown setting {path}{nearest(path, known)}")
+        dimensions.append(_parse_dimension(path, text))
+    if not dimensions:
+        raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH")
+    _refuse_zero_loss(dimensions, config)
+    return dimensions
+
+
+def _parse_dimension(path: str, text: str) -> Dimension:
+    if ".." not in text:
+        return Dimension(path=path, choices=tuple(yaml.safe_load(item) for item in text.split(",")))
+    span, _, scale = text.partition(":")
+    if scale not in ("", "log"):
+        raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
+    try:
+        low, high = (float(end) for end in span.split("..", 1))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {span!r} is not LOW..HIGH with two numbers") from error
+    if not low <= high or not math.isfinite(high - low):
+        raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
+    if scale == "log" and low <= 0:
+        raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
+    return Dimension(path=path, low=low, high=high, logarithmic=scale == "log")
+
+
+def _refuse_zero_loss(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
+    """A space in which no loss term can have a weight above 0 trains nothing."""
+    weights = {path: float(value) for path, value in config.flat().items() if path.endswith("_weight")}
+    weights |= {d.path: max([d.high, *(float(c) for c in d.choices)]) for d in dimensions if d.path in weights}
+    if not any(weights.values()):
+        raise ConfigError("in this space all weights of the loss are 0: there would be nothing to train on")
+
+
+def with_settings(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:
+    """The config with some dotted settings replaced, checked as any other."""
+    values = config.to_dict()
+    for path, value in settings.items():
+        set_path(values, path, value)
+    return ExperimentConfig.from_dict(values)
+
+
+def run_sweep(
+    config: ExperimentConfig,
+    dimensions: Sequence[Dimension],
+    corpus_uri: str,
+    storage: str | Path,
+    name: str,
+    *,
+    trials: int,
+    metric: str = "si_sdr_db",
+    max_concurrent_trials: int = 1,
+) -> SweepResult:
+    """Runs the trials on a connected Ray cluster; each is a run `<storage>/<name>/trial_*` with a bundle.
+
+    Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
+    Raises ConfigError for a taken name or an unknown metric, PlacementError where one trial finds no room.
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    folder = Path(storage).resolve() / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; choose another --name")
+    open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
+    check_placement(config.resources.resolved(ray.cluster_resources().get("CPU", 0.0)))
+    trainable = tune.with_parameters(
+        _run_trial, values=config.to_dict(), corpus_uri=str(corpus_uri), folder=str(folder), metric=metric
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
+        param_space={dimension.path: dimension.sampler() for dimension in dimensions},
+        tune_config=tune.TuneConfig(
+            metric=metric,
+            mode="max",
+            num_samples=trials,
+            max_concurrent_trials=max_concurrent_trials,
+            search_alg=OptunaSearch(seed=config.seed),
+            trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(name=".tune", storage_path=str(folder), verbose=0),
+    )
+    return _summarise(tuner.fit(), dimensions, metric, folder)
+
+
+def _run_trial(
+    settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str, metric: str
+) -> None:
+    config = with_settings(ExperimentConfig.from_dict(values), settings)
+    trial = tune.get_context().get_trial_name()
+    run_training(
+        config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False
+    )
+
+
+def _summarise(results: Any, dimensions: Sequence[Dimension], metric: str, folder: Path) -> SweepResult:
+    rows = []
+    for result in results:
+        scores = {key: float(v) for key, v in (result.metrics or {}).items() if key in METRICS or key == "loss"}
+        settings = {d.path: (result.config or {}).get(d.path) for d in dimensions}
+        error = " ".join(str(result.error).split())[-300:] if result.error else ""
+        rows.append({"trial": Path(result.path).name, **settings, **scores, "error": error})
+    rows.sort(key=lambda row: -row.get(metric, -math.inf))
+    if all(row["error"] for row in rows):
+        raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
+    (folder / "sweep.json").write_text(json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8")
+    best: dict[str, Any] = {}
+    for dimension in dimensions:
+        set_path(best, dimension.path, rows[0][dimension.path])
+    (folder / "best.yaml").write_text(yaml.safe_dump(best), encoding="utf-8")
+    return SweepResult(rows, metric, folder)
+
+
+__all__ = ["METRICS", "Dimension", "SweepResult", "flatten", "parse_space", "run_sweep", "with_settings"]

@@ -1,0 +1,164 @@
+"""The whole way in one command: corpus, training, evaluation, a served denoiser, a noisy file through HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from cluster.config import load_config
+from cluster.evaluation import evaluate
+from cluster.progress import progress
+from cluster.report import write_report
+from cluster.scores import NOISY, EvaluationReport
+from cluster.serving import ServingConfig, start_serving, stop_serving
+from cluster.session import connect
+from cluster.training import TrainingResult, run_training
+from jobs.cli import main, make_parser
+from jobs.prepare import add_corpus_options, prepare
+from ww_data import open_corpus, read_audio, write_audio
+
+NUM_REQUESTS = 5
+PROMISE = """\
+A few minutes of training take the steady part of a noise away and hardly touch noise that sounds like speech; they
+do not yet make a voice clearer than a good recording. Hours do: python -m jobs.train --data {corpus} \\
+    --preset gatewave-compact --workers 2"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "demo",
+        __doc__
+        + """
+Without --speech and --noise it makes a small corpus of synthetic voices and noises. All files go below --out.
+
+example: python -m jobs.demo --speech my/speech --noise my/noise""",
+    )
+    parser.add_argument("--speech", metavar="DIR", help="folder of clean speech")
+    parser.add_argument("--noise", metavar="DIR", help="folder of noise")
+    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything that is made")
+    parser.add_argument("--preset", default="demo", help="name in jobs/presets, or a YAML file of settings")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override one setting"
+    )
+    parser.add_argument("--port", type=int, default=8123, metavar="N", help="port of the endpoint on 127.0.0.1")
+    add_corpus_options(parser)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    start = time.monotonic()
+    if bool(arguments.speech) != bool(arguments.noise):
+        raise ValueError("--speech and --noise belong together: give both folders, or neither for made-up sounds")
+    config = load_config(arguments.preset, arguments.overrides)
+    out = Path(arguments.out).resolve()
+    step("1/5  corpus")
+    corpus = make_corpus(arguments, out)
+    run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
+    with connect() as where:
+        step(f"2/5  training {config.model_name} on {where}")
+        trained = run_training(config, str(corpus), out, run_name)
+        step("3/5  evaluation on speakers and noises that training never saw")
+        with progress("evaluating") as report_progress:
+            report = evaluate([trained.bundle], str(corpus), progress=report_progress)
+        files = write_report(report, trained.run_dir / "report")
+        step("4/5  serving")
+        noisy, enhanced, served = through_http(trained, corpus, arguments.port)
+    step("5/5  done")
+    show(report, trained, served)
+    for what, path in (
+        ("report", files.html),
+        ("bundle", trained.bundle),
+        ("noisy", noisy),
+        ("enhanced", enhanced),
+        ("curves", f"tensorboard --logdir {trained.run_dir / 'tracking'}"),
+    ):
+        print(f"  {what:9} {path}")
+    print(f"\n{PROMISE.format(corpus=corpus)}\n\ntook {time.monotonic() - start:.0f} s")
+
+
+def step(title: str) -> None:
+    Console(stderr=True).rule(f"[bold]{title}", align="left")
+
+
+def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
+    """The prepared corpus: of the user's folders, or of made-up sounds; one that is there already is used again."""
+    if arguments.speech:
+        speech, noise = Path(arguments.speech).resolve(), Path(arguments.noise).resolve()
+        key = hashlib.sha256(f"{speech}\n{noise}".encode()).hexdigest()[:8]
+        corpus = out / f"corpus-{speech.name}-{key}"
+    else:
+        from ww_data.synthetic import write_synthetic_corpus
+
+        with progress("making voices and noises") as report:
+            speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
+        corpus = out / "corpus"
+    print(prepare([speech], [noise], corpus, arguments))
+    return corpus
+
+
+def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path, Path, dict[str, float]]:
+    """Serves the bundle, sends one noisy test file, stops serving. Returns both files and what the replies said."""
+    noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
+    write_audio(noisy, *typical_noisy_clip(corpus))
+    handle = start_serving(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5))
+    try:
+        print(f"POST {handle.url}/v1/audio/denoise < {noisy.name}")
+        factors = []
+        for _ in range(NUM_REQUESTS):
+            with noisy.open("rb") as file:
+                reply = httpx.post(f"{handle.url}/v1/audio/denoise", files={"file": file}, timeout=60)
+            reply.raise_for_status()
+            factors.append(float(reply.headers["X-Real-Time-Factor"]))
+    finally:
+        stop_serving(handle)
+    temporary = enhanced.with_suffix(".part")
+    temporary.write_bytes(reply.content)
+    temporary.replace(enhanced)
+    samples, sample_rate = read_audio(enhanced)
+    sent, _ = read_audio(noisy)
+    if samples.shape != sent.shape:
+        raise RuntimeError(f"sent {sent.shape[0]} samples, got {samples.shape[0]} back")
+    return noisy, enhanced, {"real_time_factor": float(np.median(factors)), "seconds": len(samples) / sample_rate}
+
+
+def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
+    """About 12 s of noisy speech, three test mixtures at 0 to 10 dB, one after the other; and their sample rate."""
+    opened = open_corpus(corpus)
+    table = pq.read_table(opened.mixtures_path("test"), columns=["noisy", "snr_db"])
+    rows = [i for i, snr_db in enumerate(table["snr_db"].to_pylist()) if 0 <= snr_db <= 10][:3]
+    clips = [table["noisy"][row].values.to_numpy() for row in rows]
+    return np.concatenate(clips), opened.sample_rate
+
+
+def show(report: EvaluationReport, trained: TrainingResult, served: dict[str, float]) -> None:
+    """The short table: noisy against enhanced, with the interval of the improvement."""
+    noisy, enhanced = report.system(NOISY).overall, report.system(trained.bundle.name).overall
+    table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
+    for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+    for metric, name in (("pesq", "PESQ"), ("stoi", "STOI"), ("snr_db", "SNR dB"), ("si_sdr_db", "SI-SDR dB")):
+        gain = enhanced.improvements[metric]
+        table.add_row(
+            name,
+            f"{noisy.means[metric].mean:.3f}",
+            f"{enhanced.means[metric].mean:.3f}",
+            f"{gain.mean:+.3f}",
+            f"{gain.low:+.3f} to {gain.high:+.3f}",
+        )
+    console = Console(width=90)
+    console.print(table)
+    factor = served["real_time_factor"]
+    print(f"endpoint: {factor:.3f} s of computing per second of audio on one core, {1 / factor:.0f} x real time")
+
+
+if __name__ == "__main__":
+    main(parser(), run)

@@ -1,0 +1,146 @@
+"""Denoises recordings: files and whole folders, on this machine, without a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cluster.enhancement import enhance_audio, stored_subtype
+from cluster.progress import progress
+from jobs.cli import main, make_parser
+from ww_data import read_audio, write_audio
+from ww_data.audio import open_audio
+from ww_data.audio_files import find_audio
+from ww_models import Denoiser, load_bundle
+
+# What is written as it was read; everything else (MP3 pads its ends, for one) becomes WAV.
+_KEPT_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "enhance",
+        __doc__
+        + """
+The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the folders
+that were named. WAV, FLAC and OGG stay what they are; other formats (MP3, AIFF, ...) become WAV. A file that cannot be
+read is named and left out, and the exit code says so at the end. An input is never overwritten.
+
+example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/""",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE_OR_DIR", help="recordings, or folders of them")
+    parser.add_argument("--bundle", required=True, metavar="DIR", help="bundle to enhance with")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="share of the enhanced signal, 0 (input) to 1",
+    )
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One recording and where its result goes; problem: why it cannot be read, known beforehand."""
+
+    source: Path
+    target: Path
+    problem: str = ""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.strength <= 1:
+        raise ValueError(
+            f"--strength must lie between 0 (the input) and 1 (fully enhanced); got {arguments.strength}"
+        )
+    tasks = list(plan(arguments.inputs, Path(arguments.out)))
+    check_targets(tasks)
+    model = load_bundle(arguments.bundle)
+    failures = []
+    with progress("enhancing") as report:
+        for number, task in enumerate(tasks):
+            report(number, len(tasks), task.source.name)
+            try:
+                if task.problem:
+                    raise ValueError(task.problem)
+                enhance_file(model, task.source, task.target, arguments.strength)
+            except (ValueError, OSError) as error:
+                failures.append(f"skipped {task.source}: {' '.join(str(error).split())}")
+        report(len(tasks), len(tasks), "")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(f"{len(tasks) - len(failures)} of {len(tasks)} recordings enhanced, in {arguments.out}")
+    if failures:
+        raise ValueError(
+            f"{len(failures)} of {len(tasks)} recordings could not be enhanced; they are named above"
+        )
+
+
+def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
+    """A task for every recording; folders are searched to any depth, results of an earlier run in `out` left out.
+
+    Raises ValueError for an input that does not exist and for a folder without recordings.
+    """
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            results = out if _lies_in(out, path) and not _lies_in(path, out) else None
+            found = [
+                item for item in find_audio(path, "file") if not (results and _lies_in(item.path, results))
+            ]
+            if not found:
+                raise ValueError(
+                    f"no recordings in {path}; expected WAV, FLAC, OGG, MP3 or the like, at any depth"
+                )
+            for item in found:
+                yield Task(item.path, _target(out / item.name), item.skip_reason)
+        elif path.exists():
+            yield Task(path, _target(out / path.name))
+        else:
+            raise ValueError(f"{path} does not exist; name a recording or a folder of recordings")
+
+
+def check_targets(tasks: Sequence[Task]) -> None:
+    """Raises ValueError where a result would replace an input or another result; nothing has been written yet."""
+    sources = {task.source.resolve() for task in tasks}
+    seen: dict[Path, Path] = {}
+    for task in tasks:
+        target = task.target.resolve()
+        if target in sources:
+            raise ValueError(
+                f"{task.target} is an input and would be overwritten; choose another folder for --out"
+            )
+        if target in seen:
+            raise ValueError(
+                f"{seen[target]} and {task.source} would both become {task.target}; enhance them apart"
+            )
+        seen[target] = task.source
+
+
+def enhance_file(model: Denoiser, source: Path, target: Path, strength: float) -> None:
+    """Denoises one recording; the result appears whole or not at all. Raises AudioError or OSError."""
+    with open_audio(source) as file:
+        subtype = stored_subtype(file.subtype, _KEPT_FORMATS[target.suffix.lower()])
+    samples_TC, sample_rate = read_audio(source)
+    enhanced_TC = enhance_audio(model, samples_TC, sample_rate, strength)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(target, np.clip(enhanced_TC, -1, 1), sample_rate, subtype=subtype)
+
+
+def _target(path: Path) -> Path:
+    return path if path.suffix.lower() in _KEPT_FORMATS else path.with_suffix(".wav")
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+if __name__ == "__main__":
+    main(parser(), run)

@@ -1,0 +1,73 @@
+"""Searches for the best settings: Ray Tune with Optuna, each trial a training run of its own."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.session import connect
+from cluster.tuning import METRICS, SweepResult, parse_space, run_sweep
+from jobs.cli import main, make_parser
+from jobs.train import add_training_options, config_from, run_name
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "tune",
+        __doc__
+        + """
+A range is KEY=LOW..HIGH, uniform, or KEY=LOW..HIGH:log; a list is KEY=A,B,C. The objective is a metric of the
+validation mixtures, never the loss, which falls when its weights do.
+
+example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
+             --space loss.l1_weight=0..5 --space loss.stft_weight=0..5""",
+    )
+    add_training_options(parser)
+    parser.add_argument("--space", action="append", default=[], metavar="KEY=LOW..HIGH", help="setting to search; repeat")
+    parser.add_argument("--trials", type=int, default=8, metavar="N", help="training runs in all")
+    parser.add_argument("--concurrent", type=int, default=1, metavar="N", help="training runs at a time")
+    parser.add_argument("--metric", choices=METRICS, default="si_sdr_db", help="validation metric to raise")
+    parser.add_argument("--name", help="name of the sweep (default: preset, date and time)")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    config = config_from(arguments)
+    dimensions = parse_space(arguments.space, config)
+    if arguments.trials < 1:
+        raise ValueError(f"--trials must be at least 1; got {arguments.trials}")
+    with connect() as where:
+        print(f"{arguments.trials} trials on {where}, raising {arguments.metric}")
+        result = run_sweep(
+            config,
+            dimensions,
+            arguments.data,
+            arguments.storage,
+            arguments.name or f"sweep-{run_name(arguments)}",
+            trials=arguments.trials,
+            metric=arguments.metric,
+            max_concurrent_trials=arguments.concurrent,
+        )
+    show(result)
+
+
+def show(result: SweepResult) -> None:
+    """A table of all trials, best first, and where they are."""
+    table = Table(title=f"{len(result.rows)} trials, best {result.metric} first")
+    columns = [name for name in result.rows[0] if name != "error"]
+    for name in columns:
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    for row in result.rows:
+        cells = [row.get(name, "") for name in columns]
+        table.add_row(*[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
+    Console(width=max(100, Console().width)).print(table)
+    for row in result.rows:
+        if row["error"]:
+            print(f"{row['trial']} failed: {row['error']}")
+    print(f"trials: {result.folder}\nbest settings: {result.folder / 'best.yaml'}")
+
+
+if __name__ == "__main__":
+    main(parser(), run)

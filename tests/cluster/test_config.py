@@ -1,0 +1,75 @@
+"""Settings: strict, typed, and the same after a round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import PRESETS_DIR, ConfigError, ExperimentConfig, differences, load_config
+
+PRESET_NAMES = sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_each_preset_loads_and_survives_a_round_trip(name: str) -> None:
+    config = load_config(name)
+    assert ExperimentConfig.from_dict(config.to_dict()) == config
+    assert config.preset == name
+
+
+def test_presets_cover_each_architecture_in_both_sizes() -> None:
+    expected = {"waveunet", "demucs48", "demucs64", "gatewave", "tiny", "demo"}
+    assert expected | {f"{name}-compact" for name in ("waveunet", "demucs", "gatewave")} <= set(PRESET_NAMES)
+
+
+def test_overrides_win_over_the_preset() -> None:
+    config = load_config("tiny", ["loss.l1_weight=2", "mixing.snr_db=[0, 5]", "optimizer.learning_rate=1e-5"])
+    assert config.loss.l1_weight == 2.0
+    assert config.mixing.snr_db == (0.0, 5.0)
+    assert config.optimizer.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("loss.l1_wieght=2", "did you mean loss.l1_weight?"),
+        ("los.l1_weight=2", "did you mean loss?"),
+        ("model.hiden=3", "did you mean model.hidden?"),
+        ("model.preset=gatewave-compct", "did you mean gatewave-compact?"),
+        ("model.name=demux", "did you mean demucs?"),
+        ("training.batch_size=many", "training.batch_size takes a value of type int; got 'many'"),
+        ("training.batch_size=3", "must be a multiple of"),
+        ("training.batch_size=true", "takes a value of type int"),
+        ("mixing.snr_db=5", "takes a list"),
+        ("mixing.snr_db=[1,2,3]", "takes 2 values"),
+        ("training.validate_every_steps=7", "must be a multiple of validate_every_steps"),
+        ("tracking.clearml=maybe", "must be one of auto, offline, off"),
+        ("loss", "--set takes KEY=VALUE"),
+        ("loss=3", "loss is a section"),
+        ("seed.a=3", "seed takes a value of type int"),
+    ],
+)
+def test_wrong_settings_are_named_with_what_was_meant(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=None) as error:
+        load_config("tiny", ["resources.num_workers=2", override])
+    assert words in str(error.value)
+
+
+def test_all_loss_weights_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="all weights of the loss are 0"):
+        load_config("tiny", ["loss.l1_weight=0", "loss.stft_weight=0"])
+
+
+def test_unknown_preset_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean demucs"):
+        load_config("demucs84")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("loss: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(str(broken))
+
+
+def test_differences_name_the_setting_and_both_values() -> None:
+    old, new = load_config("tiny"), load_config("tiny", ["loss.l1_weight=3"])
+    assert differences(old.to_dict(), new.to_dict()) == ["loss.l1_weight: 1.0 -> 3.0"]

@@ -1,0 +1,112 @@
+"""Whatever comes in, the same shape comes out, sample beside sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.enhancement import enhance_audio, measure_real_time_factor, stored_subtype
+from ww_models import Denoiser, build_model, enhance
+
+
+class PassThrough(Denoiser):
+    """A denoiser that returns its input: what is left is what enhance_audio itself does to a signal."""
+
+    name = "pass-through"
+    stride = 1
+    latency_samples = 0
+
+    def denoise(self, scaled: torch.Tensor) -> torch.Tensor:
+        return scaled
+
+
+@pytest.fixture(scope="module")
+def model() -> Denoiser:
+    torch.manual_seed(0)
+    return build_model("gatewave", hidden=4, depth=2).eval()
+
+
+@pytest.fixture(scope="module")
+def pass_through(model: Denoiser) -> Denoiser:
+    return PassThrough(model.config).eval()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_samples=st.integers(1, 3000),
+    num_channels=st.integers(1, 3),
+    sample_rate=st.sampled_from([8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]),
+    strength=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_shape_and_type_are_kept(
+    model: Denoiser, num_samples: int, num_channels: int, sample_rate: int, strength: float
+) -> None:
+    rng = np.random.default_rng(num_samples)
+    samples_TC = rng.normal(scale=0.1, size=(num_samples, num_channels)).astype(np.float32)
+    before_TC = samples_TC.copy()
+    enhanced_TC = enhance_audio(model, samples_TC, sample_rate, strength)
+    assert enhanced_TC.shape == samples_TC.shape
+    assert enhanced_TC.dtype == np.float32
+    assert np.isfinite(enhanced_TC).all()
+    assert np.array_equal(samples_TC, before_TC)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16_000, 22_050, 44_100, 48_000])
+def test_the_result_is_not_shifted(pass_through: Denoiser, sample_rate: int) -> None:
+    t = np.arange(sample_rate) / sample_rate
+    chirp_T = 0.3 * np.sin(2 * np.pi * (200 + 1000 * t) * t).astype(np.float32)
+    enhanced_T = enhance_audio(pass_through, chirp_T[:, None], sample_rate)[:, 0]
+    inner = slice(sample_rate // 20, -sample_rate // 20)  # a resampling filter rings at the clip's ends
+    assert np.abs(enhanced_T - chirp_T)[inner].max() < 2e-3
+
+
+def test_strength_zero_returns_the_input_itself(model: Denoiser) -> None:
+    samples_TC = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    assert np.array_equal(enhance_audio(model, samples_TC, 44_100, 0.0), samples_TC)
+
+
+def test_strength_mixes_dry_and_wet(model: Denoiser) -> None:
+    samples_TC = np.random.default_rng(1).normal(scale=0.1, size=(4000, 1)).astype(np.float32)
+    wet_TC = enhance_audio(model, samples_TC, 48_000, 1.0)
+    half_TC = enhance_audio(model, samples_TC, 48_000, 0.5)
+    np.testing.assert_allclose(half_TC, (samples_TC + wet_TC) / 2, atol=1e-6)
+
+
+def test_channels_do_not_hear_each_other(model: Denoiser) -> None:
+    samples_TC = np.random.default_rng(2).normal(scale=0.1, size=(4000, 2)).astype(np.float32)
+    both_TC = enhance_audio(model, samples_TC, 16_000)
+    alone = enhance(model, torch.from_numpy(samples_TC[:, 1].copy()).reshape(1, 1, -1))
+    np.testing.assert_allclose(both_TC[:, 1], alone.reshape(-1).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "sample_rate", "strength", "part"),
+    [
+        (np.zeros(10, np.float32), 16_000, 1.0, "shape"),
+        (np.zeros((0, 1), np.float32), 16_000, 1.0, "shape"),
+        (np.zeros((10, 1), np.int16), 16_000, 1.0, "int16"),
+        (np.full((10, 1), np.nan, np.float32), 16_000, 1.0, "NaN"),
+        (np.zeros((10, 1), np.float32), 0, 1.0, "sample_rate"),
+        (np.zeros((10, 1), np.float32), 16_000, 1.5, "strength"),
+    ],
+)
+def test_what_is_no_recording_is_refused(
+    model: Denoiser, samples: np.ndarray, sample_rate: int, strength: float, part: str
+) -> None:
+    with pytest.raises(ValueError, match=part) as error:
+        enhance_audio(model, samples, sample_rate, strength)
+    assert "\n" not in str(error.value)
+
+
+def test_resolution_is_kept() -> None:
+    assert stored_subtype("PCM_16", "WAV") == "PCM_16"
+    assert stored_subtype("MPEG_LAYER_III", "FLAC") == "PCM_16"
+    assert stored_subtype("FLOAT", "FLAC") == "PCM_24"
+    assert stored_subtype("PCM_24", "OGG") == "VORBIS"
+
+
+def test_real_time_factor_is_a_time_per_time(model: Denoiser) -> None:
+    assert 0 < measure_real_time_factor(model, clip_s=0.5, repeats=1) < 10

@@ -1,0 +1,126 @@
+"""What ray_cluster.yaml promises: Ray's loader takes it, and jobs run on a token-guarded cluster of two nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from ww_models import load_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def test_ray_takes_the_cluster_file() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    for command in ("head_start_ray_commands", "worker_start_ray_commands"):
+        starts = [line for line in config[command] if "ray start" in line]
+        assert starts
+        assert all("RAY_AUTH_MODE=token" in line for line in starts), "a node without token authentication"
+
+
+@pytest.fixture(scope="module")
+def cluster_environment() -> Iterator[dict[str, str]]:
+    """A running two-node cluster; yields the environment in which `ray job submit` reaches it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a-secret-for-this-test-0123456789abcdef",
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # As on a node started by ray_cluster.yaml: jobs find the environment's python first.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    cluster = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    children: list[psutil.Process] = []
+    try:
+        assert cluster.stdout
+        line = cluster.stdout.readline()
+        assert line, "the cluster did not start"
+        children = psutil.Process(cluster.pid).children(recursive=True)
+        yield environment | {"RAY_API_SERVER_ADDRESS": json.loads(line)["jobs"]}
+    finally:
+        assert cluster.stdin
+        cluster.stdin.close()
+        try:
+            cluster.wait(timeout=60)
+        finally:
+            for process in children:
+                if process.is_running():
+                    process.kill()
+            cluster.kill()
+
+
+def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_submitted_training_succeeds_on_two_nodes(
+    cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
+) -> None:
+    done = submit(
+        cluster_environment,
+        *("jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
+        *("--workers", "2", "--name", "submitted"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 nodes, 3 CPUs" in done.stdout
+    assert "succeeded" in done.stdout
+    assert load_bundle(tmp_path / "submitted" / "bundle").num_parameters > 0
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
+    cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
+) -> None:
+    done = submit(
+        cluster_environment,
+        *("jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
+        *("--workers", "4", "--set", "resources.cpus_per_worker=1"),
+    )
+    assert done.returncode != 0
+    assert "4 workers x 1 CPU = 4 CPU" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.cluster
+def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -> None:
+    stranger = {**cluster_environment, "RAY_AUTH_TOKEN": "another-token-0123456789abcdef-0123"}
+    done = submit(stranger, "jobs.train", "--help")
+    assert done.returncode != 0
+    assert "succeeded" not in done.stdout
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("job", ["prepare", "train", "tune", "evaluate", "serve", "enhance", "demo"])
+def test_each_command_explains_itself_as_a_job(cluster_environment: dict[str, str], job: str) -> None:
+    done = submit(cluster_environment, f"jobs.{job}", "--help")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"usage: python -m jobs.{job}" in done.stdout

@@ -1,0 +1,92 @@
+"""Training on two real Ray Train workers: what a run leaves, and that killed and resumed equals uninterrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.config import ConfigError, ExperimentConfig, load_config
+from cluster.training import TrainingResult, run_training
+from ww_models import load_bundle, read_bundle_info
+
+
+def tiny(*overrides: str, workers: int = 2) -> ExperimentConfig:
+    return load_config(
+        "tiny",
+        [
+            f"resources.num_workers={workers}",
+            "training.max_steps=12",
+            "training.validate_every_steps=4",
+            "tracking.log_every_steps=1",
+            "tracking.clearml=off",
+            *overrides,
+        ],
+    )
+
+
+def losses(run_dir: Path, series: str = "train") -> dict[int, float]:
+    """{step: loss}; of a step that was done twice, the later."""
+    lines = [json.loads(line) for line in (run_dir / "tracking" / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["series"] == series}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingResult:
+    return run_training(tiny(), str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False)
+
+
+def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, small_corpus: Path) -> None:
+    run = uninterrupted.run_dir
+    assert uninterrupted.steps == 12
+    info = read_bundle_info(uninterrupted.bundle)
+    assert info.architecture == "gatewave"
+    model = load_bundle(uninterrupted.bundle)
+    assert torch.isfinite(model(torch.zeros(1, 1, 5000))).all()
+    steps = sorted(losses(run))
+    assert steps == list(range(2, 13)) or steps == list(range(1, 13))
+    assert sorted(losses(run, "val")) == [4, 8, 12]
+    events = list((run / "tracking" / "tensorboard").glob("events.*"))
+    assert events
+    assert {"si_sdr_db", "noisy_si_sdr_db", "pesq", "noisy_pesq", "stoi"} <= uninterrupted.scores.keys()
+
+
+def test_tensorboard_holds_curves_sounds_and_pictures(uninterrupted: TrainingResult) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted.run_dir / "tracking" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/train", "loss/val", "si_sdr_db/val", "si_sdr_db/noisy", "pesq/val"} <= set(tags["scalars"])
+    assert "example_0" in tags["images"]
+    assert {"example_0/noisy", "example_0/clean", "example_0/estimate"} <= set(tags["audio"])
+
+
+def test_a_name_is_never_resumed_by_accident(uninterrupted: TrainingResult, small_corpus: Path) -> None:
+    storage, name = uninterrupted.run_dir.parent, uninterrupted.run_dir.name
+    with pytest.raises(ConfigError, match="exists already"):
+        run_training(tiny(), str(small_corpus), storage, name)
+
+
+def test_resume_with_other_settings_is_refused_with_the_difference(
+    uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
+) -> None:
+    storage, name = uninterrupted.run_dir.parent, uninterrupted.run_dir.name
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight: 1\.0 -> 3\.0"):
+        run_training(tiny("loss.l1_weight=3"), str(small_corpus), storage, name, resume=True)
+    with pytest.raises(ConfigError, match="no run to resume"):
+        run_training(tiny(), str(small_corpus), tmp_path, "never", resume=True)
+
+
+def test_resuming_a_finished_run_only_gives_back_its_result(
+    uninterrupted: TrainingResult, small_corpus: Path
+) -> None:
+    storage, name = uninterrupted.run_dir.parent, uninterrupted.run_dir.name
+    weights = (uninterrupted.bundle / "weights.safetensors").read_bytes()
+    again = run_training(tiny(), str(small_corpus), storage, name, resume=True, show_progress=False)
+    assert again.steps == 12
+    assert (again.bundle / "weights.safetensors").read_bytes() == weights

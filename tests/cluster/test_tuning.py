@@ -1,0 +1,63 @@
+"""Sweeps: the space is read strictly, and each trial is a Ray Train run whose result is the table's row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.config import ConfigError, load_config
+from cluster.tuning import parse_space, run_sweep, with_settings
+from ww_models import load_bundle
+
+TINY = load_config("tiny", ["training.max_steps=4", "training.validate_every_steps=2"])
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("loss.l1_wieght=0..5", "did you mean loss.l1_weight?"),
+        ("loss.l1_weight", "--space takes KEY=LOW..HIGH"),
+        ("loss.l1_weight=5..0", "must run upwards"),
+        ("loss.l1_weight=a..b", "not LOW..HIGH with two numbers"),
+        ("loss.l1_weight=0..5:log", "starts above 0"),
+        ("loss.l1_weight=0..5:sqrt", "may end in ':log'"),
+        ("loss.l1_weight=0..inf", "two finite numbers"),
+    ],
+)
+def test_wrong_spaces_are_refused_in_plain_words(expression: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_space([expression], TINY)
+    assert words in str(error.value)
+
+
+def test_a_space_without_any_loss_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0,0"], TINY)
+    parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0..1"], TINY)
+
+
+def test_settings_of_a_trial_are_checked_like_any_other() -> None:
+    assert with_settings(TINY, {"loss.l1_weight": 2.5}).loss.l1_weight == 2.5
+    with pytest.raises(ConfigError, match="all weights"):
+        with_settings(TINY, {"loss.l1_weight": 0, "loss.stft_weight": 0})
+
+
+@pytest.mark.timeout(600)
+def test_sweep_runs_each_trial_as_its_own_training_run(local_ray: str, small_corpus: Path, tmp_path: Path) -> None:
+    space = parse_space(["loss.l1_weight=0..5", "loss.stft_weight=0.1..5:log"], TINY)
+    result = run_sweep(TINY, space, str(small_corpus), tmp_path, "sweep", trials=2, metric="si_sdr_db")
+    assert len(result.rows) == 2
+    assert not any(row["error"] for row in result.rows)
+    weights = [(row["loss.l1_weight"], row["loss.stft_weight"]) for row in result.rows]
+    assert len(set(weights)) == 2
+    scores = [row["si_sdr_db"] for row in result.rows]
+    assert scores == sorted(scores, reverse=True)
+    for row in result.rows:
+        run_dir = result.folder / row["trial"]
+        assert load_bundle(run_dir / "bundle").num_parameters > 0
+        settings = json.loads((run_dir / "run.json").read_text())
+        assert settings["loss"]["l1_weight"] == pytest.approx(row["loss.l1_weight"])
+    best = load_config(str(result.folder / "best.yaml"), ["model.preset=gatewave-compact"])
+    assert best.loss.l1_weight == pytest.approx(weights[0][0])

@@ -1,0 +1,75 @@
+"""What tests share: a small Ray, a small corpus, and named skips that become failures in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+# Set before anything imports torch or Ray: tests run beside each other on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CLEARML_LOG_LEVEL", "ERROR")
+
+SAMPLE_RATE = 16_000
+
+
+def require_program(name: str) -> str:
+    """The path of a program; without it the test is skipped by name, or fails where CI=true."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed; .ci/run should have installed it")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def speech_like(rng: np.random.Generator, seconds: float) -> np.ndarray:
+    """(T,) float: syllables of harmonics with pauses, enough like speech for levels, activity and learning."""
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch_hz = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * t))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE
+    voice = sum(np.sin(k * phase) / k for k in range(1, 12))
+    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6)), 0, None)
+    return 0.1 * voice * syllables
+
+
+def write_small_sources(folder: Path, *, num_speakers: int = 6, num_noises: int = 6, seconds: float = 5.0) -> None:
+    """speech/<speaker>/<n>.wav and noise/<n>.wav below a folder."""
+    rng = np.random.default_rng(0)
+    for speaker in range(num_speakers):
+        (folder / "speech" / f"s{speaker}").mkdir(parents=True)
+        for n in range(2):
+            path = folder / "speech" / f"s{speaker}" / f"{n}.wav"
+            sf.write(path, speech_like(rng, seconds), SAMPLE_RATE)
+    (folder / "noise").mkdir()
+    for n in range(num_noises):
+        noise = np.convolve(rng.standard_normal(int(seconds * SAMPLE_RATE)), rng.standard_normal(16), "same")
+        sf.write(folder / "noise" / f"n{n}.wav", 0.1 * noise / np.abs(noise).max(), SAMPLE_RATE)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of one minute of speech-like sound, shared and never written to."""
+    from ww_data import scan_corpus, write_shards
+
+    folder = tmp_path_factory.mktemp("corpus")
+    write_small_sources(folder)
+    manifest = scan_corpus(
+        [folder / "speech"], [folder / "noise"], val_fraction=0.17, test_fraction=0.17, seed=0
+    )
+    write_shards(manifest, folder / "data", segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[str]:
+    """One private Ray of two CPUs for all tests of a session that need one."""
+    from cluster.session import connect
+
+    with connect(num_cpus=2) as where:
+        yield where

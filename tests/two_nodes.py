@@ -1,0 +1,49 @@
+"""Starts a Ray cluster of two nodes on this machine, guarded by a token, until its standard input is closed.
+
+Prints one line of JSON: the addresses for drivers and for `ray job submit`. Run by tests in a process of its own, since
+a process can belong to one cluster only. RAY_AUTH_MODE and RAY_AUTH_TOKEN come from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+
+from ray.cluster_utils import Cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder
+        os.mkdir(f"{folder}/ray")  # where Ray notes the current cluster before it has made it
+        cluster = Cluster()
+        head = cluster.add_node(
+            num_cpus=2,
+            include_dashboard=True,
+            dashboard_port=free_port(),
+            temp_dir=f"{folder}/ray",
+            object_store_memory=300 * 2**20,
+        )
+        cluster.add_node(
+            num_cpus=1,
+            object_store_memory=300 * 2**20,
+            dashboard_agent_listen_port=free_port(),
+            resources={"second_node": 1},
+        )
+        cluster.wait_for_nodes()
+        print(json.dumps({"address": head.address, "jobs": f"http://{head.webui_url}"}), flush=True)
+        sys.stdin.read()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()

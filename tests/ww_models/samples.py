@@ -1,0 +1,69 @@
+"""Small signals and models for the tests of ww_models."""
+
+import torch
+from torch import Tensor
+
+from ww_models import PRESETS, Denoiser, build_model
+
+CAUSAL_PRESETS = [name for name, settings in PRESETS.items() if settings.get("causal", True)]
+COMPACT_PRESETS = [name for name in PRESETS if name.endswith("-compact")]
+
+# Every architecture, causal and not, with all its options, small enough to run in milliseconds.
+SMALL = {
+    "waveunet": {"name": "waveunet", "hidden": 4, "depth": 3, "growth": 1.5},
+    "waveunet-original": {
+        "name": "waveunet",
+        "hidden": 4,
+        "depth": 3,
+        "gru_layers": 0,
+        "causal": False,
+        "normalize": "utterance",
+    },
+    "waveunet-both-ways": {"name": "waveunet", "hidden": 4, "depth": 2, "causal": False, "normalize": "none"},
+    "demucs": {"name": "demucs", "hidden": 4, "depth": 3, "sinc_zeros": 8},
+    "demucs-x2": {
+        "name": "demucs",
+        "hidden": 4,
+        "depth": 3,
+        "resample": 2,
+        "sinc_zeros": 8,
+        "sinc_lookahead": 3,
+    },
+    "demucs-x1": {"name": "demucs", "hidden": 8, "depth": 2, "resample": 1, "normalize": "none"},
+    "demucs-original": {"name": "demucs", "hidden": 4, "depth": 3, "causal": False, "normalize": "utterance"},
+    "gatewave": {"name": "gatewave", "hidden": 4, "depth": 3, "gru_layers": 2},
+    "gatewave-original": {
+        "name": "gatewave",
+        "hidden": 4,
+        "depth": 3,
+        "causal": False,
+        "normalize": "utterance",
+    },
+}
+SMALL_BOUNDED = [
+    name
+    for name, settings in SMALL.items()
+    if settings.get("causal", True) or settings.get("gru_layers") == 0
+]
+
+
+def small(name: str, **settings: object) -> Denoiser:
+    return build_model(**{**SMALL[name], **settings})
+
+
+def speech_like(num_samples: int, seed: int = 0, batch: int = 1) -> Tensor:
+    """(B, 1, T): harmonics of a gliding pitch in syllables, -20 dBFS or so."""
+    generator = torch.Generator().manual_seed(seed)
+    time_T = torch.arange(num_samples) / 16_000
+    voices = []
+    for _ in range(batch):
+        pitch_hz = 90 + 80 * torch.rand(1, generator=generator) + 20 * torch.sin(5 * time_T)
+        phase_T = 2 * torch.pi * pitch_hz.cumsum(0) / 16_000
+        voice_T = sum((phase_T * k).sin() / k for k in range(1, 20))
+        syllables_T = (2 * torch.pi * 3.5 * time_T).sin().clamp(min=0) ** 0.5
+        voices.append(0.1 * voice_T * syllables_T)
+    return torch.stack(voices)[:, None]
+
+
+def noise(num_samples: int, seed: int = 1, batch: int = 1, rms: float = 0.05) -> Tensor:
+    return rms * torch.randn(batch, 1, num_samples, generator=torch.Generator().manual_seed(seed))

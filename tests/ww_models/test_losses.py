@@ -1,0 +1,186 @@
+"""The losses: values, items that hold noise only, gradients, errors."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ww_models import DenoisingLoss, LossConfig
+
+from .samples import noise, speech_like
+
+OFF = {"l1_weight": 0.0, "stft_weight": 0.0, "compressed_weight": 0.0, "si_sdr_weight": 0.0}
+ONLY = {
+    "l1": LossConfig(**{**OFF, "l1_weight": 1.0}),
+    "stft": LossConfig(**{**OFF, "stft_weight": 1.0}),
+    "compressed": LossConfig(**{**OFF, "compressed_weight": 1.0}),
+    "si_sdr": LossConfig(**{**OFF, "si_sdr_weight": 1.0}),
+}
+ALL = LossConfig(l1_weight=1, stft_weight=2, compressed_weight=3, si_sdr_weight=0.5)
+
+
+def pair(batch: int = 3, num_samples: int = 8000) -> tuple[Tensor, Tensor]:
+    clean = speech_like(num_samples, batch=batch)
+    return clean + noise(num_samples, batch=batch), clean
+
+
+@pytest.mark.parametrize("term", ONLY)
+def test_a_better_estimate_has_a_lower_loss(term: str) -> None:
+    noisy, clean = pair()
+    loss = DenoisingLoss(ONLY[term])
+    values = [loss(torch.lerp(clean, noisy, share), clean).total for share in (0.0, 0.1, 0.5, 1.0)]
+    assert values == sorted(values)
+    assert values[0] < values[1] < values[3]
+
+
+def test_total_is_the_weighted_sum_of_the_terms() -> None:
+    noisy, clean = pair()
+    total, terms = DenoisingLoss(ALL)(noisy, clean, noisy)
+    assert list(terms) == ["l1", "stft", "compressed", "si_sdr"]
+    torch.testing.assert_close(
+        total, terms["l1"] + 2 * terms["stft"] + 3 * terms["compressed"] + 0.5 * terms["si_sdr"]
+    )
+
+
+def test_terms_without_weight_are_left_out_except_l1() -> None:
+    noisy, clean = pair()
+    total, terms = DenoisingLoss(ONLY["si_sdr"])(noisy, clean)
+    assert set(terms) == {"l1", "si_sdr"}
+    torch.testing.assert_close(total, terms["si_sdr"])
+    assert terms["l1"] == (noisy - clean).abs().mean()
+
+
+@pytest.mark.parametrize("term", ONLY)
+def test_each_item_counts_the_same(term: str) -> None:
+    """The loss of a batch is the mean of the losses of its items, however loud each is."""
+    noisy, clean = pair()
+    scale = torch.tensor([0.1, 1.0, 5.0])[:, None, None]
+    noisy, clean = scale * noisy, scale * clean
+    loss = DenoisingLoss(ONLY[term])
+    alone = [loss(noisy[i : i + 1], clean[i : i + 1]).total for i in range(3)]
+    torch.testing.assert_close(loss(noisy, clean).total, torch.stack(alone).mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_spectral_convergence_is_over_the_norm_of_the_clean_side() -> None:
+    """Of an estimate that is twice the clean signal it is 1; with arguments swapped it would be 1/2."""
+    _, clean = pair()
+    config = LossConfig(
+        **{**OFF, "stft_weight": 1.0}, spectral_convergence_factor=1.0, log_magnitude_factor=0.0
+    )
+    assert DenoisingLoss(config)(2 * clean, clean).total == pytest.approx(1.0, rel=1e-3)
+
+
+def test_log_magnitude_of_a_doubled_signal_is_log_two() -> None:
+    _, clean = noise(8000), noise(8000, seed=5)
+    config = LossConfig(
+        **{**OFF, "stft_weight": 1.0}, spectral_convergence_factor=0.0, log_magnitude_factor=1.0
+    )
+    assert DenoisingLoss(config)(2 * clean, clean).total == pytest.approx(0.6931, rel=1e-2)
+
+
+@pytest.mark.parametrize("term", ["compressed", "si_sdr"])
+def test_terms_that_ignore_the_common_level(term: str) -> None:
+    noisy, clean = pair()
+    loss = DenoisingLoss(ONLY[term])
+    torch.testing.assert_close(
+        loss(noisy, clean).total, loss(4 * noisy, 4 * clean).total, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_si_sdr_agrees_with_torchmetrics() -> None:
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
+
+    noisy, clean = pair()
+    value = DenoisingLoss(ONLY["si_sdr"])(noisy, clean).total
+    assert -value == pytest.approx(
+        scale_invariant_signal_distortion_ratio(noisy, clean).mean().item(), abs=1e-2
+    )
+
+
+@pytest.mark.parametrize("config", [*ONLY.values(), ALL])
+@pytest.mark.parametrize("clean_level", [0.0, 1.0])
+@pytest.mark.parametrize("estimate_level", [0.0, 1e-30, 1.0])
+def test_gradients_stay_finite_on_silence(
+    config: LossConfig, clean_level: float, estimate_level: float
+) -> None:
+    noisy, clean = pair()
+    estimate = (estimate_level * noisy).requires_grad_()
+    loss = DenoisingLoss(config)
+    total, terms = loss(estimate, clean_level * clean, torch.zeros_like(noisy))
+    total.backward()
+    assert total.isfinite()
+    assert all(term.isfinite() for term in terms.values())
+    assert estimate.grad is not None
+    assert estimate.grad.isfinite().all()
+
+
+def test_gradient_is_finite_where_the_estimate_is_the_clean_signal() -> None:
+    _, clean = pair()
+    estimate = clean.clone().requires_grad_()
+    DenoisingLoss(ALL)(estimate, clean).total.backward()
+    assert estimate.grad is not None
+    assert estimate.grad.isfinite().all()
+
+
+def test_noise_only_items_have_no_si_sdr_and_no_spectral_convergence() -> None:
+    noisy, clean = pair(batch=2)
+    clean = torch.cat([clean[:1], 1e-4 * clean[1:]])
+    convergence = LossConfig(**{**OFF, "stft_weight": 1.0}, log_magnitude_factor=0.0)
+    for config in (ONLY["si_sdr"], convergence):
+        loss = DenoisingLoss(config)
+        estimate = noisy.clone().requires_grad_()
+        total = loss(estimate, clean).total
+        torch.testing.assert_close(total, loss(noisy[:1], clean[:1]).total)
+        total.backward()
+        assert estimate.grad is not None
+        assert (estimate.grad[1] == 0).all()
+
+
+def test_noise_only_items_are_scaled_by_the_noisy_level() -> None:
+    noisy, clean = pair(batch=1)
+    loss = DenoisingLoss(ONLY["compressed"])
+    silent = torch.zeros_like(clean)
+    quiet = loss(0.5 * noisy, silent, noisy).total
+    loud = loss(0.5 * 8 * noisy, silent, 8 * noisy).total
+    torch.testing.assert_close(quiet, loud, rtol=1e-4, atol=1e-6)
+
+
+def test_a_segment_too_short_for_the_largest_stft_is_a_clear_error() -> None:
+    loss = DenoisingLoss(LossConfig())
+    loss(torch.zeros(1, 1, 1025), torch.zeros(1, 1, 1025))
+    with pytest.raises(ValueError, match=r"segments of 1024 samples.* at least 1025"):
+        loss(torch.zeros(1, 1, 1024), torch.zeros(1, 1, 1024))
+    DenoisingLoss(ONLY["l1"])(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+
+
+def test_shapes_that_differ_are_an_error() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        DenoisingLoss(LossConfig())(torch.zeros(2, 1, 4000), torch.zeros(1, 1, 4000))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (OFF, "all weights"),
+        ({"l1_weight": -1.0}, "l1_weight is -1"),
+        ({"stft_weight": float("nan")}, "stft_weight"),
+        ({"spectral_convergence_factor": 0.0, "log_magnitude_factor": 0.0}, "factors"),
+    ],
+)
+def test_weights_that_cannot_work_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LossConfig(**settings)
+
+
+def test_windows_follow_the_module_to_its_device_and_are_not_saved() -> None:
+    loss = DenoisingLoss(ALL)
+    assert all(buffer.device.type == "meta" for buffer in loss.to("meta").buffers())
+    assert len(list(loss.buffers())) == 4
+    assert not loss.state_dict()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_loss_on_a_gpu_is_that_on_the_cpu() -> None:
+    noisy, clean = pair()
+    on_cpu = DenoisingLoss(ALL)(noisy, clean).total
+    on_gpu = DenoisingLoss(ALL).cuda()(noisy.cuda(), clean.cuda()).total
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)

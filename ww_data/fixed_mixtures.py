@@ -1,0 +1,200 @@
+"""The fixed mixtures of the held-out splits: drawn once, stored as float32, the same for every model.
+
+They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ww_data.activity import frame_energies
+from ww_data.manifest import CorpusError
+from ww_data.mixing import MixingConfig, MixtureParams, draw_mixture, mix, mixture_rng
+from ww_data.noise_bank import NoiseBank
+from ww_data.segments import SegmentBlock, read_shard
+from ww_data.splits import keyed_order
+
+Item = TypeVar("Item")
+
+# Segments of which less than this is speech are taken only where there are no others.
+_MIN_ACTIVITY = 0.4
+_MIN_VALID = 0.75
+# A crop that is this much quieter than its recording is drawn again: it would be a pause blown up to noise.
+_PAUSE_DB = 15.0
+_MAX_DRAWS = 10
+_ROWS_PER_GROUP = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A segment that could become a mixture: where it is stored and how much of it is speech."""
+
+    shard: Path
+    row: int
+    key: int
+    speaker: str
+    activity: float
+    valid_fraction: float
+
+
+def write_mixtures(
+    path: Path,
+    candidates: Sequence[Candidate],
+    bank: NoiseBank,
+    *,
+    split: str,
+    num_mixtures: int,
+    snr_db: Sequence[float],
+    seed: int,
+) -> None:
+    """Choose and mix `num_mixtures` whole segments and write them to one Parquet file."""
+    chosen = _choose_speech(candidates, num_mixtures, seed)
+    noises = _take_turns(_by_recording(bank), num_mixtures, seed)
+    snrs = _balanced_snrs(snr_db, num_mixtures, seed)
+    blocks: dict[Path, SegmentBlock] = {}
+    rows = []
+    writer = None
+    try:
+        for index, (candidate, noise_index, snr) in enumerate(zip(chosen, noises, snrs, strict=True)):
+            if candidate.shard not in blocks:
+                blocks[candidate.shard] = read_shard(candidate.shard)
+            block = blocks[candidate.shard].take([candidate.row])
+            rng = mixture_rng(seed, index, candidate.key)
+            rows.append(_mixture(f"{split}-{index:05d}", block, bank, noise_index, snr, rng))
+            if len(rows) == _ROWS_PER_GROUP or index == num_mixtures - 1:
+                table = _to_table(rows, bank.sample_rate)
+                writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
+                writer.write_table(table)
+                rows = []
+    finally:
+        if writer:
+            writer.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    id: str
+    key: int
+    noisy: np.ndarray
+    clean: np.ndarray
+    snr_db: float
+    level_dbfs: float
+    speaker: str
+    noise_id: str
+
+
+def _mixture(
+    name: str, block: SegmentBlock, bank: NoiseBank, noise_index: int, snr_db: float, rng: np.random.Generator
+) -> _Row:
+    """Mix one segment as a whole with the noise and the SNR chosen for it; the rest is drawn."""
+    params, noise_T = _draw_audible(block, bank, noise_index, rng)
+    params = replace(params, snr_db=snr_db, noise_index=noise_index)
+    noisy_T, clean_T = mix(block.pcm_NS[0], noise_T, params, active_floor=int(block.active_floor_N[0]))
+    return _Row(
+        id=name,
+        key=int(block.key_N[0]),
+        noisy=noisy_T,
+        clean=clean_T,
+        snr_db=snr_db,
+        level_dbfs=params.level_dbfs,
+        speaker=str(block.speaker_N[0]),
+        noise_id=bank.ids[noise_index],
+    )
+
+
+def _draw_audible(
+    block: SegmentBlock, bank: NoiseBank, noise_index: int, rng: np.random.Generator
+) -> tuple[MixtureParams, np.ndarray]:
+    """Draw until the noise is not in a pause of its recording, or take the loudest of a few draws."""
+    pcm_T = bank.pcm(noise_index)
+    audible = _power(pcm_T) * 10 ** (-_PAUSE_DB / 10)
+    best: tuple[float, MixtureParams, np.ndarray] | None = None
+    for _ in range(_MAX_DRAWS):
+        params = draw_mixture(
+            rng,
+            MixingConfig(crop_s=None),
+            valid_samples=int(block.valid_samples_N[0]),
+            sample_rate=bank.sample_rate,
+            noise_lengths=np.array([len(pcm_T)]),
+            segment_samples=block.pcm_NS.shape[1],
+        )
+        noise_T = bank.crop(noise_index, params.noise_start, params.num_samples)
+        power = _power(noise_T)
+        if best is None or power > best[0]:
+            best = (power, params, noise_T)
+        if power >= audible:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _choose_speech(candidates: Sequence[Candidate], num_mixtures: int, seed: int) -> list[Candidate]:
+    """Segments in turns over the speakers, those with much speech first."""
+    good = [
+        item for item in candidates if item.activity >= _MIN_ACTIVITY and item.valid_fraction >= _MIN_VALID
+    ]
+    usable = good or sorted(candidates, key=lambda item: -item.activity * item.valid_fraction)[:num_mixtures]
+    if not usable:
+        raise CorpusError("a held-out split has no segment of speech: add speech or change the split's seed")
+    by_speaker: defaultdict[str, list[Candidate]] = defaultdict(list)
+    for item in usable:
+        by_speaker[item.speaker].append(item)
+    return _take_turns(by_speaker, num_mixtures, seed)
+
+
+def _by_recording(bank: NoiseBank) -> dict[str, list[int]]:
+    by_recording: defaultdict[str, list[int]] = defaultdict(list)
+    for index, recording in enumerate(bank.recordings):
+        by_recording[recording].append(index)
+    return by_recording
+
+
+def _take_turns(groups: Mapping[str, Sequence[Item]], count: int, seed: int) -> list[Item]:
+    """`count` items, one of each group in turn; a group's items come again only when all were taken."""
+    names = sorted(groups, key=lambda name: keyed_order(seed, name))
+
+    def endless(name: str) -> Iterator[Item]:
+        items = groups[name]
+        key = int.from_bytes(keyed_order(seed, name)[:8], "big")
+        order = np.argsort(np.random.Philox(key=[seed, key]).random_raw(len(items)))
+        while True:
+            yield from (items[index] for index in order)
+
+    iterators = [endless(name) for name in names]
+    return [next(iterators[turn % len(iterators)]) for turn in range(count)]
+
+
+def _balanced_snrs(snr_db: Sequence[float], count: int, seed: int) -> list[float]:
+    """Each SNR equally often (to within one), in shuffled rounds: no speaker always gets the same one."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, len(snr_db)]))
+    rounds = [rng.permutation(len(snr_db)) for _ in range(-(-count // len(snr_db)))]
+    return [float(snr_db[index]) for index in np.concatenate(rounds)[:count]]
+
+
+def _power(pcm_T: np.ndarray) -> float:
+    return float(frame_energies(pcm_T, 1 << 10).sum() / len(pcm_T))
+
+
+def _to_table(rows: Sequence[_Row], sample_rate: int) -> pa.Table:
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray
+    return pa.table(
+        {
+            "id": [row.id for row in rows],
+            "key": pa.array([row.key for row in rows], pa.uint64()),
+            "noisy": tensor(np.stack([row.noisy for row in rows])),
+            "clean": tensor(np.stack([row.clean for row in rows])),
+            "snr_db": [row.snr_db for row in rows],
+            "level_dbfs": [row.level_dbfs for row in rows],
+            "speaker": [row.speaker for row in rows],
+            "noise_id": [row.noise_id for row in rows],
+            "sample_rate": pa.array([sample_rate] * len(rows), pa.int64()),
+        }
+    )

@@ -1,0 +1,149 @@
+"""What every denoiser is: noisy speech in, clean speech of the same length out, cost and latency known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from .layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError(message) unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What all architectures share.
+
+    causal           True: bounded look-ahead, can run live. False: the original form that sees the whole clip
+    sample_rate      Hz, of input and output
+    normalize        "running" (level followed while it plays), "utterance" (one level for the clip) or "none"
+    level_hop        samples between two updates of the running level, on a grid anchored at sample 0
+    level_memory_s   seconds after which the running level has forgotten 63 % of the past
+    level_floor      lowest level that is divided by (full scale is 1)
+    """
+
+    causal: bool = True
+    sample_rate: int = 16_000
+    normalize: Normalize = "running"
+    level_hop: int = 256
+    level_memory_s: float = 2.0
+    level_floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(
+            self.sample_rate > 0,
+            f"sample_rate is {self.sample_rate}: give a positive number of Hz, e.g. 16000",
+        )
+        require(
+            self.normalize in NORMALIZE_MODES,
+            f"normalize is {self.normalize!r}: choose one of {', '.join(NORMALIZE_MODES)}",
+        )
+        require(
+            self.level_hop > 0, f"level_hop is {self.level_hop}: give a positive number of samples, e.g. 256"
+        )
+        require(
+            self.level_memory_s > 0, f"level_memory_s is {self.level_memory_s}: give seconds above 0, e.g. 2"
+        )
+        require(self.level_floor > 0, f"level_floor is {self.level_floor}: give a level above 0, e.g. 0.001")
+
+
+class Denoiser(nn.Module):
+    """Base. A subclass gives `stride`, `valid_length`, `denoise`, `layer_rates` and `_last_input`."""
+
+    name: ClassVar[str]
+    config: ModelConfig
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.level = LevelNormalizer(
+            mode=config.normalize,
+            hop=config.level_hop,
+            memory_hops=config.level_memory_s * config.sample_rate / config.level_hop,
+            floor=config.level_floor,
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of input and output."""
+        return self.config.sample_rate
+
+    @property
+    def stride(self) -> int:
+        """Samples between two steps of the innermost layer."""
+        raise NotImplementedError
+
+    @property
+    def hop_samples(self) -> int:
+        """Shifting the input by a multiple of this shifts the output by as much: the grid of steps."""
+        return lcm(self.stride, self.config.level_hop) if self.config.normalize == "running" else self.stride
+
+    @cached_property
+    def latency_samples(self) -> int | None:
+        """How far ahead of n the input is needed for output sample n; None if the whole clip is needed."""
+        if self.config.normalize == "utterance" or not self._bounded:
+            return None
+        start = 4 * self.stride
+        return max(self._last_input(n) - n for n in range(start, start + self.stride))
+
+    @property
+    def latency_ms(self) -> float | None:
+        """`latency_samples` in milliseconds."""
+        return None if self.latency_samples is None else 1000 * self.latency_samples / self.sample_rate
+
+    @cached_property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @cached_property
+    def macs_per_second(self) -> float:
+        """Multiply-accumulates per second of audio, biases, norms and activations left out."""
+        return (
+            sum(rate * _num_weights(layer) for layer, rate in self.layer_rates())
+            + self._fixed_macs_per_second()
+        )
+
+    def valid_length(self, num_samples: int) -> int:
+        """The length that an input of `num_samples` is padded to (zeros at its end) inside `forward`."""
+        raise NotImplementedError
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """noisy (B, 1, T), any T >= 1, full scale +-1 -> estimate of the clean speech (B, 1, T)."""
+        require(
+            noisy.dim() == 3 and noisy.shape[1] == 1 and noisy.shape[2] >= 1,
+            f"a denoiser takes (batch, 1, samples) with at least one sample, got {tuple(noisy.shape)}",
+        )
+        scaled, scale = self.level(noisy)
+        return self.denoise(scaled) * scale
+
+    def denoise(self, scaled: Tensor) -> Tensor:
+        """level-normalised (B, 1, T) -> (B, 1, T): the network alone."""
+        raise NotImplementedError
+
+    def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
+        """Every layer with weights and how many times per second of audio each of its weights is used."""
+        raise NotImplementedError
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether the network alone (without the level) has a bounded look-ahead."""
+        return self.config.causal
+
+    def _last_input(self, n: int) -> int:
+        """Index of the last input sample that the network needs for output sample n."""
+        raise NotImplementedError
+
+    def _fixed_macs_per_second(self) -> float:
+        """Work of filters that are not learned."""
+        return 0.0
+
+
+def _num_weights(layer: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)

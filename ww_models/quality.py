@@ -1,0 +1,101 @@
+"""How good an estimate of clean speech is: PESQ, STOI, SNR and SI-SDR of a clip.
+
+Undefined values (silence, a clip too short) are NaN and never an exception, so that one odd clip neither ends
+an evaluation nor disappears from it.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Beyond this an estimate is the clean signal, or has nothing of it, to within rounding.
+MAX_DB = 100.0
+_SILENCE_RMS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """pesq: 1.0 to 4.64 (P.862.2 wideband at 16 kHz, P.862 narrowband at 8 kHz, else NaN); stoi: 0 to 1."""
+
+    pesq: float
+    stoi: float
+    snr_db: float
+    si_sdr_db: float
+
+
+def snr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
+    """(..., T), (..., T) -> (...): power of `clean` over that of the error, dB; NaN for silence."""
+    clean, estimate = torch.as_tensor(clean), torch.as_tensor(estimate)
+    return _ratio_db(clean.square().sum(-1), (estimate - clean).square().sum(-1))
+
+
+def si_sdr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
+    """(..., T), (..., T) -> (...): scale-invariant signal-to-distortion ratio in dB (arXiv 1811.02508).
+
+    No mean is subtracted. NaN where `clean` or `estimate` is silent.
+    """
+    clean, estimate = torch.as_tensor(clean), torch.as_tensor(estimate)
+    clean_energy = clean.square().sum(-1, keepdim=True)
+    target = (estimate * clean).sum(-1, keepdim=True) / clean_energy * clean
+    ratio_db = _ratio_db(target.square().sum(-1), (estimate - target).square().sum(-1))
+    is_silent = estimate.square().sum(-1) == 0
+    return torch.where(is_silent, torch.nan, ratio_db)
+
+
+def _ratio_db(signal: Tensor, error: Tensor) -> Tensor:
+    # 0/0 stays NaN; a finite limit instead of infinity keeps means and JSON usable.
+    return (10 * torch.log10(signal / error)).clamp(-MAX_DB, MAX_DB).where(signal + error > 0, torch.nan)
+
+
+def score_clip(
+    clean_T: np.ndarray, estimate_T: np.ndarray, sample_rate: int, *, perceptual: bool = True
+) -> Quality:
+    """All measures of one clip, full scale +-1. ValueError for shapes that differ or are not (T,)."""
+    if clean_T.ndim != 1 or clean_T.shape != estimate_T.shape:
+        raise ValueError(
+            f"quality takes two (samples,) of equal length, got {clean_T.shape} and {estimate_T.shape}"
+        )
+    clean, estimate = clean_T.astype(np.float64), estimate_T.astype(np.float64)
+    if _is_silent(clean) or not np.isfinite(estimate).all():
+        return Quality(pesq=math.nan, stoi=math.nan, snr_db=math.nan, si_sdr_db=math.nan)
+    can_perceive = perceptual and not _is_silent(estimate)
+    return Quality(
+        pesq=_pesq(clean, estimate, sample_rate) if can_perceive else math.nan,
+        stoi=_stoi(clean, estimate, sample_rate) if can_perceive else math.nan,
+        snr_db=float(snr_db(clean, estimate)),
+        si_sdr_db=float(si_sdr_db(clean, estimate)),
+    )
+
+
+def _is_silent(x: np.ndarray) -> bool:
+    return x.size == 0 or float(np.sqrt(np.mean(x**2))) < _SILENCE_RMS
+
+
+def _pesq(clean: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    from pesq import PesqError, pesq
+
+    mode = {16_000: "wb", 8_000: "nb"}.get(sample_rate)
+    if mode is None:
+        return math.nan
+    try:
+        value = float(pesq(sample_rate, clean, estimate, mode, on_error=PesqError.RETURN_VALUES))
+    except (ValueError, PesqError, ZeroDivisionError):
+        return math.nan
+    return value if value > 0 else math.nan
+
+
+def _stoi(clean: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    from pystoi import stoi
+
+    with warnings.catch_warnings():
+        # pystoi warns and returns 1e-5 where fewer than 30 frames hold speech: that is no score.
+        warnings.simplefilter("error")
+        try:
+            value = float(stoi(clean, estimate, sample_rate))
+        except (RuntimeWarning, UserWarning, ValueError, ZeroDivisionError, IndexError):
+            return math.nan
+    return value if math.isfinite(value) else math.nan

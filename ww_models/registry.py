@@ -1,0 +1,71 @@
+"""The architectures by name, and the presets that have been measured.
+
+build_model("gatewave", hidden=24, depth=4)     build_model(**PRESETS["gatewave-compact"])
+"""
+
+from dataclasses import fields
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from .demucs import Demucs, DemucsConfig
+from .denoiser import Denoiser, ModelConfig
+from .gatewave import GateWave, GateWaveConfig
+from .waveunet import WaveUNet, WaveUNetConfig
+
+MODELS: dict[str, tuple[type[ModelConfig], type[Denoiser]]] = {
+    "waveunet": (WaveUNetConfig, WaveUNet),
+    "demucs": (DemucsConfig, Demucs),
+    "gatewave": (GateWaveConfig, GateWave),
+}
+
+# Each preset is the keyword arguments of `build_model`. The originals are for comparison with the literature;
+# the compact ones are made for serving: at most 0.5 GMAC per second of audio, 3 M parameters and 40 ms of
+# latency.
+PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "waveunet": {"name": "waveunet", "causal": False, "normalize": "utterance", "gru_layers": 0},
+        "demucs48": {"name": "demucs", "hidden": 48},
+        "demucs64": {"name": "demucs", "hidden": 64},
+        "gatewave": {"name": "gatewave"},
+        "waveunet-compact": {
+            "name": "waveunet",
+            "hidden": 12,
+            "growth": 1.5,
+            "max_hidden": 192,
+            "depth": 8,
+            "gru_layers": 2,
+        },
+        "demucs-compact": {"name": "demucs", "hidden": 24, "depth": 4, "resample": 2},
+        "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2},
+    }
+)
+
+
+def model_config(name: str, **settings: Any) -> ModelConfig:
+    """The checked configuration of architecture `name`. ValueError names the nearest known setting."""
+    if name not in MODELS:
+        hint = (
+            f"{name!r} is a preset, use build_model(**PRESETS[{name!r}])"
+            if name in PRESETS
+            else _nearest(name, MODELS)
+        )
+        raise ValueError(f"unknown architecture {name!r}: {hint}")
+    config_type, _ = MODELS[name]
+    known = {field.name for field in fields(config_type)}
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"unknown setting {key!r} of {name}: {_nearest(key, known)}")
+    return config_type(**settings)
+
+
+def build_model(name: str, **settings: Any) -> Denoiser:
+    """A new, untrained model of architecture `name` ("waveunet", "demucs" or "gatewave")."""
+    config = model_config(name, **settings)
+    _, model_type = MODELS[name]
+    return model_type(config)
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
