@@ -67,6 +67,7 @@ class TrackRun(pl.Callback):
             return
         if step % every:
             return
+        assert isinstance(module, DenoisingModule)
         elapsed_s = time.monotonic() - self._since_s
         steps = step - self._since_step
         values = {"loss": float(outputs["loss"]), **{name: float(v) for name, v in outputs["terms"].items()}}

@@ -14,15 +14,25 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 from ray.data import DataIterator, Dataset, ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback  # named by DataContext's public field
 from ray.data.collate_fn import NumpyBatchCollateFn
 
-from ww_data import Corpus, MixingConfig, NoiseBank, Plan, mix_segments, open_corpus, read_shard
-from ww_data.shards import SegmentBlock
+from ww_data import (
+    Corpus,
+    MixingConfig,
+    NoiseBank,
+    Plan,
+    SegmentBlock,
+    mix_segments,
+    open_corpus,
+    read_shard,
+)
 
 OBJECT_STORE_BUDGET_BYTES = 512 * 2**20  # mixed ahead of the trainer; back-pressure holds it there
 MAX_BLOCKS = 20_000  # Ray Data plans all blocks of an execution at once
@@ -105,21 +115,15 @@ def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
     return dataset
 
 
-class _PauseBetweenSteps:
+class _PauseBetweenSteps(ExecutionCallback):
     """A pause in each turn of Ray Data's scheduling loop.
 
     While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts over: it
     was seen to take half a core from the trainers beside it. Blocks last for seconds, so 20 ms cost them nothing.
     """
 
-    def before_execution_starts(self, executor: object) -> None: ...
-
     def on_execution_step(self, executor: object) -> None:
         time.sleep(0.02)
-
-    def after_execution_succeeds(self, executor: object) -> None: ...
-
-    def after_execution_fails(self, executor: object, error: Exception) -> None: ...
 
 
 def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:
@@ -138,7 +142,7 @@ class RankBatches:
         self.source, self.feed, self.rank = source, feed, rank
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(
+        batches: Iterator[Any] = iter(
             self.source.iter_torch_batches(
                 batch_size=self.feed.rank_batch,
                 collate_fn=_Collate(),
@@ -148,7 +152,7 @@ class RankBatches:
         )
         for step in range(self.feed.start_step, self.feed.start_step + self.feed.num_steps):
             start = time.perf_counter()
-            batch = next(batches, None)
+            batch: Batch | None = next(batches, None)
             if batch is None:
                 raise RuntimeError(f"the data ended before step {step}, of which rank {self.rank} awaits a batch")
             batch.wait_s = time.perf_counter() - start
@@ -162,7 +166,7 @@ class RankBatches:
 
 
 class _Collate(NumpyBatchCollateFn):
-    def __call__(self, batch: dict[str, np.ndarray]) -> Batch:
+    def __call__(self, batch: dict[str, np.ndarray]) -> Any:
         def tensor(name: str) -> torch.Tensor:
             return torch.from_numpy(np.array(batch[name], dtype=np.float32))[:, None, :]
 

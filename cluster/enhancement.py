@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import statistics
 import time
+from collections.abc import Iterator
 
 import numpy as np
+import soundfile
 import torch
 
 from ww_data import resample
 from ww_models import Denoiser, enhance
+
+_BLOCK_FRAMES = 65_536
+
+
+@contextlib.contextmanager
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """Runs a `with` block with so many threads for torch's arithmetic.
+
+    One is right where cores are shared: recurrent layers meet at a barrier in every step, and with a second
+    thread that waits for a busy core a clip can take a hundred times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def enhance_audio(
@@ -42,6 +63,23 @@ def stored_subtype(source_subtype: str, file_format: str) -> str:
     if file_format == "OGG":
         return "VORBIS"
     return "PCM_24" if source_subtype in {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"} else "PCM_16"
+
+
+def encode_audio(samples_TC: np.ndarray, sample_rate: int, file_format: str, subtype: str) -> bytes:
+    """A whole file of libsndfile's `file_format` and `subtype`; peaks beyond full scale are clipped.
+
+    Raises ValueError where the format has no room for this rate or number of channels.
+    """
+    buffer, num_channels = io.BytesIO(), samples_TC.shape[1]
+    try:
+        with soundfile.SoundFile(buffer, "w", sample_rate, num_channels, subtype, format=file_format) as file:
+            # In blocks: the Vorbis encoder puts all it is given on the stack, and a minute overflows it.
+            for start in range(0, len(samples_TC), _BLOCK_FRAMES):
+                file.write(np.clip(samples_TC[start : start + _BLOCK_FRAMES], -1, 1))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        reason = f"{file_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz; choose WAV"
+        raise ValueError(reason) from error
+    return buffer.getvalue()
 
 
 def measure_real_time_factor(model: Denoiser, *, clip_s: float = 4.0, repeats: int = 3) -> float:

@@ -21,7 +21,7 @@ import pyarrow.dataset
 import ray
 import torch
 
-from cluster.enhancement import enhance_audio, measure_real_time_factor
+from cluster.enhancement import enhance_audio, measure_real_time_factor, torch_threads
 from cluster.scores import (
     CLEAN,
     METRICS,
@@ -247,9 +247,8 @@ def _make_examples(
         row = dataset.to_table(columns=[NOISY, CLEAN, "sample_rate"], filter=chosen)
         noisy_T, clean_T = (row[name].combine_chunks().to_numpy_ndarray()[0] for name in (NOISY, CLEAN))
         rate = int(row["sample_rate"][0].as_py())
-        enhanced = {
-            name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()
-        }
+        with torch_threads(1):
+            wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
         examples.append(
             Example(
                 mixture_id=score.mixture_id,
@@ -257,7 +256,7 @@ def _make_examples(
                 speaker=score.speaker,
                 noise_id=score.noise_id,
                 sample_rate=rate,
-                signals={NOISY: noisy_T, **enhanced, CLEAN: clean_T},
+                signals={NOISY: noisy_T, **wet, CLEAN: clean_T},
             )
         )
     return tuple(examples)

@@ -84,7 +84,7 @@ class DenoisingModule(pl.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: Denoiser = model
         self.loss = DenoisingLoss(loss)
         self.optimizer_config, self.training_config, self.seed = optimizer, training, seed
         self.validation_scores: dict[str, float] = {}
@@ -133,7 +133,7 @@ class DenoisingModule(pl.LightningModule):
             return dataclasses.replace(batch, noisy=noisy, clean=clean)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         config = self.optimizer_config
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)

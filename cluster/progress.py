@@ -19,7 +19,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 PLAIN_LINE_EVERY_S = 10.0
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds the latest state of one piece of work: done, total and a few words."""
 
@@ -36,7 +35,7 @@ class ProgressBoard:
 @contextlib.contextmanager
 def watch_board(title: str) -> Iterator[Any]:
     """Yields a ProgressBoard's handle for workers to post to; draws it until the block ends."""
-    board = ProgressBoard.remote()
+    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
     stop = threading.Event()
 
     def follow() -> None:
@@ -79,18 +78,23 @@ def _bar(title: str, console: Console) -> Iterator[Callable[[int, int | None, st
     )
     with Progress(*columns, console=console, transient=False) as bars:
         task = bars.add_task(title, total=None, note="")
-        yield lambda done, total, note="": bars.update(task, completed=done, total=total, note=note)
+
+        def report(done: int, total: int | None, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)
+
+        yield report
 
 
 def _plain_lines(title: str) -> Callable[[int, int | None, str], None]:
-    state = {"said_s": -PLAIN_LINE_EVERY_S, "line": ""}
+    said_s, said = -PLAIN_LINE_EVERY_S, ""
 
     def report(done: int, total: int | None, note: str = "") -> None:
+        nonlocal said_s, said
         now = time.monotonic()
         finished = total is not None and done >= total
         line = f"{title}: {done}{f'/{total}' if total else ''} {note}".rstrip()
-        if line != state["line"] and (finished or now - float(state["said_s"]) >= PLAIN_LINE_EVERY_S):
+        if line != said and (finished or now - said_s >= PLAIN_LINE_EVERY_S):
             print(line, file=sys.stderr, flush=True)
-            state.update(said_s=now, line=line)
+            said_s, said = now, line
 
     return report

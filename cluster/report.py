@@ -100,6 +100,8 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
         outcome = "makes no clear difference"
     elif all(direction >= 0 for direction in directions):
         outcome = "makes noisy speech cleaner by one measure, with no clear change by the other"
+    elif all(direction <= 0 for direction in directions):
+        outcome = "makes noisy speech worse by one measure, with no clear change by the other"
     else:
         outcome = "gives a mixed result"
     rival = " (the best of those compared)" if len(report.systems) > 2 else ""
@@ -108,10 +110,11 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
     after = best.overall.means
     confidence = f"{100 * report.config.confidence:g} % interval"
     figures = [
-        f"{METRIC_TITLES[metric].removesuffix(' in dB')} goes from {format_score(before[metric].mean, metric)} to "
+        f"{METRIC_TITLES[metric].removesuffix(' in dB')} goes from "
+        f"{format_score(before[metric].mean, metric)} to "
         f"{format_score(after[metric].mean, metric)}{' dB' if metric.endswith('_db') else ''} "
-        f"({_signed(change.mean, metric)}; {confidence} {_signed(change.low, metric)} to "
-        f"{_signed(change.high, metric)})"
+        f"({format_signed(change.mean, metric)}; {confidence} {format_signed(change.low, metric)} to "
+        f"{format_signed(change.high, metric)})"
         for metric, change in changes.items()
     ]
     return (
@@ -208,11 +211,12 @@ def _level(value_db: float) -> str:
 
 def format_change(change: Interval, metric: str) -> str:
     """The mean change and its interval: +0.08 (+0.05 to +0.10)."""
-    mean, low, high = (_signed(value, metric) for value in (change.mean, change.low, change.high))
+    mean, low, high = (format_signed(value, metric) for value in (change.mean, change.low, change.high))
     return f"{mean} ({low} to {high})"
 
 
-def _signed(value: float, metric: str) -> str:
+def format_signed(value: float, metric: str) -> str:
+    """Like format_score, for a change: with its sign."""
     text = format_score(value, metric)
     return text if text[0] in "−–" else f"+{text}"
 

@@ -138,7 +138,7 @@ def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: lis
     Task.set_offline(offline)
     known = folder / "clearml_task.txt"
     previous = known.read_text().strip() if known.is_file() and not offline else ""
-    task = Task.init(
+    task: Any = Task.init(
         project_name=config.clearml_project,
         task_name=run_name,
         tags=tags,

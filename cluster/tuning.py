@@ -162,7 +162,7 @@ def _run_trial(
 
 
 def _summarise(results: Any, dimensions: Sequence[Dimension], metric: str, folder: Path) -> SweepResult:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for result in results:
         scores = {key: float(v) for key, v in (result.metrics or {}).items() if key in METRICS or key == "loss"}
         settings = {d.path: (result.config or {}).get(d.path) for d in dimensions}

@@ -47,9 +47,16 @@ example: python -m jobs.demo --speech my/speech --noise my/noise""",
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything that is made")
     parser.add_argument("--preset", default="demo", help="name in jobs/presets, or a YAML file of settings")
     parser.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="override one setting"
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override one setting",
     )
-    parser.add_argument("--port", type=int, default=8123, metavar="N", help="port of the endpoint on 127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, default=8123, metavar="N", help="port of the endpoint on 127.0.0.1"
+    )
     add_corpus_options(parser)
     return parser
 
@@ -57,7 +64,9 @@ example: python -m jobs.demo --speech my/speech --noise my/noise""",
 def run(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     if bool(arguments.speech) != bool(arguments.noise):
-        raise ValueError("--speech and --noise belong together: give both folders, or neither for made-up sounds")
+        raise ValueError(
+            "--speech and --noise belong together: give both folders, or neither for made-up sounds"
+        )
     config = load_config(arguments.preset, arguments.overrides)
     out = Path(arguments.out).resolve()
     step("1/5  corpus")
@@ -127,7 +136,11 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
     sent, _ = read_audio(noisy)
     if samples.shape != sent.shape:
         raise RuntimeError(f"sent {sent.shape[0]} samples, got {samples.shape[0]} back")
-    return noisy, enhanced, {"real_time_factor": float(np.median(factors)), "seconds": len(samples) / sample_rate}
+    return (
+        noisy,
+        enhanced,
+        {"real_time_factor": float(np.median(factors)), "seconds": len(samples) / sample_rate},
+    )
 
 
 def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
@@ -145,7 +158,12 @@ def show(report: EvaluationReport, trained: TrainingResult, served: dict[str, fl
     table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
     for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
-    for metric, name in (("pesq", "PESQ"), ("stoi", "STOI"), ("snr_db", "SNR dB"), ("si_sdr_db", "SI-SDR dB")):
+    for metric, name in (
+        ("pesq", "PESQ"),
+        ("stoi", "STOI"),
+        ("snr_db", "SNR dB"),
+        ("si_sdr_db", "SI-SDR dB"),
+    ):
         gain = enhanced.improvements[metric]
         table.add_row(
             name,
@@ -157,7 +175,9 @@ def show(report: EvaluationReport, trained: TrainingResult, served: dict[str, fl
     console = Console(width=90)
     console.print(table)
     factor = served["real_time_factor"]
-    print(f"endpoint: {factor:.3f} s of computing per second of audio on one core, {1 / factor:.0f} x real time")
+    print(
+        f"endpoint: {factor:.3f} s of computing per second of audio on one core, {1 / factor:.0f} x real time"
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from cluster.enhancement import enhance_audio, stored_subtype
+from cluster.enhancement import encode_audio, enhance_audio, stored_subtype, torch_threads
 from cluster.progress import progress
 from jobs.cli import main, make_parser
-from ww_data import read_audio, write_audio
+from ww_data import read_audio
 from ww_data.audio import open_audio
 from ww_data.audio_files import find_audio
 from ww_models import Denoiser, load_bundle
@@ -27,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
         "enhance",
         __doc__
         + """
-The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the folders
-that were named. WAV, FLAC and OGG stay what they are; other formats (MP3, AIFF, ...) become WAV. A file that cannot be
-read is named and left out, and the exit code says so at the end. An input is never overwritten.
+The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the
+folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, AIFF, ...) become WAV. A file that
+cannot be read is named and left out, and the exit code says so at the end. No input is ever overwritten.
 
 example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/""",
     )
@@ -42,6 +40,9 @@ example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced intervi
         default=1.0,
         metavar="S",
         help="share of the enhanced signal, 0 (input) to 1",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="threads; more than one only helps on idle cores"
     )
     return parser
 
@@ -60,11 +61,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--strength must lie between 0 (the input) and 1 (fully enhanced); got {arguments.strength}"
         )
+    if arguments.threads < 1:
+        raise ValueError(f"--threads must be at least 1; got {arguments.threads}")
     tasks = list(plan(arguments.inputs, Path(arguments.out)))
     check_targets(tasks)
     model = load_bundle(arguments.bundle)
     failures = []
-    with progress("enhancing") as report:
+    with progress("enhancing") as report, torch_threads(arguments.threads):
         for number, task in enumerate(tasks):
             report(number, len(tasks), task.source.name)
             try:
@@ -84,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
-    """A task for every recording; folders are searched to any depth, results of an earlier run in `out` left out.
+    """A task for every recording; folders are searched to any depth, earlier results in `out` left out.
 
     Raises ValueError for an input that does not exist and for a folder without recordings.
     """
@@ -108,15 +111,13 @@ def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
 
 
 def check_targets(tasks: Sequence[Task]) -> None:
-    """Raises ValueError where a result would replace an input or another result; nothing has been written yet."""
+    """Raises ValueError where a result would replace an input or another result, before any is written."""
     sources = {task.source.resolve() for task in tasks}
     seen: dict[Path, Path] = {}
     for task in tasks:
         target = task.target.resolve()
         if target in sources:
-            raise ValueError(
-                f"{task.target} is an input and would be overwritten; choose another folder for --out"
-            )
+            raise ValueError(f"{task.target} is an input and would be overwritten; choose another --out")
         if target in seen:
             raise ValueError(
                 f"{seen[target]} and {task.source} would both become {task.target}; enhance them apart"
@@ -127,11 +128,15 @@ def check_targets(tasks: Sequence[Task]) -> None:
 def enhance_file(model: Denoiser, source: Path, target: Path, strength: float) -> None:
     """Denoises one recording; the result appears whole or not at all. Raises AudioError or OSError."""
     with open_audio(source) as file:
-        subtype = stored_subtype(file.subtype, _KEPT_FORMATS[target.suffix.lower()])
+        source_subtype = file.subtype
     samples_TC, sample_rate = read_audio(source)
     enhanced_TC = enhance_audio(model, samples_TC, sample_rate, strength)
+    file_format = _KEPT_FORMATS[target.suffix.lower()]
+    data = encode_audio(enhanced_TC, sample_rate, file_format, stored_subtype(source_subtype, file_format))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(target, np.clip(enhanced_TC, -1, 1), sample_rate, subtype=subtype)
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(target)
 
 
 def _target(path: Path) -> Path:

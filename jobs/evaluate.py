@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cluster.evaluation import EvaluationConfig, evaluate
 from cluster.progress import progress
-from cluster.report import format_change, format_score, verdict, write_report
+from cluster.report import format_score, format_signed, verdict, write_report
 from cluster.report_figures import METRIC_TITLES
 from cluster.scores import EvaluationReport
 from cluster.session import connect
@@ -53,19 +53,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def show(report: EvaluationReport) -> None:
-    """The verdict and the table of means, with the change against noisy below each."""
-    table = Table("")
-    for title in METRIC_TITLES.values():
-        table.add_column(title, justify="right")
+    """A table of means, below them the change against noisy and its interval; then the verdict."""
+    table = Table("", *METRIC_TITLES.values())
     for result in report.systems:
         cells = []
         for metric in METRIC_TITLES:
-            change = result.overall.improvements.get(metric)
-            mean = format_score(result.overall.means[metric].mean, metric)
-            cells.append(f"{mean}\n{format_change(change, metric)}" if change else mean)
-        table.add_row(result.name, *cells)
-    console = Console(soft_wrap=True)
-    console.print(table)
+            cell = format_score(result.overall.means[metric].mean, metric)
+            if change := result.overall.improvements.get(metric):
+                mean, low, high = (format_signed(x, metric) for x in (change.mean, change.low, change.high))
+                cell += f"\n{mean}\n{low}…{high}"
+            cells.append(cell)
+        table.add_row(result.name, *cells, end_section=True)
+    Console(soft_wrap=True).print(table)
     print(" ".join(verdict(report)))
 
 

@@ -36,11 +36,19 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what names a speaker: the sub-folder, the file name up to its first '__', '_' or '-', or the file",
     )
-    parser.add_argument("--sample-rate", type=int, default=16_000, metavar="HZ", help="rate to work at, in Hz")
-    parser.add_argument("--segment-s", type=float, default=4.0, metavar="S", help="length of a segment in seconds")
+    parser.add_argument(
+        "--sample-rate", type=int, default=16_000, metavar="HZ", help="rate to work at, in Hz"
+    )
+    parser.add_argument(
+        "--segment-s", type=float, default=4.0, metavar="S", help="length of a segment in seconds"
+    )
     parser.add_argument("--val-fraction", type=float, default=0.1, help="share of speakers and noises in val")
-    parser.add_argument("--test-fraction", type=float, default=0.1, help="share of speakers and noises in test")
-    parser.add_argument("--test-mixtures", type=int, default=120, metavar="N", help="fixed test mixtures to store")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.1, help="share of speakers and noises in test"
+    )
+    parser.add_argument(
+        "--test-mixtures", type=int, default=120, metavar="N", help="fixed test mixtures to store"
+    )
     parser.add_argument("--val-mixtures", type=int, default=60, metavar="N", help="fixed validation mixtures")
     parser.add_argument("--seed", type=int, default=0, help="decides splits and stored mixtures")
 
@@ -74,7 +82,9 @@ def prepare(
 
 def run(arguments: argparse.Namespace) -> None:
     print(prepare(arguments.speech, arguments.noise, arguments.out, arguments))
-    print(f"corpus: {Path(arguments.out).resolve()}\nnext: python -m jobs.train --data {arguments.out} --preset demo")
+    print(
+        f"corpus: {Path(arguments.out).resolve()}\nnext: python -m jobs.train --data {arguments.out} --preset demo"
+    )
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ def parser() -> argparse.ArgumentParser:
         "serve",
         __doc__
         + """
-POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels) as the form's field `file`
-or as the body, with `strength` (0 to 1) and `response_format` (wav, flac, ogg) in form or query, and returns it
-denoised with the same rate, channels and length. GET /v1/models, /healthz, and /docs for the rest.
+POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
+form's field `file`, with `strength` (0 to 1) and `response_format` (wav, flac, ogg) in form or query. It
+answers with that recording denoised: same rate, channels and length. See /v1/models, /healthz and /docs.
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
 
 example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",

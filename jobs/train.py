@@ -43,7 +43,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="override one setting by its dotted path, e.g. training.max_steps=2000; may be repeated",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that train together")
-    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help="GPUs of each worker; 0: train on the CPU")
+    parser.add_argument(
+        "--gpus-per-worker", type=float, metavar="N", help="GPUs of each worker; 0: train on the CPU"
+    )
     parser.add_argument(
         "--storage",
         default=os.environ.get("WW_STORAGE", "runs"),
@@ -72,9 +74,16 @@ def describe(result: TrainingResult) -> str:
     """What came out, for people."""
     scores = result.scores
     lines = [f"trained {result.steps} steps in {result.wall_s:.0f} s; on unseen validation mixtures:"]
-    for metric, name in (("si_sdr_db", "SI-SDR dB"), ("pesq", "PESQ"), ("stoi", "STOI"), ("snr_db", "SNR dB")):
+    for metric, name in (
+        ("si_sdr_db", "SI-SDR dB"),
+        ("pesq", "PESQ"),
+        ("stoi", "STOI"),
+        ("snr_db", "SNR dB"),
+    ):
         if metric in scores and f"noisy_{metric}" in scores:
-            lines.append(f"  {name:10} noisy {scores[f'noisy_{metric}']:7.3f}   enhanced {scores[metric]:7.3f}")
+            lines.append(
+                f"  {name:10} noisy {scores[f'noisy_{metric}']:7.3f}   enhanced {scores[metric]:7.3f}"
+            )
     lines.append(f"run:    {result.run_dir}\nbundle: {result.bundle}")
     lines.append(f"curves: tensorboard --logdir {result.run_dir / 'tracking'}")
     return "\n".join(lines)

@@ -25,7 +25,9 @@ example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
              --space loss.l1_weight=0..5 --space loss.stft_weight=0..5""",
     )
     add_training_options(parser)
-    parser.add_argument("--space", action="append", default=[], metavar="KEY=LOW..HIGH", help="setting to search; repeat")
+    parser.add_argument(
+        "--space", action="append", default=[], metavar="KEY=LOW..HIGH", help="setting to search; repeat"
+    )
     parser.add_argument("--trials", type=int, default=8, metavar="N", help="training runs in all")
     parser.add_argument("--concurrent", type=int, default=1, metavar="N", help="training runs at a time")
     parser.add_argument("--metric", choices=METRICS, default="si_sdr_db", help="validation metric to raise")

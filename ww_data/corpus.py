@@ -132,30 +132,17 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
     path = local_path(uri)
     corpus_file = path / CORPUS_FILE
     try:
-        about = json.loads(corpus_file.read_bytes())
-        if about["format"] != FORMAT:
-            raise CorpusError(f"{corpus_file}: is not a Wave Wizard corpus (format {about['format']!r})")
-        if about["format_version"] > FORMAT_VERSION:
-            raise CorpusError(
-                f"{corpus_file}: has format {about['format_version']}, this version reads {FORMAT_VERSION}: "
-                "update Wave Wizard or prepare the corpus again"
-            )
-        corpus = Corpus(
-            path=path,
-            sample_rate=int(about["sample_rate"]),
-            segment_samples=int(about["segment_samples"]),
-            manifest_hash=str(about["manifest_hash"]),
-            seed=int(about["seed"]),
-            splits={split: SplitSummary(**summary) for split, summary in about["splits"].items()},
-            settings=dict(about["settings"]),
-            files=dict(about["files"]),
-        )
-        sizes = {name: int(file["bytes"]) for name, file in corpus.files.items()}
+        text = corpus_file.read_bytes()
     except OSError as error:
         raise CorpusError(
             f"{path}: holds no corpus ({CORPUS_FILE}: {error.strerror}): prepare one with jobs.prepare"
         ) from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    try:
+        corpus = _parse(path, text)
+        sizes = {name: int(file["bytes"]) for name, file in corpus.files.items()}
+    except CorpusError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorpusError(
             f"{corpus_file}: is damaged ({_first_line(error)}): prepare the corpus again"
         ) from error
@@ -168,6 +155,28 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
                 f"{file}: is damaged ({file.stat().st_size} of {size} bytes): prepare the corpus again"
             )
     return corpus
+
+
+def _parse(path: Path, text: bytes) -> Corpus:
+    """The corpus that `corpus.json` describes; whatever error comes of damage is left to the caller."""
+    about = json.loads(text)
+    if about["format"] != FORMAT:
+        raise CorpusError(f"{path / CORPUS_FILE}: is not a Wave Wizard corpus (format {about['format']!r})")
+    if about["format_version"] > FORMAT_VERSION:
+        raise CorpusError(
+            f"{path / CORPUS_FILE}: has format {about['format_version']}, not {FORMAT_VERSION}: "
+            "update Wave Wizard or prepare the corpus again"
+        )
+    return Corpus(
+        path=path,
+        sample_rate=int(about["sample_rate"]),
+        segment_samples=int(about["segment_samples"]),
+        manifest_hash=str(about["manifest_hash"]),
+        seed=int(about["seed"]),
+        splits={split: SplitSummary(**summary) for split, summary in about["splits"].items()},
+        settings=dict(about["settings"]),
+        files=dict(about["files"]),
+    )
 
 
 def write_corpus_file(corpus: Corpus) -> None:

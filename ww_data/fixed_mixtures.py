@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ww_data.activity import frame_energies
+from ww_data.keyed import hash64, keyed_order, philox
 from ww_data.manifest import CorpusError
 from ww_data.mixing import MixingConfig, MixtureParams, draw_mixture, mix, mixture_rng
 from ww_data.noise_bank import NoiseBank
 from ww_data.segments import SegmentBlock, read_shard
-from ww_data.splits import keyed_order
 
 Item = TypeVar("Item")
 
-# Segments of which less than this is speech are taken only where there are no others.
+# Segments of which less than this is speech (or is there at all) are taken only of speakers without others.
 _MIN_ACTIVITY = 0.4
 _MIN_VALID = 0.75
 # A crop that is this much quieter than its recording is drawn again: it would be a pause blown up to noise.
@@ -71,7 +71,9 @@ def write_mixtures(
             rows.append(_mixture(f"{split}-{index:05d}", block, bank, noise_index, snr, rng))
             if len(rows) == _ROWS_PER_GROUP or index == num_mixtures - 1:
                 table = _to_table(rows, bank.sample_rate)
-                writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
+                writer = writer or pq.ParquetWriter(
+                    path, table.schema, compression="none", use_dictionary=False
+                )
                 writer.write_table(table)
                 rows = []
     finally:
@@ -137,17 +139,18 @@ def _draw_audible(
 
 
 def _choose_speech(candidates: Sequence[Candidate], num_mixtures: int, seed: int) -> list[Candidate]:
-    """Segments in turns over the speakers, those with much speech first."""
-    good = [
-        item for item in candidates if item.activity >= _MIN_ACTIVITY and item.valid_fraction >= _MIN_VALID
-    ]
-    usable = good or sorted(candidates, key=lambda item: -item.activity * item.valid_fraction)[:num_mixtures]
-    if not usable:
-        raise CorpusError("a held-out split has no segment of speech: add speech or change the split's seed")
+    """Segments in turns over the speakers: those with much speech, or a speaker's best if there are none."""
     by_speaker: defaultdict[str, list[Candidate]] = defaultdict(list)
-    for item in usable:
+    for item in candidates:
         by_speaker[item.speaker].append(item)
-    return _take_turns(by_speaker, num_mixtures, seed)
+    if not by_speaker:
+        raise CorpusError("a held-out split has no segment of speech: add speech or change the seed")
+    return _take_turns({name: _good(items) for name, items in by_speaker.items()}, num_mixtures, seed)
+
+
+def _good(items: Sequence[Candidate]) -> list[Candidate]:
+    good = [item for item in items if item.activity >= _MIN_ACTIVITY and item.valid_fraction >= _MIN_VALID]
+    return good or [max(items, key=lambda item: item.activity * item.valid_fraction)]
 
 
 def _by_recording(bank: NoiseBank) -> dict[str, list[int]]:
@@ -163,8 +166,7 @@ def _take_turns(groups: Mapping[str, Sequence[Item]], count: int, seed: int) -> 
 
     def endless(name: str) -> Iterator[Item]:
         items = groups[name]
-        key = int.from_bytes(keyed_order(seed, name)[:8], "big")
-        order = np.argsort(np.random.Philox(key=[seed, key]).random_raw(len(items)))
+        order = np.argsort(philox(seed, 0, hash64(f"mixtures of {name}")).random_raw(len(items)))
         while True:
             yield from (items[index] for index in order)
 
@@ -174,7 +176,7 @@ def _take_turns(groups: Mapping[str, Sequence[Item]], count: int, seed: int) -> 
 
 def _balanced_snrs(snr_db: Sequence[float], count: int, seed: int) -> list[float]:
     """Each SNR equally often (to within one), in shuffled rounds: no speaker always gets the same one."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, len(snr_db)]))
+    rng = np.random.Generator(philox(seed, 0, hash64("mixtures at each SNR")))
     rounds = [rng.permutation(len(snr_db)) for _ in range(-(-count // len(snr_db)))]
     return [float(snr_db[index]) for index in np.concatenate(rounds)[:count]]
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.activity import FRAME_S, frame_energies, frame_length
+from ww_data.keyed import philox
 from ww_data.noise_bank import NoiseBank
 from ww_data.segments import SegmentBlock
 
@@ -108,9 +109,7 @@ class Mixtures:
 
 def mixture_rng(seed: int, epoch: int, key: int) -> np.random.Generator:
     """The generator of one draw. It depends on nothing but these three (seed and epoch below 2**32)."""
-    if not (0 <= seed < 1 << 32 and 0 <= epoch < 1 << 32):
-        raise ValueError(f"seed {seed} and epoch {epoch}: expected 0 to 2**32 - 1")
-    return np.random.Generator(np.random.Philox(key=[seed << 32 | epoch, key]))
+    return np.random.Generator(philox(seed, epoch, key))
 
 
 def draw_mixture(

@@ -6,7 +6,6 @@ list of a step's segments is the same however many workers share it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from ww_data.keyed import hash64, philox
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -53,7 +54,7 @@ class Plan:
                 f"global_batch is {self.global_batch}, window_shards {self.window_shards}: expected 1 or more"
             )
 
-    @property
+    @cached_property
     def num_items(self) -> int:
         """Segments in one epoch."""
         return sum(self.shard_sizes)
@@ -134,6 +135,5 @@ def _window_rows(plan: Plan, epoch: int, window: int) -> tuple[Int64Array, Int64
 
 def _permutation(seed: int, epoch: int, purpose: str, size: int) -> Int64Array:
     """A keyed permutation from raw Philox words: the same with every numpy version, unlike `permutation`."""
-    key = int.from_bytes(hashlib.blake2b(f"plan {purpose}".encode(), digest_size=8).digest(), "big")
-    words = np.random.Philox(key=[seed << 32 | epoch, key]).random_raw(size)
+    words = philox(seed, epoch, hash64(f"plan {purpose}")).random_raw(size)
     return np.argsort(words, kind="stable")

@@ -28,11 +28,12 @@ from ww_data.corpus import (
     write_corpus_file,
 )
 from ww_data.fixed_mixtures import Candidate, write_mixtures
+from ww_data.keyed import keyed_order
 from ww_data.manifest import Clip, CorpusError, Manifest, Progress
 from ww_data.noise_bank import Int16Array, NoiseBank, write_noise_bank
 from ww_data.parallel import ordered_map
 from ww_data.segments import SegmentBlock, segment_key, segment_starts, write_shard
-from ww_data.splits import SPLITS, keyed_order
+from ww_data.splits import SPLITS
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
 _SHARD_SEGMENTS = 256
@@ -80,6 +81,8 @@ def _settings(
     eval_snr_db: Sequence[float],
 ) -> dict[str, Any]:
     """What a corpus depends on beside its clips, checked."""
+    if not 8000 <= sample_rate <= 96000:
+        raise CorpusError(f"sample_rate is {sample_rate}: expected 8000 to 96000 Hz")
     if not 0.5 <= segment_s <= 60:
         raise CorpusError(f"segment_s is {segment_s}: expected 0.5 to 60 s")
     if min(num_val_mixtures, num_test_mixtures) < 1 or not eval_snr_db:
@@ -222,9 +225,8 @@ class _Writer:
 def to_pcm(x_T: np.ndarray) -> Int16Array:
     """int16 PCM of samples at full scale +-1. Clips that leave it (by resampling) are scaled, not cut off."""
     full_scale = 32768 * x_T
-    peak = float(np.abs(full_scale).max(initial=0.0))
-    if peak > 32767.5:
-        full_scale = full_scale * (32767 / peak)
+    highest, lowest = float(full_scale.max(initial=0.0)), float(full_scale.min(initial=0.0))
+    full_scale = full_scale * min(1.0, 32767 / max(highest, 1.0), -32768 / min(lowest, -1.0))
     return np.rint(full_scale).astype(np.int16)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+
+from ww_data.keyed import keyed_order
 
 SPLITS = ("train", "val", "test")
 
@@ -38,8 +39,3 @@ def assign_splits(
         split_of.update(dict.fromkeys(chosen, split))
         waiting = [name for name in waiting if name not in split_of]
     return split_of | dict.fromkeys(waiting, "train")
-
-
-def keyed_order(seed: int, name: str) -> bytes:
-    """A sort key that shuffles names the same way on every machine."""
-    return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()

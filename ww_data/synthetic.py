@@ -20,9 +20,9 @@ from ww_data.atomic import whole_folder
 from ww_data.audio import write_audio
 from ww_data.espeak import ESPEAK_SAMPLE_RATE as SAMPLE_RATE
 from ww_data.espeak import Line, speaker
+from ww_data.keyed import keyed_order
 from ww_data.manifest import CorpusError, Progress
 from ww_data.sentences import SENTENCES
-from ww_data.splits import keyed_order
 from ww_data.synthetic_noise import KINDS
 
 _VERSION = 1

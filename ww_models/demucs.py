@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Denoiser, ModelConfig, require
-from .layers import Conv1d, SincResampler
+from .layers import SincResampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Demucs(Denoiser):
         for outer, inner in pairwise(channels):
             self.encoder.append(
                 nn.Sequential(
-                    Conv1d(outer, inner, config.kernel, config.stride),
+                    nn.Conv1d(outer, inner, config.kernel, config.stride),
                     nn.ReLU(),
                     nn.Conv1d(inner, 2 * inner, 1),
                     nn.GLU(dim=1),

@@ -17,6 +17,14 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_waveforms(noisy: Tensor) -> None:
+    """Raises ValueError unless `noisy` is (B, 1, T) with T >= 1."""
+    require(
+        noisy.dim() == 3 and noisy.shape[1] == 1 and noisy.shape[2] >= 1,
+        f"a denoiser takes (batch, 1, samples) with at least one sample, got {tuple(noisy.shape)}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What all architectures share.
@@ -116,10 +124,7 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor) -> Tensor:
         """noisy (B, 1, T), any T >= 1, full scale +-1 -> estimate of the clean speech (B, 1, T)."""
-        require(
-            noisy.dim() == 3 and noisy.shape[1] == 1 and noisy.shape[2] >= 1,
-            f"a denoiser takes (batch, 1, samples) with at least one sample, got {tuple(noisy.shape)}",
-        )
+        require_waveforms(noisy)
         scaled, scale = self.level(noisy)
         return self.denoise(scaled) * scale
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, require
+from .denoiser import Denoiser, require, require_waveforms
 
 WINDOW_S = 30.0
 # What a window hears before its own part, so that recurrent states have settled; the other way too if the
@@ -22,6 +22,7 @@ def enhance(model: Denoiser, noisy: Tensor, *, strength: float = 1.0) -> Tensor:
     require(
         0.0 <= strength <= 1.0, f"strength is {strength}: give a number from 0 (input) to 1 (fully enhanced)"
     )
+    require_waveforms(noisy)
     was_training = model.training
     model.eval()
     try:

@@ -1,7 +1,7 @@
 """A GRU whose training step on a CPU takes about 60 % of the time of torch's own, with the same numbers.
 
-torch's native GRU adds up the gradient of the recurrent weights at every time step. Here the loop over time keeps only what
-depends on the step before; the weights' gradient is one matrix product over all steps.
+torch's native GRU adds up the gradient of the recurrent weights at every time step. Here the loop over time
+keeps only what depends on the step before; the weights' gradient is one matrix product over all steps.
 
     r, z = sigmoid(input_rz + recurrent_rz)      n = tanh(input_n + r * recurrent_n)      h' = n + z * (h - n)
 """
@@ -17,12 +17,11 @@ from torch.nn import functional as F
 class GRU(nn.GRU):
     """nn.GRU (time first) with a quicker training step on the CPU; everywhere else it is nn.GRU itself."""
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """(T, B, C) -> (T, B, C) and the last states (layers, B, C)."""
-        plain = x.device.type == "cpu" and not (
-            self.bidirectional or self.dropout or torch.is_autocast_enabled("cpu")
-        )
-        if not (plain and self.training and hx is None):
+        is_plain = hx is None and not (self.bidirectional or self.dropout)
+        is_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if not (self.training and is_plain and is_cpu):
             return super().forward(x, hx)
         last = []
         for layer in range(self.num_layers):
@@ -33,7 +32,7 @@ class GRU(nn.GRU):
 
 
 class _GRULayer(torch.autograd.Function):
-    """The recurrent half of one layer, from the inputs' share (T, B, 3C) of r, z and n, starting at state 0."""
+    """The recurrent half of a layer, from the inputs' share (T, B, 3C) of r, z and n, starting at state 0."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -15,19 +15,6 @@ Normalize = Literal["running", "utterance", "none"]
 NORMALIZE_MODES: tuple[str, ...] = get_args(Normalize)
 
 
-class Conv1d(nn.Conv1d):
-    """nn.Conv1d without padding that is quicker on a waveform: one input channel, a product with overlapping frames."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.in_channels != 1:
-            return super().forward(x)
-        frames = x[:, 0].unfold(-1, self.kernel_size[0], self.stride[0]).transpose(1, 2)
-        weight = self.weight[:, 0].expand(x.shape[0], -1, -1)
-        if self.bias is None:
-            return torch.bmm(weight, frames)
-        return torch.baddbmm(self.bias[:, None], weight, frames)
-
-
 class GatedConv1d(nn.Module):
     """A convolution times the sigmoid of a second one (Dauphin et al., arXiv 1612.08083). No padding.
 
@@ -36,7 +23,7 @@ class GatedConv1d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv = Conv1d(in_channels, 2 * out_channels, kernel, stride)
+        self.conv = nn.Conv1d(in_channels, 2 * out_channels, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.glu(self.conv(x), dim=1)
@@ -113,24 +100,25 @@ class LevelNormalizer(nn.Module):
 
     "running": the level is the root of an exponential mean of the power of completed hops. Hop k (samples
     k*hop to (k+1)*hop - 1) is divided by the level that hops 0 to k-1 gave, so no sample is waited for.
-    Before the first hop there is a weak prior (-30 dBFS, worth a tenth of a hop). The state is two numbers
-    per stream, (sum of power, sum of weight):
+    Before the first hop stands a prior (-25 dBFS, worth 5 hops): without it the silence that most recordings
+    begin with would make the first word tens of dB too loud. The state is two numbers per stream, (sum of
+    power, sum of weight):
 
         power_sum = decay * power_sum + power_of_hop      weight = decay * weight + 1
         level^2 = power_sum / weight
 
     In training the initial state is drawn per item, because crops would otherwise only ever show the start of
-    a stream: one in four starts cold, the others as if audio within +-8 dB of the crop's own level had gone
+    a stream: one in four starts cold, the others as if audio within +-6 dB of the crop's own level had gone
     before. The draw is made from the bits of the item itself: no generator state to save, and the same draw
     on any number of workers.
 
     "utterance": the standard deviation of the whole clip, as in `denoiser`. "none": the input as it is.
     """
 
-    PRIOR_POWER = 10.0 ** (-30.0 / 10.0)
-    PRIOR_WEIGHT = 0.1
+    PRIOR_POWER = 10.0 ** (-25.0 / 10.0)
+    PRIOR_WEIGHT = 5.0  # hops
     COLD_START_SHARE = 0.25
-    PREROLL_JITTER_DB = 8.0
+    PREROLL_JITTER_DB = 6.0
     BLOCK_HOPS = 128
 
     def __init__(self, *, mode: Normalize, hop: int, memory_hops: float, floor: float) -> None:
@@ -145,7 +133,9 @@ class LevelNormalizer(nn.Module):
         if self.mode == "utterance":
             level = x.std(dim=-1, keepdim=True) if x.shape[-1] > 1 else x.abs()
             return x / (self.floor + level), level
-        scale = self._running(x)
+        # Half precision would do to a network, not to a level that multiplies everything.
+        with torch.autocast(x.device.type, enabled=False):
+            scale = self._running(x.float() if x.dtype in (torch.half, torch.bfloat16) else x)
         return x / scale, scale
 
     def _running(self, x: Tensor) -> Tensor:

@@ -74,7 +74,8 @@ class DenoisingLoss(nn.Module):
 
     def forward(self, estimate: Tensor, clean: Tensor, noisy: Tensor | None = None) -> LossTerms:
         self._check(estimate, clean)
-        estimate_BT, clean_BT = estimate[:, 0], clean[:, 0]
+        # There is no STFT of half precision, and logarithms need the range.
+        estimate_BT, clean_BT = estimate[:, 0].float(), clean[:, 0].float()
         rms_B = clean_BT.square().mean(-1).sqrt()
         has_speech_B = rms_B >= NOISE_ONLY_RMS
         weighted: dict[str, tuple[float, Tensor]] = {
@@ -83,7 +84,7 @@ class DenoisingLoss(nn.Module):
         if self.config.stft_weight:
             weighted["stft"] = (self.config.stft_weight, self._stft_term(estimate_BT, clean_BT, has_speech_B))
         if self.config.compressed_weight:
-            noisy_BT = clean_BT if noisy is None else noisy[:, 0]
+            noisy_BT = clean_BT if noisy is None else noisy[:, 0].float()
             level_B = torch.where(has_speech_B, rms_B, noisy_BT.square().mean(-1).sqrt()).clamp(
                 min=NOISE_ONLY_RMS
             )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Denoiser, ModelConfig, require
-from .layers import Conv1d, RecurrentMiddle
+from .layers import RecurrentMiddle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class PaddedConv1d(nn.Module):
         super().__init__()
         self.ahead = 0 if causal else kernel // 2
         self.behind = kernel - 1 - self.ahead
-        self.conv = Conv1d(in_channels, out_channels, kernel, bias=bias)
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (self.behind, self.ahead)))

@@ -7,10 +7,10 @@ import io
 
 import numpy as np
 
-from cluster.enhancement import stored_subtype
+from cluster.enhancement import encode_audio, stored_subtype
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError
-from ww_data import AudioError, read_audio, write_audio
+from ww_data import AudioError, read_audio
 from ww_data.audio import open_audio
 
 MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg"}
@@ -32,7 +32,12 @@ class Recording:
 
 
 class _Upload(io.BytesIO):
-    name = "the upload"  # what errors call it, in place of a Python object's address
+    """Bytes that errors call by a name, in place of a Python object's address."""
+
+    name = "the upload"
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def check_media_type(content_type: str) -> None:
@@ -62,13 +67,13 @@ def decode(data: bytes, config: ServingConfig) -> Recording:
 
 
 def encode(recording: Recording, response_format: str) -> bytes:
-    """The file's bytes as wav, flac or ogg; what exceeds full scale is clipped, never wrapped around."""
+    """The file's bytes as wav, flac or ogg. Raises a 422 where that format cannot hold the recording."""
     file_format = response_format.upper()
-    buffer = io.BytesIO()
-    samples_TC = np.clip(recording.samples, -1, 1)
     subtype = stored_subtype(recording.subtype, file_format)
-    write_audio(buffer, samples_TC, recording.sample_rate, subtype=subtype, file_format=file_format)
-    return buffer.getvalue()
+    try:
+        return encode_audio(recording.samples, recording.sample_rate, file_format, subtype)
+    except ValueError as error:
+        raise ApiError(422, "invalid_field", f"response_format: {error}") from error
 
 
 def _check_limits(num_frames: int, sample_rate: int, num_channels: int, config: ServingConfig) -> None:

@@ -132,19 +132,19 @@ def _bindable_port(host: str, port: int) -> int:
 def _check_cluster(config: ServingConfig) -> None:
     if not ray.is_initialized():
         raise ServingError("not connected to Ray; call start_serving inside `with connect():`")
-    if serve.status().proxies:
-        raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
     needed = config.num_replicas * config.cpus_per_replica
     free, total = (there.get("CPU", 0.0) for there in (ray.available_resources(), ray.cluster_resources()))
     if needed > free:
         raise ServingError(
-            f"{config.num_replicas} replica(s) x {config.cpus_per_replica:g} CPU = {needed:g} CPU, but of the "
-            f"cluster's {total:g} only {free:g} are free; lower num_replicas or cpus_per_replica, or add nodes"
+            f"{config.num_replicas} replica(s) x {config.cpus_per_replica:g} CPU = {needed:g} CPU, but the "
+            f"cluster has {total:g} ({free:g} free); lower num_replicas or cpus_per_replica, or add nodes"
         )
+    if serve.status().proxies:
+        raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
 
 
 def _shut_down() -> None:
-    """serve.shutdown() alone waits on a call to the controller that never returns, which Ray reports as a failure."""
+    """Like serve.shutdown(), but that waits on a call that never returns, which Ray reports as a failure."""
     with contextlib.suppress(ValueError, ray.exceptions.RayError):  # there is no controller, or no longer
         controller = ray.get_actor(*_CONTROLLER)
         ray.get(controller.graceful_shutdown.remote(wait=False))

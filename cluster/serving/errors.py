@@ -80,9 +80,9 @@ def _response(request: Request, error: ApiError) -> JSONResponse:
 
 
 class RequestIdMiddleware:
-    """Gives every request an id, the caller's X-Request-Id where it is a sane one, and answers what nobody caught.
+    """Gives every request an id (the caller's X-Request-Id if that is sane) and answers what nobody caught.
 
-    An exception that reaches this far is our fault: it is logged with the id, and the caller sees a 500 without it.
+    An exception that reaches this far is our fault: it is logged with the id, the caller sees a bare 500.
     """
 
     def __init__(self, app: ASGIApp, *, send_header: bool) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.enhancement import enhance_audio, measure_real_time_factor, stored_subtype
+from cluster.enhancement import (
+    encode_audio,
+    enhance_audio,
+    measure_real_time_factor,
+    stored_subtype,
+    torch_threads,
+)
 from ww_models import Denoiser, build_model, enhance
 
 
@@ -106,6 +115,29 @@ def test_resolution_is_kept() -> None:
     assert stored_subtype("MPEG_LAYER_III", "FLAC") == "PCM_16"
     assert stored_subtype("FLOAT", "FLAC") == "PCM_24"
     assert stored_subtype("PCM_24", "OGG") == "VORBIS"
+
+
+def test_loud_sound_is_clipped_never_wrapped() -> None:
+    data = encode_audio(np.array([[1.5], [-1.5], [0.5]], np.float32), 16_000, "WAV", "PCM_16")
+    np.testing.assert_allclose(sf.read(io.BytesIO(data))[0].reshape(-1), [1, -1, 0.5], atol=1e-3)
+
+
+def test_minutes_of_ogg_are_written_whole() -> None:
+    """In one piece they overflow the encoder's stack, which ends the process."""
+    samples_TC = np.zeros((48_000 * 100, 1), np.float32)
+    assert sf.info(io.BytesIO(encode_audio(samples_TC, 48_000, "OGG", "VORBIS"))).frames == len(samples_TC)
+
+
+def test_a_format_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="FLAC cannot hold 9 channel"):
+        encode_audio(np.zeros((100, 9), np.float32), 16_000, "FLAC", "PCM_16")
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_real_time_factor_is_a_time_per_time(model: Denoiser) -> None:

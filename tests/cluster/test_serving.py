@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import ray
 import soundfile as sf
 import torch
 from hypothesis import given, settings
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 from cluster.enhancement import enhance_audio
 from cluster.serving import ServingConfig, ServingError, check_serving, serve_bundle
 from cluster.serving.app import build_app
-from cluster.serving.audio import Recording, encode
 from ww_models import BundleError, Denoiser, build_model, load_bundle, read_bundle_info, save_bundle
 
 DENOISE = "/v1/audio/denoise"
@@ -251,7 +249,7 @@ def test_a_damaged_bundle_is_refused_before_anything_starts(bundle: Path, tmp_pa
             check_serving(path, ServingConfig(port=0))
 
 
-def test_a_second_endpoint_and_too_large_ones_are_refused(client: httpx.Client, bundle: Path) -> None:
+def test_a_second_endpoint_is_refused(client: httpx.Client, bundle: Path) -> None:
     with pytest.raises(ServingError, match="already"), serve_bundle(bundle, ServingConfig(port=0)):
         pass
     assert client.get("/healthz").status_code == 200
@@ -271,14 +269,6 @@ def test_a_second_endpoint_and_too_large_ones_are_refused(client: httpx.Client, 
 def test_config_is_checked(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ServingConfig(**wrong)
-
-
-def test_loud_sound_is_clipped_never_wrapped() -> None:
-    loud = Recording(
-        samples=np.array([[1.5], [-1.5], [0.5]], np.float32), sample_rate=16_000, subtype="PCM_16"
-    )
-    decoded_T = sf.read(io.BytesIO(encode(loud, "wav")))[0]
-    np.testing.assert_allclose(decoded_T, [1, -1, 0.5], atol=1e-3)
 
 
 class Gate:
@@ -348,8 +338,6 @@ def test_our_own_faults_are_500_without_internals(bundle: Path) -> None:
 
 
 def test_no_room_on_the_cluster_is_said_with_the_arithmetic(local_ray: str, bundle: Path) -> None:
-    if ray.serve.status().proxies:
-        ray.serve.shutdown()
     config = ServingConfig(port=0, num_replicas=3, cpus_per_replica=1)
     with pytest.raises(ServingError, match=r"3 replica\(s\) x 1 CPU = 3 CPU"), serve_bundle(bundle, config):
         pass

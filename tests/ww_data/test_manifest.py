@@ -1,4 +1,4 @@
-"""Scanning folders: disjoint splits, a reason for each file that is left out, and nothing that depends on chance."""
+"""Scanning: disjoint splits, a reason for each file that is left out, nothing left to chance."""
 
 from __future__ import annotations
 

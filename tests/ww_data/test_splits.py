@@ -37,6 +37,17 @@ def test_many_groups_fill_the_fractions_closely(seconds: list[float], seed: int)
         assert abs(share - fraction) < 0.03
 
 
+@given(GROUPS, FRACTIONS, FRACTIONS, st.integers(0, 1000))
+def test_a_held_out_split_is_overfilled_by_one_group_at_most(
+    groups: dict[str, float], val: float, test: float, seed: int
+) -> None:
+    """Speakers may have very different lengths: none takes much more than a split's share with it."""
+    splits = assign_splits(groups, val_fraction=val, test_fraction=test, seed=seed)
+    for split, fraction in (("val", val), ("test", test)):
+        seconds = [groups[name] for name, where in splits.items() if where == split]
+        assert len(seconds) == 1 or sum(seconds) <= 1.25 * fraction * sum(groups.values()) + 1e-6
+
+
 def test_one_giant_speaker_trains() -> None:
     groups = {"giant": 1000.0} | {f"small {index}": 10.0 for index in range(20)}
     for seed in range(20):

@@ -57,6 +57,11 @@ def test_strength_mixes_input_and_output() -> None:
             enhance(model, noisy, strength=strength)
 
 
+def test_a_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch, 1, samples"):
+        enhance(small("gatewave"), torch.zeros(100))
+
+
 def test_the_mode_of_the_model_is_kept_and_eval_is_used() -> None:
     model = small("gatewave")
     noisy = noise(3000)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ww_models.gru import GRU
-from ww_models.layers import Conv1d, LevelNormalizer, SincResampler, decaying_sums, uniform_from_bits
+from ww_models.layers import LevelNormalizer, SincResampler, decaying_sums, uniform_from_bits
 
 from .samples import noise, speech_like
 
@@ -80,6 +80,12 @@ def test_running_level_settles_at_the_level_of_the_signal(rms: float) -> None:
     assert scaled[..., 64 * 50 :].square().mean().sqrt() == pytest.approx(1, rel=0.1)
 
 
+def test_a_pause_at_the_start_does_not_make_the_first_word_loud() -> None:
+    x = torch.cat([torch.zeros(1, 1, 8000), speech_like(16_000)], dim=-1)
+    scaled, _ = LevelNormalizer(mode="running", hop=256, memory_hops=125, floor=1e-3).eval()(x)
+    assert scaled[..., 8000:12_000].square().mean().sqrt() < 4
+
+
 def test_silence_is_not_raised_above_the_floor() -> None:
     scaled, scale = running(floor=1e-3)(torch.zeros(1, 1, 64 * 500))
     assert (scaled == 0).all()
@@ -100,10 +106,10 @@ def test_training_starts_at_many_levels_drawn_from_the_item_alone() -> None:
     _, scale = level(items)
     first_db = 20 * torch.log10(scale[:, 0, 0])
     crop_db = 10 * torch.log10(items.square().mean(dim=(1, 2)))
-    is_cold = (first_db + 30).abs() < 1e-3
+    is_cold = (first_db + 25).abs() < 1e-3
     assert 4 <= is_cold.sum() <= 32
     jitter_db = (first_db - crop_db)[~is_cold]
-    assert jitter_db.abs().max() <= 8.01
+    assert jitter_db.abs().max() <= 6.01
     assert jitter_db.std() > 2
     # The same draw alone, in another order, and again.
     _, alone = level(items[5:6])
@@ -136,15 +142,3 @@ def test_gru_has_the_numbers_and_gradients_of_torch(num_steps: int, batch: int) 
     torch.testing.assert_close(results[0], results[1])
     assert "GRULayer" in str(ours(x)[0].grad_fn)
     torch.testing.assert_close(ours.eval()(x), theirs(x))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("stride", [1, 4])
-def test_convolution_of_a_waveform_is_that_of_torch(stride: int, bias: bool) -> None:
-    ours = Conv1d(1, 6, 8, stride, bias=bias)
-    theirs = torch.nn.Conv1d(1, 6, 8, stride, bias=bias)
-    theirs.load_state_dict(ours.state_dict())
-    x = noise(103, batch=3).requires_grad_()
-    torch.testing.assert_close(ours(x), theirs(x))
-    grads = [torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()]) for conv in (ours, theirs)]
-    torch.testing.assert_close(grads[0], grads[1])
