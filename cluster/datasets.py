@@ -20,7 +20,9 @@ import numpy as np
 import ray
 import torch
 from ray.data import DataIterator, Dataset, ExecutionOptions, ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback  # named by DataContext's public field
+from ray.data._internal.execution.execution_callback import (
+    ExecutionCallback,
+)  # named by DataContext's public field
 from ray.data.collate_fn import NumpyBatchCollateFn
 
 from ww_data import (
@@ -118,8 +120,8 @@ def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
 class _PauseBetweenSteps(ExecutionCallback):
     """A pause in each turn of Ray Data's scheduling loop.
 
-    While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts over: it
-    was seen to take half a core from the trainers beside it. Blocks last for seconds, so 20 ms cost them nothing.
+    While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts
+    over: it was seen to take half a core from the trainers beside it. Blocks last for seconds, so 20 ms cost nothing.
     """
 
     def on_execution_step(self, executor: object) -> None:
@@ -154,7 +156,9 @@ class RankBatches:
             start = time.perf_counter()
             batch: Batch | None = next(batches, None)
             if batch is None:
-                raise RuntimeError(f"the data ended before step {step}, of which rank {self.rank} awaits a batch")
+                raise RuntimeError(
+                    f"the data ended before step {step}, of which rank {self.rank} awaits a batch"
+                )
             batch.wait_s = time.perf_counter() - start
             expected = self.feed.batch_positions(step, self.rank)
             if not np.array_equal(batch.positions, expected):

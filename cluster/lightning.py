@@ -153,7 +153,9 @@ class DenoisingModule(pl.LightningModule):
 
 def compared_scores(scores: dict[str, float]) -> dict[str, dict[str, float]]:
     """{"noisy": {metric: score}, "enhanced": {metric: score}} of validation scores, which name the former noisy_*."""
-    noisy = {name.removeprefix("noisy_"): value for name, value in scores.items() if name.startswith("noisy_")}
+    noisy = {
+        name.removeprefix("noisy_"): value for name, value in scores.items() if name.startswith("noisy_")
+    }
     return {"noisy": noisy, "enhanced": {name: scores[name] for name in noisy if name in scores}}
 
 

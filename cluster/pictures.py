@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def compare_signals(noisy_T: np.ndarray, clean_T: np.ndarray, estimate_T: np.ndarray, sample_rate: int) -> Any:
+def compare_signals(
+    noisy_T: np.ndarray, clean_T: np.ndarray, estimate_T: np.ndarray, sample_rate: int
+) -> Any:
     """A matplotlib figure: waveform (left) and spectrogram (right) of noisy, estimate and clean, one row each.
 
     Signals are (T,) at full scale +-1; all rows share their axes and colours, so that they can be compared.

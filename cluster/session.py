@@ -58,8 +58,8 @@ def _join(address: str) -> Iterator[str]:
 def _start_local(num_cpus: int | None) -> Iterator[str]:
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home folder,
-    # and says all that its warning says.
+    # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home
+    # folder. Its warning that it does so is for people who did not expect it.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     import ray
@@ -98,7 +98,7 @@ def _quiet_progress_bars() -> None:
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns that its bars are off
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
 

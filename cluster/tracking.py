@@ -46,7 +46,9 @@ class Tracker:
     config({dotted path: value}), model(path to a bundle).
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, run_name: str, *, tags: list[str] | None = None) -> None:
+    def __init__(
+        self, config: TrackingConfig, folder: Path, run_name: str, *, tags: list[str] | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._offline = config.clearml == "offline"

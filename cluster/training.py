@@ -77,7 +77,9 @@ def run_training(
     run_dir = Path(storage).resolve() / name
     _claim_run_dir(run_dir, config, corpus.manifest_hash, resume)
     check_placement(resources)
-    job = _WorkerJob(config, dataclasses.asdict(resources), str(corpus_uri), corpus.manifest_hash, str(run_dir))
+    job = _WorkerJob(
+        config, dataclasses.asdict(resources), str(corpus_uri), corpus.manifest_hash, str(run_dir)
+    )
     with _progress_board(f"training {name}", show_progress) as board:
         trainer = TorchTrainer(
             train_worker,

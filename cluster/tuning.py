@@ -65,7 +65,9 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
     for expression in expressions:
         path, separator, text = expression.partition("=")
         if not separator or not text:
-            raise ConfigError(f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}")
+            raise ConfigError(
+                f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}"
+            )
         if path not in known:
             raise ConfigError(f"unknown setting {path}{nearest(path, known)}")
         dimensions.append(_parse_dimension(path, text))
@@ -95,7 +97,9 @@ def _parse_dimension(path: str, text: str) -> Dimension:
 def _refuse_zero_loss(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
     """A space in which no loss term can have a weight above 0 trains nothing."""
     weights = {path: float(value) for path, value in config.flat().items() if path.endswith("_weight")}
-    weights |= {d.path: max([d.high, *(float(c) for c in d.choices)]) for d in dimensions if d.path in weights}
+    weights |= {
+        d.path: max([d.high, *(float(c) for c in d.choices)]) for d in dimensions if d.path in weights
+    }
     if not any(weights.values()):
         raise ConfigError("in this space all weights of the loss are 0: there would be nothing to train on")
 
@@ -156,22 +160,24 @@ def _run_trial(
 ) -> None:
     config = with_settings(ExperimentConfig.from_dict(values), settings)
     trial = tune.get_context().get_trial_name()
-    run_training(
-        config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False
-    )
+    run_training(config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False)
 
 
 def _summarise(results: Any, dimensions: Sequence[Dimension], metric: str, folder: Path) -> SweepResult:
     rows: list[dict[str, Any]] = []
     for result in results:
-        scores = {key: float(v) for key, v in (result.metrics or {}).items() if key in METRICS or key == "loss"}
+        scores = {
+            key: float(v) for key, v in (result.metrics or {}).items() if key in METRICS or key == "loss"
+        }
         settings = {d.path: (result.config or {}).get(d.path) for d in dimensions}
         error = " ".join(str(result.error).split())[-300:] if result.error else ""
         rows.append({"trial": Path(result.path).name, **settings, **scores, "error": error})
     rows.sort(key=lambda row: -row.get(metric, -math.inf))
     if all(row["error"] for row in rows):
         raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
-    (folder / "sweep.json").write_text(json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8")
+    (folder / "sweep.json").write_text(
+        json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8"
+    )
     best: dict[str, Any] = {}
     for dimension in dimensions:
         set_path(best, dimension.path, rows[0][dimension.path])

@@ -18,8 +18,8 @@ from cluster.config import load_config
 from cluster.evaluation import evaluate
 from cluster.progress import progress
 from cluster.report import write_report
-from cluster.scores import NOISY, EvaluationReport
-from cluster.serving import ServingConfig, start_serving, stop_serving
+from cluster.scores import EvaluationReport
+from cluster.serving import ServingConfig, serve_bundle
 from cluster.session import connect
 from cluster.training import TrainingResult, run_training
 from jobs.cli import main, make_parser
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         step("4/5  serving")
         noisy, enhanced, served = through_http(trained, corpus, arguments.port)
     step("5/5  done")
-    show(report, trained, served)
+    show(report, served)
     for what, path in (
         ("report", files.html),
         ("bundle", trained.bundle),
@@ -118,17 +118,14 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
     """Serves the bundle, sends one noisy test file, stops serving. Returns both files and what the replies said."""
     noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
     write_audio(noisy, *typical_noisy_clip(corpus))
-    handle = start_serving(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5))
-    try:
-        print(f"POST {handle.url}/v1/audio/denoise < {noisy.name}")
+    with serve_bundle(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
+        print(f"POST {url}/v1/audio/denoise  file={noisy.name}")
         factors = []
         for _ in range(NUM_REQUESTS):
             with noisy.open("rb") as file:
-                reply = httpx.post(f"{handle.url}/v1/audio/denoise", files={"file": file}, timeout=60)
+                reply = httpx.post(f"{url}/v1/audio/denoise", files={"file": file}, timeout=60)
             reply.raise_for_status()
             factors.append(float(reply.headers["X-Real-Time-Factor"]))
-    finally:
-        stop_serving(handle)
     temporary = enhanced.with_suffix(".part")
     temporary.write_bytes(reply.content)
     temporary.replace(enhanced)
@@ -152,9 +149,9 @@ def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
     return np.concatenate(clips), opened.sample_rate
 
 
-def show(report: EvaluationReport, trained: TrainingResult, served: dict[str, float]) -> None:
+def show(report: EvaluationReport, served: dict[str, float]) -> None:
     """The short table: noisy against enhanced, with the interval of the improvement."""
-    noisy, enhanced = report.system(NOISY).overall, report.system(trained.bundle.name).overall
+    noisy, enhanced = (system.overall for system in report.systems)
     table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
     for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")

@@ -37,6 +37,12 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
         help="what names a speaker: the sub-folder, the file name up to its first '__', '_' or '-', or the file",
     )
     parser.add_argument(
+        "--recording-from",
+        choices=("folder", "prefix", "file"),
+        default="file",
+        help="what names a noise recording, of which all parts go into one split",
+    )
+    parser.add_argument(
         "--sample-rate", type=int, default=16_000, metavar="HZ", help="rate to work at, in Hz"
     )
     parser.add_argument(
@@ -62,6 +68,7 @@ def prepare(
             speech,
             noise,
             speaker_from=arguments.speaker_from,
+            recording_from=arguments.recording_from,
             val_fraction=arguments.val_fraction,
             test_fraction=arguments.test_fraction,
             seed=arguments.seed,

@@ -38,7 +38,9 @@ def speech_like(rng: np.random.Generator, seconds: float) -> np.ndarray:
     return 0.1 * voice * syllables
 
 
-def write_small_sources(folder: Path, *, num_speakers: int = 6, num_noises: int = 6, seconds: float = 5.0) -> None:
+def write_small_sources(
+    folder: Path, *, num_speakers: int = 6, num_noises: int = 6, seconds: float = 5.0
+) -> None:
     """speech/<speaker>/<n>.wav and noise/<n>.wav below a folder."""
     rng = np.random.default_rng(0)
     for speaker in range(num_speakers):

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
@@ -24,7 +25,7 @@ def free_port() -> int:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder
-        os.mkdir(f"{folder}/ray")  # where Ray notes the current cluster before it has made it
+        Path(folder, "ray").mkdir()  # where Ray notes the current cluster before it has made it
         cluster = Cluster()
         head = cluster.add_node(
             num_cpus=2,

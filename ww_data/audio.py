@@ -27,6 +27,7 @@ AudioSource = str | os.PathLike[str] | BinaryIO
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 _BLOCK_FRAMES = 1 << 18
+_WRITE_BLOCK = 1 << 16
 # A file that lacks more than this part of what its header promises is broken; less is sloppy bookkeeping of
 # an encoder.
 _MAX_MISSING = 0.01
@@ -117,19 +118,34 @@ def write_audio(
         warnings.warn(f"{name}: peaks of {peak:.3f} saturate at full scale", stacklevel=2)
         x = np.clip(x, -1.0, 1.0)
     if not isinstance(target, (str, os.PathLike)):
-        soundfile.write(target, x, sample_rate, subtype=subtype, format=file_format or "WAV")
+        _write_blocks(target, x, sample_rate, subtype, file_format or "WAV")
         return
     path = Path(target)
     if not path.parent.is_dir():
         raise AudioError(f"{name}: its folder does not exist")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        soundfile.write(temporary, x, sample_rate, subtype=subtype, format=file_format)
+        _write_blocks(temporary, x, sample_rate, subtype, file_format)
         temporary.replace(path)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise AudioError(f"{name}: cannot be written as audio ({_one_line(error)})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_blocks(
+    target: Path | BinaryIO,
+    x: npt.NDArray[np.float32],
+    sample_rate: int,
+    subtype: str | None,
+    file_format: str | None,
+) -> None:
+    """Writes (T,) or (T, C) piece by piece: libsndfile's Vorbis encoder puts one whole write on the stack, which
+    ends the process from about a minute of audio on."""
+    channels = 1 if x.ndim == 1 else x.shape[1]
+    with soundfile.SoundFile(target, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
+        for start in range(0, len(x), _WRITE_BLOCK):
+            file.write(x[start : start + _WRITE_BLOCK])
 
 
 @contextmanager

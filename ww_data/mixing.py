@@ -5,8 +5,6 @@ sixty-four. `noisy - clean` is the scaled noise, at exactly the SNR that was dra
 silence.
 """
 
-# ruff: noqa: N815  (shapes are part of names, of fields as well)
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """Segments of speech: fixed-length int16 pieces of clips, as they lie in the Parquet shards of a corpus."""
 
-# ruff: noqa: N815  (shapes are part of names, of fields as well)
-
 from __future__ import annotations
 
 import os

@@ -42,7 +42,8 @@ def stream(feed: FeedConfig) -> dict[int, np.ndarray]:
             failures.append(error)
 
     threads = [
-        threading.Thread(target=read, args=(rank, source)) for rank, source in enumerate(split_among_ranks(feed))
+        threading.Thread(target=read, args=(rank, source))
+        for rank, source in enumerate(split_among_ranks(feed))
     ]
     for thread in threads:
         thread.start()

@@ -61,7 +61,9 @@ def assert_same_end(cut: Path, whole: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     config = load_config("tiny", SETTINGS)
-    return run_training(config, str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False)
+    return run_training(
+        config, str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False
+    )
 
 
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
@@ -93,7 +95,9 @@ def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
     command = [sys.executable, "-m", "jobs.train", "--data", str(small_corpus), "--preset", "tiny"]
     command += ["--storage", str(tmp_path)] + [part for s in SETTINGS for part in ("--set", s)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    process = subprocess.Popen([*command, "--name", "cut"], env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--name", "cut"], env=environment, stderr=subprocess.PIPE, text=True
+    )
     children: list[psutil.Process] = []
     try:
         wait_for_step(tmp_path / "cut", 9)
@@ -108,6 +112,8 @@ def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
     assert not alive, "the interrupted command left processes behind"
     assert not (tmp_path / "cut" / "bundle").exists()
 
-    done = subprocess.run([*command, "--resume", "cut"], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [*command, "--resume", "cut"], env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert_same_end(tmp_path / "cut", whole.run_dir)

@@ -39,14 +39,21 @@ with Tracker(TrackingConfig(clearml="offline"), folder / "tracking", "a run", ta
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tracked")
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return folder / "tracking"
 
 
 def test_journal_holds_each_point_and_no_nan(tracked: Path) -> None:
     lines = [json.loads(line) for line in (tracked / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["series"]) for line in lines] == [(10, "train"), (10, "val"), (20, "train"), (20, "val")]
+    assert [(line["step"], line["series"]) for line in lines] == [
+        (10, "train"),
+        (10, "val"),
+        (20, "train"),
+        (20, "val"),
+    ]
     assert lines[0]["loss"] == 0.1
     assert "broken" not in lines[0]
 
@@ -75,12 +82,17 @@ def test_clearml_offline_session_holds_everything(tracked: Path) -> None:
 def test_without_clearml_nothing_of_it_is_imported(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from cluster.tracking import *\n"
-        "with Tracker(TrackingConfig(clearml='auto'), Path(sys.argv[1]), 'x') as t: t.scalars('train', {'loss': 1}, 1)\n"
+        "with Tracker(TrackingConfig(clearml='auto'), Path(sys.argv[1]), 'x') as t:\n"
+        "    t.scalars('train', {'loss': 1}, 1)\n"
         "assert 'clearml' not in sys.modules"
     )
     environment = {"HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "t")], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, str(tmp_path / "t")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 

@@ -37,7 +37,9 @@ def losses(run_dir: Path, series: str = "train") -> dict[int, float]:
 def uninterrupted(
     local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainingResult:
-    return run_training(tiny(), str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False)
+    return run_training(
+        tiny(), str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False
+    )
 
 
 def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, small_corpus: Path) -> None:

@@ -45,7 +45,9 @@ def test_settings_of_a_trial_are_checked_like_any_other() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_sweep_runs_each_trial_as_its_own_training_run(local_ray: str, small_corpus: Path, tmp_path: Path) -> None:
+def test_sweep_runs_each_trial_as_its_own_training_run(
+    local_ray: str, small_corpus: Path, tmp_path: Path
+) -> None:
     space = parse_space(["loss.l1_weight=0..5", "loss.stft_weight=0.1..5:log"], TINY)
     result = run_sweep(TINY, space, str(small_corpus), tmp_path, "sweep", trials=2, metric="si_sdr_db")
     assert len(result.rows) == 2

@@ -12,7 +12,9 @@ import soundfile as sf
 from jobs import cli
 
 
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job: str, *arguments: object) -> str:
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job: str, *arguments: object
+) -> str:
     """Runs a command in this process; returns the one line it complained with."""
     module = importlib.import_module(f"jobs.{job}")
     monkeypatch.setattr(sys, "argv", [job, *map(str, arguments)])
@@ -40,7 +42,15 @@ def test_prepare_names_the_folder_that_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sounds: Path
 ) -> None:
     line = call(
-        capsys, monkeypatch, "prepare", "--speech", sounds / "none", "--noise", sounds / "noise", "--out", sounds / "out"
+        capsys,
+        monkeypatch,
+        "prepare",
+        "--speech",
+        sounds / "none",
+        "--noise",
+        sounds / "noise",
+        "--out",
+        sounds / "out",
     )
     assert str(sounds / "none") in line
     assert not (sounds / "out").exists()
@@ -52,7 +62,15 @@ def test_prepare_says_when_a_folder_holds_no_audio(
     (sounds / "empty").mkdir()
     (sounds / "empty" / "notes.txt").write_text("no sound")
     line = call(
-        capsys, monkeypatch, "prepare", "--speech", sounds / "speech", "--noise", sounds / "empty", "--out", sounds / "out"
+        capsys,
+        monkeypatch,
+        "prepare",
+        "--speech",
+        sounds / "speech",
+        "--noise",
+        sounds / "empty",
+        "--out",
+        sounds / "out",
     )
     assert str(sounds / "empty") in line
     assert "audio" in line
@@ -62,18 +80,30 @@ def test_prepare_says_how_many_speakers_it_needs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sounds: Path
 ) -> None:
     line = call(
-        capsys, monkeypatch, "prepare", "--speech", sounds / "speech", "--noise", sounds / "noise", "--out", sounds / "out"
+        capsys,
+        monkeypatch,
+        "prepare",
+        "--speech",
+        sounds / "speech",
+        "--noise",
+        sounds / "noise",
+        "--out",
+        sounds / "out",
     )
     assert "2" in line
     assert "3" in line
 
 
-def test_train_names_the_nearest_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_names_the_nearest_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = call(capsys, monkeypatch, "train", "--data", "x", "--preset", "tiny", "--set", "loss.l1_wieght=2")
     assert "did you mean loss.l1_weight?" in line
 
 
-def test_train_names_the_nearest_preset(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_names_the_nearest_preset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "did you mean tiny?" in call(capsys, monkeypatch, "train", "--data", "x", "--preset", "tinny")
 
 
@@ -82,7 +112,15 @@ def test_train_says_where_a_corpus_is_missing(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "used already")  # the session's Ray; a command joins it
     line = call(
-        capsys, monkeypatch, "train", "--data", tmp_path / "none", "--preset", "tiny", "--storage", tmp_path / "runs"
+        capsys,
+        monkeypatch,
+        "train",
+        "--data",
+        tmp_path / "none",
+        "--preset",
+        "tiny",
+        "--storage",
+        tmp_path / "runs",
     )
     assert str(tmp_path / "none") in line
     assert "jobs.prepare" in line
@@ -96,7 +134,12 @@ def test_train_says_when_no_cluster_answers(
 
     done = subprocess.run(
         [sys.executable, "-m", "jobs.train", "--data", str(tmp_path), "--preset", "tiny"],
-        env={"PATH": "", "RAY_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path), "RAY_gcs_rpc_server_reconnect_timeout_s": "1"},
+        env={
+            "PATH": "",
+            "RAY_ADDRESS": "127.0.0.1:1",
+            "HOME": str(tmp_path),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "1",
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -105,17 +148,30 @@ def test_train_says_when_no_cluster_answers(
     assert "error: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
 
 
-def test_tune_refuses_a_space_without_loss(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_refuses_a_space_without_loss(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = call(
         capsys,
         monkeypatch,
         "tune",
-        *("--data", "x", "--preset", "tiny", "--space", "loss.l1_weight=0..0", "--space", "loss.stft_weight=0..0"),
+        *(
+            "--data",
+            "x",
+            "--preset",
+            "tiny",
+            "--space",
+            "loss.l1_weight=0..0",
+            "--space",
+            "loss.stft_weight=0..0",
+        ),
     )
     assert "nothing to train on" in line
 
 
-def test_demo_wants_both_folders_or_none(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_wants_both_folders_or_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "belong together" in call(capsys, monkeypatch, "demo", "--speech", "x")
 
 

@@ -155,3 +155,15 @@ def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, ww_data; sys.exit('torch' in sys.modules)"
     root = str(Path(__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": root})
+
+
+def test_minutes_of_ogg_are_written_whole(tmp_path: Path) -> None:
+    """In a process of its own: libsndfile's Vorbis encoder ends the process when it gets all of it at once."""
+    script = (
+        "import sys, numpy as np; from ww_data import write_audio\n"
+        "noise = 0.1 * np.random.default_rng(0).standard_normal((48_000 * 120, 2)).astype(np.float32)\n"
+        "write_audio(sys.argv[1], noise, 48_000, subtype=None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "long.ogg")], timeout=120)
+    assert done.returncode == 0
+    assert soundfile.info(str(tmp_path / "long.ogg")).frames == 48_000 * 120
