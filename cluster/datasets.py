@@ -121,11 +121,11 @@ class _PauseBetweenSteps(ExecutionCallback):
     """A pause in each turn of Ray Data's scheduling loop.
 
     While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts
-    over: it was seen to take half a core from the trainers beside it. Blocks last for seconds, so 20 ms cost nothing.
+    over: it was seen to take half a core from the trainers beside it. Blocks last for seconds, so 50 ms cost nothing.
     """
 
     def on_execution_step(self, executor: object) -> None:
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:

@@ -12,10 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
-from ww_data import resample
+from ww_data import resample, write_audio
 from ww_models import Denoiser, enhance
-
-_BLOCK_FRAMES = 65_536
 
 
 @contextlib.contextmanager
@@ -72,10 +70,7 @@ def encode_audio(samples_TC: np.ndarray, sample_rate: int, file_format: str, sub
     """
     buffer, num_channels = io.BytesIO(), samples_TC.shape[1]
     try:
-        with soundfile.SoundFile(buffer, "w", sample_rate, num_channels, subtype, format=file_format) as file:
-            # In blocks: the Vorbis encoder puts all it is given on the stack, and a minute overflows it.
-            for start in range(0, len(samples_TC), _BLOCK_FRAMES):
-                file.write(np.clip(samples_TC[start : start + _BLOCK_FRAMES], -1, 1))
+        write_audio(buffer, np.clip(samples_TC, -1, 1), sample_rate, subtype, file_format)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = f"{file_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz; choose WAV"
         raise ValueError(reason) from error

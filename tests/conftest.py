@@ -55,17 +55,23 @@ def write_small_sources(
 
 
 @pytest.fixture(scope="session")
-def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with speech/ and noise/, a minute of sound each, as a user would bring them; never written to."""
+    folder = tmp_path_factory.mktemp("sources")
+    write_small_sources(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_corpus(small_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared corpus of one minute of speech-like sound, shared and never written to."""
     from ww_data import scan_corpus, write_shards
 
-    folder = tmp_path_factory.mktemp("corpus")
-    write_small_sources(folder)
-    manifest = scan_corpus(
-        [folder / "speech"], [folder / "noise"], val_fraction=0.17, test_fraction=0.17, seed=0
-    )
-    write_shards(manifest, folder / "data", segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
-    return folder / "data"
+    speech, noise = [small_sources / "speech"], [small_sources / "noise"]
+    manifest = scan_corpus(speech, noise, val_fraction=0.17, test_fraction=0.17)
+    data = tmp_path_factory.mktemp("corpus") / "data"
+    write_shards(manifest, data, segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
+    return data
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,7 @@ class Demucs(Denoiser):
             length = max(ceil((length - self.config.kernel) / self.config.stride) + 1, 1)
         return ceil(self._unrolled(length) / self.config.resample)
 
-    def denoise(self, scaled: Tensor) -> Tensor:
+    def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
         x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
         for _ in range(self._num_resamplings):

@@ -35,6 +35,8 @@ class ModelConfig:
     level_hop        samples between two updates of the running level, on a grid anchored at sample 0
     level_memory_s   seconds after which the running level has forgotten 63 % of the past
     level_floor      lowest level that is divided by (full scale is 1)
+    residual         the network's output is added to its input, so that it learns what to take away: a short
+                     training then starts from the noisy sound instead of from silence
     """
 
     causal: bool = True
@@ -43,6 +45,7 @@ class ModelConfig:
     level_hop: int = 256
     level_memory_s: float = 2.0
     level_floor: float = 1e-3
+    residual: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -63,7 +66,7 @@ class ModelConfig:
 
 
 class Denoiser(nn.Module):
-    """Base. A subclass gives `stride`, `valid_length`, `denoise`, `layer_rates` and `_last_input`."""
+    """Base. A subclass gives `stride`, `valid_length`, `network`, `layer_rates` and `_last_input`."""
 
     name: ClassVar[str]
     config: ModelConfig
@@ -129,7 +132,12 @@ class Denoiser(nn.Module):
         return self.denoise(scaled) * scale
 
     def denoise(self, scaled: Tensor) -> Tensor:
-        """level-normalised (B, 1, T) -> (B, 1, T): the network alone."""
+        """level-normalised (B, 1, T) -> (B, 1, T): everything but the level."""
+        estimate = self.network(scaled)
+        return estimate + scaled if self.config.residual else estimate
+
+    def network(self, scaled: Tensor) -> Tensor:
+        """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
         raise NotImplementedError
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:

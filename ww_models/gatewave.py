@@ -84,7 +84,7 @@ class GateWave(Denoiser):
         num_frames = -(-num_samples // self.stride)
         return (num_frames - 1) * self.stride + self.frame_samples
 
-    def denoise(self, scaled: Tensor) -> Tensor:
+    def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
         x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
         skips = []

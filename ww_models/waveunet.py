@@ -108,7 +108,7 @@ class WaveUNet(Denoiser):
     def valid_length(self, num_samples: int) -> int:
         return -(-(num_samples - 1) // self.stride) * self.stride + 1
 
-    def denoise(self, scaled: Tensor) -> Tensor:
+    def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
         x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
         skips = []

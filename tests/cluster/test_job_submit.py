@@ -124,3 +124,24 @@ def test_each_command_explains_itself_as_a_job(cluster_environment: dict[str, st
     done = submit(cluster_environment, f"jobs.{job}", "--help")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"usage: python -m jobs.{job}" in done.stdout
+
+
+@pytest.mark.cluster
+def test_rayignore_keeps_history_environments_and_data_out(
+    cluster_environment: dict[str, str], tmp_path: Path
+) -> None:
+    kept, left_out = ["jobs", "cluster", "ww_data"], [".git", ".venv", "runs", "demo", "data", ".mypy_cache"]
+    for name in [*kept, *left_out]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.py").write_text("")
+    (tmp_path / ".rayignore").write_text((ROOT / ".rayignore").read_text())
+    listing = "import os; print('FOUND', *sorted(f for d in os.walk('.') for f in d[1]))"
+    done = subprocess.run(
+        [RAY, "job", "submit", "--working-dir", str(tmp_path), "--", "python", "-c", f'"{listing}"'],
+        env=cluster_environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND"))
+    assert sorted(found) == sorted(kept)

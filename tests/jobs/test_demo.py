@@ -1,0 +1,64 @@
+"""The whole way on two small folders of sound: what `make demo SPEECH=... NOISE=...` does, with the tiny preset."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import soundfile as sf
+
+from ww_models import read_bundle_info
+
+
+@pytest.mark.timeout(600)
+def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path: Path) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CLEARML"))
+    }
+    before = set(Path("/tmp").glob("ww-ray-*"))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "jobs.demo", "--preset", "tiny", "--port", "0"),
+            *(
+                "--speech",
+                str(small_sources / "speech"),
+                "--noise",
+                str(small_sources / "noise"),
+                "--out",
+                str(tmp_path / "demo"),
+            ),
+            *("--segment-s", "2", "--test-mixtures", "10", "--val-mixtures", "4"),
+            *("--val-fraction", "0.17", "--test-fraction", "0.17"),
+        ],
+        env=environment | {"HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("PESQ", "STOI", "SI-SDR", "10 test mixtures", "x real time", "python -m jobs.train"):
+        assert words in done.stdout, done.stdout
+
+    run = next((tmp_path / "demo").glob("run-*"))
+    named = [line.split()[-1] for line in done.stdout.splitlines() if str(run) in line]
+    assert all(Path(path).exists() for path in named), named
+    noisy, rate = sf.read(run / "noisy.wav")
+    enhanced, enhanced_rate = sf.read(run / "enhanced.wav")
+    assert rate == enhanced_rate
+    assert noisy.shape == enhanced.shape
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["num_mixtures"] == 10
+    assert report["manifest_hash"] == read_bundle_info(run / "bundle").data["manifest_hash"]
+
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not left, "the demo left processes behind"
+    assert set(Path("/tmp").glob("ww-ray-*")) <= before, "the demo left Ray's files behind"
+    assert not (tmp_path / "home").exists() or not any((tmp_path / "home").iterdir()), (
+        "written to the home folder"
+    )
