@@ -19,12 +19,22 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.data import DataIterator, Dataset, ExecutionOptions, ExecutionResources
+from ray.data import (
+    DataContext,
+    DataIterator,
+    Dataset,
+    Datasource,
+    ExecutionOptions,
+    ExecutionResources,
+    ReadTask,
+)
 from ray.data._internal.execution.execution_callback import (
     ExecutionCallback,
 )  # named by DataContext's public field
+from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.collate_fn import NumpyBatchCollateFn
 
+from cluster.placement import MIXING_CPUS
 from ww_data import (
     Corpus,
     MixingConfig,
@@ -62,8 +72,8 @@ class FeedConfig:
 
     @property
     def steps_per_block(self) -> int:
-        """8 steps make a block of a few megabytes; very long runs take more, so that blocks stay countable."""
-        return max(8, -(-self.num_steps * self.num_workers // MAX_BLOCKS))
+        """About 64 items make a block of some megabytes; very long runs take more, so that blocks stay countable."""
+        return max(1, 64 // self.rank_batch, -(-self.num_steps * self.num_workers // MAX_BLOCKS))
 
     @property
     def num_blocks(self) -> int:
@@ -103,18 +113,46 @@ def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
 
     train_cpus: CPUs that are set aside for the trainer and are not to be counted on for mixing.
     """
-    dataset = ray.data.range(feed.num_blocks, override_num_blocks=feed.num_blocks)
-    dataset = dataset.map_batches(
-        functools.partial(_mix_block, feed=feed), batch_size=None, batch_format="numpy", zero_copy_batch=True
-    )
+    source = MixtureSource(feed)
+    dataset = ray.data.read_datasource(source, num_cpus=MIXING_CPUS, override_num_blocks=feed.num_blocks)
     options = ExecutionOptions(
         preserve_order=True,
         exclude_resources=ExecutionResources(cpu=train_cpus),
         resource_limits=ExecutionResources(object_store_memory=OBJECT_STORE_BUDGET_BYTES),
     )
     dataset.context.execution_options = options
+    dataset.context.target_max_block_size = None  # a block that was cut in two would go to two ranks
     dataset.context.custom_execution_callback_classes = [_PauseBetweenSteps]
     return dataset
+
+
+class MixtureSource(Datasource):
+    """The plan as something that Ray Data can read: one task mixes one block."""
+
+    def __init__(self, feed: FeedConfig) -> None:
+        super().__init__()
+        self.feed = feed
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        about = BlockMetadata(
+            num_rows=self.feed.steps_per_block * self.feed.rank_batch,
+            size_bytes=None,
+            exec_stats=None,
+            input_files=None,
+        )
+        return [
+            ReadTask(functools.partial(_mix_block, self.feed, block), about)
+            for block in range(self.feed.num_blocks)
+        ]
+
+
+def _mix_block(feed: FeedConfig, block: int) -> Iterator[Block]:
+    yield BlockAccessor.batch_to_block(mix_positions(feed, feed.block_positions(block)))
 
 
 class _PauseBetweenSteps(ExecutionCallback):
@@ -175,11 +213,6 @@ class _Collate(NumpyBatchCollateFn):
             return torch.from_numpy(np.array(batch[name], dtype=np.float32))[:, None, :]
 
         return Batch(noisy=tensor("noisy"), clean=tensor("clean"), positions=np.asarray(batch["position"]))
-
-
-def _mix_block(block: dict[str, np.ndarray], feed: FeedConfig) -> dict[str, np.ndarray]:
-    positions = np.concatenate([feed.block_positions(int(index)) for index in block["id"]])
-    return mix_positions(feed, positions)
 
 
 def mix_positions(feed: FeedConfig, positions: np.ndarray) -> dict[str, np.ndarray]:

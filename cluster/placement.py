@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+
+MIXING_CPUS = 0.5  # what Ray sets aside for each task that mixes sound
 
 
 class PlacementError(ValueError):
@@ -42,9 +45,9 @@ class ResourcesConfig:
         """The same with the zeros that mean "choose" filled in for a cluster of `total_cpus` CPUs."""
         cpus = self.cpus_per_worker
         if cpus == 0:
-            # Workers may reserve all but one CPU; on small machines half of them, or mixing would wait for ever.
-            spare = max(total_cpus - 1, total_cpus / 2)
-            cpus = min(1.0, round(spare / self.num_workers, 4)) if total_cpus else 1.0
+            # Workers may reserve all but one CPU; on small machines not quite half, or mixing would wait for ever.
+            spare = max(total_cpus - 1, 0.45 * total_cpus)
+            cpus = min(1.0, math.floor(1e4 * spare / self.num_workers) / 1e4) if total_cpus else 1.0
         threads = self.torch_threads
         if threads == 0:
             threads = 4 if self.gpus_per_worker else max(1, int(total_cpus // self.num_workers))
@@ -69,8 +72,9 @@ def check_placement(resources: ResourcesConfig) -> None:
         f"{resources.num_workers} workers x {amount:g} {name} = {resources.num_workers * amount:g} {name}"
         for name, amount in share.items()
     )
+    needed += f", and {MIXING_CPUS:g} CPU to mix sound"
     there = ", ".join(f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in share)
-    group = placement_group([share] * resources.num_workers, strategy="PACK")
+    group = placement_group([share] * resources.num_workers + [{"CPU": MIXING_CPUS}], strategy="PACK")
     try:
         if not group.wait(timeout_seconds=resources.placement_timeout_s):
             raise PlacementError(

@@ -25,12 +25,12 @@ class TrackingConfig:
     """What is written down and where.
 
     clearml: auto uses a ClearML server where one is configured (CLEARML_API_HOST and keys, or clearml.conf) and none
-        otherwise; offline writes a session that `clearml-task`'s import can upload later; off never.
+        otherwise; offline writes a session for `Task.import_offline_session` to upload later; never is never.
     clearml_project: the project its tasks appear in.
     log_every_steps: steps between two points of the training curves.
     """
 
-    clearml: Literal["auto", "offline", "off"] = "auto"
+    clearml: Literal["auto", "offline", "never"] = "auto"
     clearml_project: str = "Wave Wizard"
     log_every_steps: int = 10
 
@@ -129,7 +129,7 @@ def clearml_is_configured() -> bool:
 
 def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: list[str]) -> Any:
     """A ClearML task, or None. A resumed run continues the task whose id its folder keeps."""
-    if config.clearml == "off" or (config.clearml == "auto" and not clearml_is_configured()):
+    if config.clearml == "never" or (config.clearml == "auto" and not clearml_is_configured()):
         return None
     offline = config.clearml == "offline"
     if offline:

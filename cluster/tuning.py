@@ -134,7 +134,9 @@ def run_sweep(
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")
     open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
-    check_placement(config.resources.resolved(ray.cluster_resources().get("CPU", 0.0)))
+    share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
+    config = dataclasses.replace(config, resources=config.resources.resolved(share))
+    check_placement(config.resources)
     trainable = tune.with_parameters(
         _run_trial, values=config.to_dict(), corpus_uri=str(corpus_uri), folder=str(folder), metric=metric
     )

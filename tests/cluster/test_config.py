@@ -44,7 +44,7 @@ def test_overrides_win_over_the_preset() -> None:
         ("mixing.snr_db=5", "takes a list"),
         ("mixing.snr_db=[1,2,3]", "takes 2 values"),
         ("training.validate_every_steps=7", "must be a multiple of validate_every_steps"),
-        ("tracking.clearml=maybe", "must be one of auto, offline, off"),
+        ("tracking.clearml=maybe", "must be one of auto, offline, never"),
         ("loss", "--set takes KEY=VALUE"),
         ("loss=3", "loss is a section"),
         ("seed.a=3", "seed takes a value of type int"),

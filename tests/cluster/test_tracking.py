@@ -110,7 +110,7 @@ def test_a_loud_sound_is_scaled_never_clipped(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     loud = 3 * np.sin(np.arange(16_000) * 0.1).astype(np.float32)
-    with Tracker(TrackingConfig(clearml="off"), tmp_path, "x") as tracker:
+    with Tracker(TrackingConfig(clearml="never"), tmp_path, "x") as tracker:
         tracker.audio("loud", loud, 16_000, 1)
         tracker.image("picture", compare_signals(loud, loud, loud, 16_000), 1)
     events = EventAccumulator(str(tmp_path / "tensorboard"))

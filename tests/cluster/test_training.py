@@ -21,7 +21,7 @@ def tiny(*overrides: str, workers: int = 2) -> ExperimentConfig:
             "training.max_steps=12",
             "training.validate_every_steps=4",
             "tracking.log_every_steps=1",
-            "tracking.clearml=off",
+            "tracking.clearml=never",
             *overrides,
         ],
     )
