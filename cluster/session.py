@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 
@@ -41,6 +42,7 @@ def _join(address: str) -> Iterator[str]:
     if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
         yield f"Ray at {address}"
         return
+    _check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
     except Exception as error:  # Ray raises several unrelated types here
@@ -53,6 +55,20 @@ def _join(address: str) -> Iterator[str]:
         yield f"Ray at {address}, {_describe_resources()}"
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knocks at a host:port address first: Ray ends the whole process when nobody is there."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # "auto" and other names that Ray resolves by itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or unset RAY_ADDRESS to "
+            "work on this machine alone"
+        ) from error
 
 
 def _start_local(num_cpus: int | None) -> Iterator[str]:

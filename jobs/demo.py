@@ -145,7 +145,7 @@ def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
     opened = open_corpus(corpus)
     table = pq.read_table(opened.mixtures_path("test"), columns=["noisy", "snr_db"])
     rows = [i for i, snr_db in enumerate(table["snr_db"].to_pylist()) if 0 <= snr_db <= 10][:3]
-    clips = [table["noisy"][row].values.to_numpy() for row in rows]
+    clips = [table["noisy"][row].to_numpy() for row in rows]
     return np.concatenate(clips), opened.sample_rate
 
 

@@ -138,7 +138,6 @@ def test_train_says_when_no_cluster_answers(
             "PATH": "",
             "RAY_ADDRESS": "127.0.0.1:1",
             "HOME": str(tmp_path),
-            "RAY_gcs_rpc_server_reconnect_timeout_s": "1",
         },
         capture_output=True,
         text=True,
