@@ -26,8 +26,8 @@ class ReportCheckpoint(pl.Callback):
     model as it would be shipped, so that nobody has to unpickle anything to use it.
     """
 
-    def __init__(self, config: ExperimentConfig, manifest_hash: str, state_file: str) -> None:
-        self.config, self.manifest_hash, self.state_file = config, manifest_hash, state_file
+    def __init__(self, config: ExperimentConfig, data: dict[str, Any], state_file: str) -> None:
+        self.config, self.data, self.state_file = config, data, state_file
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DenoisingModule)
@@ -42,7 +42,8 @@ class ReportCheckpoint(pl.Callback):
                 module.model,
                 metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
                 training=self.config.to_dict(),
-                data={"manifest_hash": self.manifest_hash},
+                data=self.data,
+                licence=self.config.licence,
             )
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 

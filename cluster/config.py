@@ -38,6 +38,7 @@ class ExperimentConfig:
     model_name: str
     preset: str = ""
     seed: int = 0
+    licence: str = "unspecified"  # of the trained weights, for the model card
     mixing: MixingConfig = dataclasses.field(default_factory=MixingConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -56,20 +57,32 @@ class ExperimentConfig:
         """Plain nested values, as YAML and JSON hold them; `from_dict` reads it back."""
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS}
         model = {"name": self.model_name, **dataclasses.asdict(self.model)}
-        return _plain({"preset": self.preset, "seed": self.seed, "model": model, **sections})
+        return _plain(
+            {
+                "preset": self.preset,
+                "seed": self.seed,
+                "licence": self.licence,
+                "model": model,
+                **sections,
+            }
+        )
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
         """Builds the config from nested values, strictly. Raises ConfigError naming the nearest known key."""
-        unknown_keys(values, ["preset", "seed", "model", *_SECTIONS], "")
+        unknown_keys(values, ["preset", "seed", "licence", "model", *_SECTIONS], "")
         name, model = _build_model_config(section_values(values, "model"))
         sections = {
             section: build_section(cls, section_values(values, section), section)
             for section, cls in _SECTIONS.items()
         }
-        seed = convert(values.get("seed", 0), int, "seed")
         return ExperimentConfig(
-            model=model, model_name=name, preset=str(values.get("preset", "")), seed=seed, **sections
+            model=model,
+            model_name=name,
+            preset=convert(values.get("preset", ""), str, "preset"),
+            seed=convert(values.get("seed", 0), int, "seed"),
+            licence=convert(values.get("licence", "unspecified"), str, "licence"),
+            **sections,
         )
 
     def flat(self) -> dict[str, Any]:

@@ -63,6 +63,18 @@ def watch_board(title: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Says what takes a few seconds: a spinner on a terminal, one line elsewhere."""
+    console = Console(file=sys.stderr)
+    if console.is_terminal:
+        with console.status(title):
+            yield
+    else:
+        print(f"{title} ...", file=sys.stderr, flush=True)
+        yield
+
+
+@contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Yields `report(done, total, note)`, which draws a bar on a terminal and prints plain lines elsewhere."""
     console = Console(file=sys.stderr)

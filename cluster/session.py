@@ -80,21 +80,24 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     import ray
 
+    from cluster.progress import waiting
+
     if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
         yield f"local Ray, {_describe_resources()}"
         return
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
     folder = tempfile.mkdtemp(prefix="ww-ray-", dir="/tmp")
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=_wants_worker_logs(),
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
+        with waiting("starting Ray on this machine"):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=_wants_worker_logs(),
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
         _quiet_progress_bars()
         yield f"local Ray, {_describe_resources()}"
     finally:

@@ -36,7 +36,7 @@ from cluster.placement import check_placement
 from cluster.progress import watch_board
 from cluster.tracking import Tracker
 from cluster.validation import stored_mixtures
-from ww_data import open_corpus
+from ww_data import Corpus, open_corpus
 from ww_models import build_model
 
 STATE_FILE = "state.ckpt"
@@ -75,10 +75,10 @@ def run_training(
     corpus = open_corpus(corpus_uri)
     resources = config.resources.resolved(ray.cluster_resources().get("CPU", 0.0))
     run_dir = Path(storage).resolve() / name
-    _claim_run_dir(run_dir, config, corpus.manifest_hash, resume)
     check_placement(resources)
+    _claim_run_dir(run_dir, config, corpus.manifest_hash, resume)
     job = _WorkerJob(
-        config, dataclasses.asdict(resources), str(corpus_uri), corpus.manifest_hash, str(run_dir)
+        config, dataclasses.asdict(resources), str(corpus_uri), describe_corpus(corpus), str(run_dir)
     )
     with _progress_board(f"training {name}", show_progress) as board:
         trainer = TorchTrainer(
@@ -118,7 +118,7 @@ class _WorkerJob:
     config: ExperimentConfig
     resources: dict[str, Any]
     corpus_uri: str
-    manifest_hash: str
+    data: dict[str, Any]
     run_dir: str
 
 
@@ -162,12 +162,24 @@ def train_worker(parameters: dict[str, Any]) -> None:
                 tracker.close()
 
 
+def describe_corpus(corpus: Corpus) -> dict[str, Any]:
+    """What a model card says of the data: how much of it there was, and the hash that names it."""
+    train = corpus.splits["train"]
+    return {
+        "manifest_hash": corpus.manifest_hash,
+        "train_speech_hours": round(train.speech_hours, 3),
+        "train_speakers": train.num_speakers,
+        "train_noise_hours": round(train.noise_hours, 3),
+        "train_noise_recordings": train.num_recordings,
+    }
+
+
 def _lightning_trainer(job: _WorkerJob, tracker: Tracker | None, board: Any) -> pl.Trainer:
     config, gpus = job.config, job.resources["gpus_per_worker"]
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
-    callbacks: list[pl.Callback] = [ReportCheckpoint(config, job.manifest_hash, STATE_FILE)]
+    callbacks: list[pl.Callback] = [ReportCheckpoint(config, job.data, STATE_FILE)]
     if ray.train.get_context().get_world_rank() == 0:
         callbacks.insert(0, TrackRun(config, tracker, board))
     trainer = pl.Trainer(
@@ -226,7 +238,7 @@ def _fetch_state(checkpoint: Checkpoint | None, folder: Path) -> Path | None:
 
 def _open_tracker(job: _WorkerJob) -> Tracker:
     run_dir = Path(job.run_dir)
-    tags = [job.config.preset or job.config.model_name, f"manifest:{job.manifest_hash[:12]}"]
+    tags = [job.config.preset or job.config.model_name, f"manifest:{str(job.data['manifest_hash'])[:12]}"]
     tracker = Tracker(job.config.tracking, run_dir / "tracking", run_dir.name, tags=tags)
     tracker.config(job.config.flat())
     return tracker

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from cluster.config import ConfigError, ExperimentConfig, flatten, nearest, set_path
+from cluster.config import ConfigError, ExperimentConfig, nearest, set_path
 from cluster.placement import check_placement
 from cluster.training import run_training
 from ww_data import open_corpus
 
 METRICS = ("pesq", "stoi", "si_sdr_db", "snr_db")
+Progress = Callable[[int, int | None, str], None]
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
@@ -122,9 +124,11 @@ def run_sweep(
     trials: int,
     metric: str = "si_sdr_db",
     max_concurrent_trials: int = 1,
+    report: Progress | None = None,
 ) -> SweepResult:
     """Runs the trials on a connected Ray cluster; each is a run `<storage>/<name>/trial_*` with a bundle.
 
+    report: called with (trials done, trials in all, a few words) as results come in.
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
     Raises ConfigError for a taken name or an unknown metric, PlacementError where one trial finds no room.
     """
@@ -152,9 +156,39 @@ def run_sweep(
             trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),
-        run_config=tune.RunConfig(name=".tune", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name=".tune", storage_path=str(folder), verbose=0, callbacks=[_Report(trials, metric, report)]
+        ),
     )
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
     return _summarise(tuner.fit(), dimensions, metric, folder)
+
+
+class _Report(tune.Callback):
+    """Passes on how far a sweep is: trials done, and the best of the metric so far."""
+
+    def __init__(self, trials: int, metric: str, report: Progress | None) -> None:
+        self._trials, self._metric, self._report = trials, metric, report
+        self._done, self._best = 0, -math.inf
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._best = max(self._best, result.get(self._metric, -math.inf))
+        self._say(f"{trial} at step {result.get('step', 0)}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._done += 1
+        self._say("")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._done += 1
+        self._say(f"{trial} failed")
+
+    def _say(self, note: str) -> None:
+        if self._report is not None:
+            best = f"best {self._metric} {self._best:.3f}" if math.isfinite(self._best) else ""
+            self._report(self._done, self._trials, ", ".join(part for part in (best, note) if part))
 
 
 def _run_trial(
@@ -185,6 +219,3 @@ def _summarise(results: Any, dimensions: Sequence[Dimension], metric: str, folde
         set_path(best, dimension.path, rows[0][dimension.path])
     (folder / "best.yaml").write_text(yaml.safe_dump(best), encoding="utf-8")
     return SweepResult(rows, metric, folder)
-
-
-__all__ = ["METRICS", "Dimension", "SweepResult", "flatten", "parse_space", "run_sweep", "with_settings"]

@@ -7,6 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
+from cluster.progress import progress
 from cluster.session import connect
 from cluster.tuning import METRICS, SweepResult, parse_space, run_sweep
 from jobs.cli import main, make_parser
@@ -42,16 +43,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--trials must be at least 1; got {arguments.trials}")
     with connect() as where:
         print(f"{arguments.trials} trials on {where}, raising {arguments.metric}")
-        result = run_sweep(
-            config,
-            dimensions,
-            arguments.data,
-            arguments.storage,
-            arguments.name or f"sweep-{run_name(arguments)}",
-            trials=arguments.trials,
-            metric=arguments.metric,
-            max_concurrent_trials=arguments.concurrent,
-        )
+        with progress("trials") as report:
+            result = run_sweep(
+                config,
+                dimensions,
+                arguments.data,
+                arguments.storage,
+                arguments.name or f"sweep-{run_name(arguments)}",
+                trials=arguments.trials,
+                metric=arguments.metric,
+                max_concurrent_trials=arguments.concurrent,
+                report=report,
+            )
     show(result)
 
 

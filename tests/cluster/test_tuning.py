@@ -44,7 +44,8 @@ def test_settings_of_a_trial_are_checked_like_any_other() -> None:
         with_settings(TINY, {"loss.l1_weight": 0, "loss.stft_weight": 0})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
 def test_sweep_runs_each_trial_as_its_own_training_run(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
