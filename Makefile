@@ -11,7 +11,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(ROOT)Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, start to finish; SPEECH=dir NOISE=dir for your own sounds
-	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)")
+	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)") $(ARGS)
 
 test: lint ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
 	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" $(ARGS)
