@@ -18,6 +18,22 @@ from cluster.pictures import compare_signals
 from cluster.tracking import Tracker
 from ww_models import save_bundle
 
+SCORE = "si_sdr_db"  # the checkpoint with the best validation score becomes the bundle
+
+
+def save_validated(
+    path: Path, module: DenoisingModule, config: ExperimentConfig, data: dict[str, Any], step: int
+) -> Path:
+    """The model as a bundle whose card holds the scores of the last validation."""
+    return save_bundle(
+        path,
+        module.model,
+        metrics={**compared_scores(module.validation_scores), "step": step},
+        training=config.to_dict(),
+        data=data,
+        licence=config.licence,
+    )
+
 
 class ReportCheckpoint(pl.Callback):
     """After each validation rank 0 saves a checkpoint and every rank reports the scores to Ray Train.
@@ -37,22 +53,19 @@ class ReportCheckpoint(pl.Callback):
             if trainer.global_rank != 0:
                 ray.train.report(metrics)
                 return
-            save_bundle(
-                Path(folder) / "bundle",
-                module.model,
-                metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
-                training=self.config.to_dict(),
-                data=self.data,
-                licence=self.config.licence,
-            )
+            save_validated(Path(folder) / "bundle", module, self.config, self.data, trainer.global_step)
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
 class TrackRun(pl.Callback):
     """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver."""
 
-    def __init__(self, config: ExperimentConfig, tracker: Tracker | None, board: Any) -> None:
-        self.config, self.tracker, self.board = config, tracker, board
+    def __init__(
+        self, config: ExperimentConfig, data: dict[str, Any], tracker: Tracker | None, board: Any
+    ) -> None:
+        self.config, self.data, self.tracker, self.board = config, data, tracker, board
+        self._best_score, self._best_scores = -math.inf, dict[str, float]()
+        self._best_folder = tempfile.TemporaryDirectory(prefix="ww-best-")
         self._since_s = time.monotonic()
         self._since_step: int | None = None
         self._wait_s = 0.0
@@ -105,15 +118,16 @@ class TrackRun(pl.Callback):
             self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
             self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
             self._show_examples(module, step)
+            if scores.get(SCORE, -math.inf) > self._best_score:
+                self._best_score, self._best_scores = scores[SCORE], scores
+                save_validated(Path(self._best_folder.name) / "bundle", module, self.config, self.data, step)
         self._restart_clock(step)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The last weights, as a bundle, become the tracked run's output model."""
-        assert isinstance(module, DenoisingModule)
-        if self.tracker is not None:
-            with tempfile.TemporaryDirectory(prefix="ww-model-") as folder:
-                bundle = save_bundle(Path(folder) / "bundle", module.model, training=self.config.to_dict())
-                self.tracker.model(bundle, module.validation_scores)
+        """The best bundle, which is the one that ships, becomes the tracked run's output model."""
+        bundle = Path(self._best_folder.name) / "bundle"
+        if self.tracker is not None and bundle.is_dir():
+            self.tracker.model(bundle, self._best_scores)
 
     def _show_examples(self, module: DenoisingModule, step: int) -> None:
         assert self.tracker is not None

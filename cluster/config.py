@@ -47,6 +47,8 @@ class ExperimentConfig:
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"seed must lie between 0 and {(1 << 32) - 1}; got {self.seed}")
         if self.training.batch_size % self.resources.num_workers:
             raise ConfigError(
                 f"training.batch_size={self.training.batch_size} is shared by "
@@ -95,14 +97,14 @@ def _build_model_config(values: Mapping[str, Any]) -> tuple[str, Any]:
     settings = dict(values)
     preset = settings.pop("preset", None)
     if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"unknown model.preset {preset!r}{nearest(str(preset), list(PRESETS))}")
+        if convert(preset, str, "model.preset") not in PRESETS:
+            raise ConfigError(f"unknown model.preset {preset!r}{nearest(preset, list(PRESETS))}")
         settings = {**PRESETS[preset], **settings}
     name = settings.pop("name", None)
     if name is None:
         raise ConfigError("model.name is missing: say which architecture, e.g. model.name=gatewave")
-    if name not in MODELS:
-        raise ConfigError(f"unknown model.name {name!r}{nearest(str(name), list(MODELS))}")
+    if convert(name, str, "model.name") not in MODELS:
+        raise ConfigError(f"unknown model.name {name!r}{nearest(name, list(MODELS))}")
     return name, build_section(MODELS[name][0], settings, "model")
 
 
@@ -120,12 +122,27 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The config of a preset (a name in jobs/presets, or a path to a YAML file) with `a.b=value` overrides."""
     values = read_preset(preset)
     values.setdefault("preset", Path(preset).stem)
-    for override in overrides:
-        path, separator, text = override.partition("=")
+    return override(values, overrides)
+
+
+def override(values: dict[str, Any], overrides: Sequence[str]) -> ExperimentConfig:
+    """The config of nested values with `a.b=value` on top."""
+    for text in overrides:
+        path, separator, value = text.partition("=")
         if not separator or not path:
-            raise ConfigError(f"--set takes KEY=VALUE such as loss.l1_weight=2; got {override!r}")
-        set_path(values, path.strip(), yaml.safe_load(text))
+            raise ConfigError(f"--set takes KEY=VALUE such as loss.l1_weight=2; got {text!r}")
+        set_path(values, path.strip(), parse_value(path, value))
     return ExperimentConfig.from_dict(values)
+
+
+def parse_value(path: str, text: str) -> Any:
+    """A setting's value as the command line gives it, in YAML: 2, 1e-4, true, [-5, 15], word."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{path}: {text!r} is not a value; write a number, a word or a list such as [-5, 15]"
+        ) from error
 
 
 def read_preset(preset: str) -> dict[str, Any]:

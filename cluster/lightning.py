@@ -61,6 +61,9 @@ class TrainingConfig:
         for name in ("batch_size", "max_steps", "validate_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("num_val_mixtures", "num_pesq_mixtures"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if self.max_steps % self.validate_every_steps:
             raise ValueError(
                 f"max_steps={self.max_steps} must be a multiple of validate_every_steps={self.validate_every_steps}, "

@@ -23,7 +23,7 @@ class ResourcesConfig:
     cpus_per_worker: CPUs that Ray sets aside for each worker. 0 chooses: one each where that leaves a CPU for mixing,
         otherwise a fraction, so that Ray Data's tasks find room on a machine with as many cores as workers.
     gpus_per_worker: GPUs for each worker; 0 trains on the CPU.
-    torch_threads: threads of one worker's arithmetic; 0 chooses its share of the cores (CPU) or 4 (GPU).
+    torch_threads: threads of one worker's arithmetic; 0 chooses its share of its node's CPUs.
     placement_timeout_s: how long to wait for these resources to become free (raise it where a cluster must
         first start nodes).
     """
@@ -42,16 +42,18 @@ class ResourcesConfig:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
 
     def resolved(self, total_cpus: float) -> ResourcesConfig:
-        """The same with the zeros that mean "choose" filled in for a cluster of `total_cpus` CPUs."""
+        """The same with `cpus_per_worker` chosen for a cluster of `total_cpus` CPUs, where it is 0."""
         cpus = self.cpus_per_worker
         if cpus == 0:
             # Workers may reserve all but one CPU; on small machines not quite half, or mixing would wait for ever.
             spare = max(total_cpus - 1, 0.45 * total_cpus)
             cpus = min(1.0, math.floor(1e4 * spare / self.num_workers) / 1e4) if total_cpus else 1.0
-        threads = self.torch_threads
-        if threads == 0:
-            threads = 4 if self.gpus_per_worker else max(1, int(total_cpus // self.num_workers))
-        return dataclasses.replace(self, cpus_per_worker=cpus, torch_threads=threads)
+        return dataclasses.replace(self, cpus_per_worker=cpus)
+
+    @property
+    def placement_strategy(self) -> str:
+        """GPUs talk fastest within a node; CPU workers would only share its cores."""
+        return "PACK" if self.gpus_per_worker else "SPREAD"
 
     def worker_resources(self) -> dict[str, float]:
         """One worker's share, as Ray names it."""
@@ -74,7 +76,9 @@ def check_placement(resources: ResourcesConfig) -> None:
     )
     needed += f", and {MIXING_CPUS:g} CPU to mix sound"
     there = ", ".join(f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in share)
-    group = placement_group([share] * resources.num_workers + [{"CPU": MIXING_CPUS}], strategy="PACK")
+    group = placement_group(
+        [share] * resources.num_workers + [{"CPU": MIXING_CPUS}], resources.placement_strategy
+    )
     try:
         if not group.wait(timeout_seconds=resources.placement_timeout_s):
             raise PlacementError(

@@ -67,13 +67,19 @@ class Tracker:
                 section, _, leaf = name.rpartition(".")
                 self.task.set_parameter(f"{section or 'run'}/{leaf}", value)
 
+    def started(self, step: int, *, num_workers: int, num_nodes: int) -> None:
+        """Notes in the journal that training (re)started at a step, and on how many workers and nodes."""
+        self._note({"step": step, "series": "start", "num_workers": num_workers, "num_nodes": num_nodes})
+
     def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve `<series>/<name>` of each value. NaN is left out."""
         finite = {name: float(value) for name, value in values.items() if np.isfinite(value)}
         for name, value in finite.items():
             self._board.add_scalar(f"{name}/{series}", value, step)
-        line = {"step": step, "series": series, "time_s": round(time.time(), 3), **finite}
-        self._journal.write(json.dumps(line) + "\n")
+        self._note({"step": step, "series": series, **finite})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self._journal.write(json.dumps({**line, "time_s": round(time.time(), 3)}) + "\n")
         self._journal.flush()
 
     def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:

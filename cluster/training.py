@@ -28,7 +28,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.callbacks import ReportCheckpoint, TrackRun
+from cluster.callbacks import SCORE, ReportCheckpoint, TrackRun
 from cluster.config import ConfigError, ExperimentConfig, differences
 from cluster.datasets import FeedConfig, RankBatches, split_among_ranks
 from cluster.lightning import DenoisingModule
@@ -41,7 +41,7 @@ from ww_models import build_model
 
 STATE_FILE = "state.ckpt"
 MAX_WORKER_FAILURES = 3
-SCORE = "si_sdr_db"  # the checkpoint with the best validation score becomes the bundle
+FAILURE_FILE = "failure.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,13 @@ def run_training(
     """
     start = time.monotonic()
     corpus = open_corpus(corpus_uri)
+    _check_validation_set(config, corpus)
     resources = config.resources.resolved(ray.cluster_resources().get("CPU", 0.0))
     run_dir = Path(storage).resolve() / name
     check_placement(resources)
     _claim_run_dir(run_dir, config, corpus.manifest_hash, resume)
     job = _WorkerJob(
-        config, dataclasses.asdict(resources), str(corpus_uri), describe_corpus(corpus), str(run_dir)
+        config, dataclasses.asdict(resources), str(corpus.path), describe_corpus(corpus), str(run_dir)
     )
     with _progress_board(f"training {name}", show_progress) as board:
         trainer = TorchTrainer(
@@ -89,11 +90,15 @@ def run_training(
                 num_workers=resources.num_workers,
                 use_gpu=resources.gpus_per_worker > 0,
                 resources_per_worker=resources.worker_resources(),
+                placement_strategy=resources.placement_strategy,
             ),
             run_config=RunConfig(
                 name=name,
                 storage_path=str(run_dir.parent),
-                failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
+                failure_config=FailureConfig(
+                    max_failures=MAX_WORKER_FAILURES,
+                    controller_failure_limit=MAX_WORKER_FAILURES,  # type: ignore[call-arg]
+                ),
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
                 ),
@@ -123,10 +128,25 @@ class _WorkerJob:
 
 
 def train_worker(parameters: dict[str, Any]) -> None:
-    """One rank's part of a run; Ray Train calls it in every worker, again after each restart."""
+    """One rank's part of a run; Ray Train calls it in every worker, again after each restart.
+
+    Ray restarts workers whatever ended them. An error that would only come again (ValueError: a loss that is not
+    finite, say) is noted in the run's folder, and the restarted workers end with it at once.
+    """
     job: _WorkerJob = parameters["job"]
+    failure = Path(job.run_dir) / FAILURE_FILE
+    if failure.is_file():
+        raise TrainingError(failure.read_text(encoding="utf-8"))
+    try:
+        _train(job, parameters["board"])
+    except ValueError as error:
+        failure.write_text(str(error), encoding="utf-8")
+        raise
+
+
+def _train(job: _WorkerJob, board: Any) -> None:
     config = job.config
-    torch.set_num_threads(int(job.resources["torch_threads"]))
+    torch.set_num_threads(job.resources["torch_threads"] or _threads_per_worker())
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
@@ -135,15 +155,18 @@ def train_worker(parameters: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
         state = _fetch_state(checkpoint, Path(folder))
-        start_step = int(torch.load(state, weights_only=False)["global_step"]) if state else 0
+        start_step = _saved_step(state) if state else 0
         if start_step >= config.training.max_steps:
             return
         context = ray.train.get_context()
         feed = _feed(job, start_step)
         batches = RankBatches(_share_of_stream(feed, job), feed, context.get_world_rank())
+        num_nodes = len(set(_of_all_ranks(ray.get_runtime_context().get_node_id())))
         tracker = _open_tracker(job) if context.get_world_rank() == 0 else None
         try:
-            trainer = _lightning_trainer(job, tracker, parameters["board"])
+            if tracker is not None:
+                tracker.started(start_step, num_workers=context.get_world_size(), num_nodes=num_nodes)
+            trainer = _lightning_trainer(job, tracker, board)
             trainer.fit(
                 module,
                 train_dataloaders=batches,
@@ -181,7 +204,7 @@ def _lightning_trainer(job: _WorkerJob, tracker: Tracker | None, board: Any) -> 
         precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
     callbacks: list[pl.Callback] = [ReportCheckpoint(config, job.data, STATE_FILE)]
     if ray.train.get_context().get_world_rank() == 0:
-        callbacks.insert(0, TrackRun(config, tracker, board))
+        callbacks.insert(0, TrackRun(config, job.data, tracker, board))
     trainer = pl.Trainer(
         max_steps=config.training.max_steps,
         max_epochs=-1,
@@ -230,6 +253,24 @@ def _share_of_stream(feed: FeedConfig, job: _WorkerJob) -> Any:
     return shares[ray.train.get_context().get_world_rank()]
 
 
+def _of_all_ranks(value: Any) -> list[Any]:
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _threads_per_worker() -> int:
+    """This node's CPUs, shared by the workers that are on it."""
+    here = ray.get_runtime_context().get_node_id()
+    cpus = next(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(cpus // ray.train.get_context().get_local_world_size()))
+
+
+def _saved_step(state: Path) -> int:
+    # Our own file: it holds optimizer state, which is more than tensors. To the CPU, wherever it was saved.
+    return int(torch.load(state, weights_only=False, map_location="cpu", mmap=True)["global_step"])
+
+
 def _fetch_state(checkpoint: Checkpoint | None, folder: Path) -> Path | None:
     if checkpoint is None:
         return None
@@ -244,20 +285,43 @@ def _open_tracker(job: _WorkerJob) -> Tracker:
     return tracker
 
 
+def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
+    """Every worker needs a mixture to validate on, or the others would wait for it."""
+    stored = corpus.splits["val"].num_mixtures
+    used = min(config.training.num_val_mixtures or stored, stored)
+    if used < config.resources.num_workers:
+        raise ConfigError(
+            f"{config.resources.num_workers} workers need at least as many validation mixtures, but there are {used}: "
+            "raise training.num_val_mixtures, prepare the corpus with more --val-mixtures, or take fewer workers"
+        )
+
+
+def read_run_config(run_dir: Path) -> ExperimentConfig:
+    """The settings that a run was started with. Raises ConfigError if there is no run in the folder."""
+    return ExperimentConfig.from_dict(_read_record(run_dir)["config"])
+
+
+def _read_record(run_dir: Path) -> dict[str, Any]:
+    record = run_dir / "run.json"
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no run to resume at {run_dir}; its folder must hold run.json") from error
+    except ValueError as error:
+        raise ConfigError(f"{record} is damaged ({error}); start a new run under another name") from error
+
+
 def _claim_run_dir(run_dir: Path, config: ExperimentConfig, manifest_hash: str, resume: bool) -> None:
     """Makes the run's folder with its settings, or, to resume, checks that they are the ones asked for."""
-    record = run_dir / "run.json"
-    settings = {"manifest_hash": manifest_hash, **config.to_dict()}
-    settings.pop("resources")  # where a run runs may change; what it computes may not
+    settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
     if resume:
-        if not record.is_file():
-            raise ConfigError(f"there is no run to resume at {run_dir}; its folder must hold run.json")
-        changed = differences(json.loads(record.read_text(encoding="utf-8")), settings)
+        changed = differences(_deciding(_read_record(run_dir)), _deciding(settings))
         if changed:
             raise ConfigError(
                 f"run {run_dir.name} was started with other settings ({'; '.join(changed)}); resume it "
                 "with the settings it has, or start a new run under another name"
             )
+        (run_dir / FAILURE_FILE).unlink(missing_ok=True)
         return
     if run_dir.exists():
         raise ConfigError(f"{run_dir} exists already; choose another --name, or resume it with --resume")
@@ -265,9 +329,16 @@ def _claim_run_dir(run_dir: Path, config: ExperimentConfig, manifest_hash: str, 
         run_dir.mkdir(parents=True)
         temporary = run_dir / ".run.json"
         temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        temporary.replace(record)
+        temporary.replace(run_dir / "run.json")
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run_dir}: {error.strerror}") from error
+
+
+def _deciding(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's record that decides its result: where it runs and who hears of it may change."""
+    free = ("resources", "tracking", "licence", "preset")
+    config = {name: value for name, value in record["config"].items() if name not in free}
+    return {"manifest_hash": record["manifest_hash"], **config}
 
 
 def _collect(result: Any, run_dir: Path, wall_s: float) -> TrainingResult:

@@ -14,16 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import yaml
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from cluster.config import ConfigError, ExperimentConfig, nearest, set_path
+from cluster.config import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 from cluster.placement import check_placement
 from cluster.training import run_training
 from ww_data import open_corpus
+from ww_models import read_bundle_info
 
 METRICS = ("pesq", "stoi", "si_sdr_db", "snr_db")
 Progress = Callable[[int, int | None, str], None]
@@ -32,19 +34,28 @@ TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a wh
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One swept setting: a range [low, high], uniform or logarithmic, or a list of choices."""
+    """One swept setting: a range [low, high], uniform or logarithmic, of whole numbers or not; or a list of choices."""
 
     path: str
     low: float = 0.0
     high: float = 0.0
     logarithmic: bool = False
+    whole: bool = False
     choices: tuple[Any, ...] = ()
 
     def sampler(self) -> Any:
         """The same in Ray Tune's terms."""
         if self.choices:
             return tune.choice(list(self.choices))
+        if self.whole:
+            draw = tune.lograndint if self.logarithmic else tune.randint
+            return draw(int(self.low), int(self.high) + 1)
         return tune.loguniform(self.low, self.high) if self.logarithmic else tune.uniform(self.low, self.high)
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values of which each must be a valid setting."""
+        return self.choices or tuple(int(end) if self.whole else end for end in (self.low, self.high))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +73,7 @@ class SweepResult:
 
 def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
     """Reads `path=low..high`, `path=low..high:log` or `path=a,b,c`. Raises ConfigError naming what is wrong."""
-    known = list(config.flat())
+    known = config.flat()
     dimensions = []
     for expression in expressions:
         path, separator, text = expression.partition("=")
@@ -71,17 +82,17 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
                 f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}"
             )
         if path not in known:
-            raise ConfigError(f"unknown setting {path}{nearest(path, known)}")
-        dimensions.append(_parse_dimension(path, text))
+            raise ConfigError(f"unknown setting {path}{nearest(path, list(known))}")
+        dimensions.append(_parse_dimension(path, text, whole=type(known[path]) is int))
     if not dimensions:
         raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH")
-    _refuse_zero_loss(dimensions, config)
+    _check_values(dimensions, config)
     return dimensions
 
 
-def _parse_dimension(path: str, text: str) -> Dimension:
+def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
     if ".." not in text:
-        return Dimension(path=path, choices=tuple(yaml.safe_load(item) for item in text.split(",")))
+        return Dimension(path=path, choices=tuple(parse_value(path, item) for item in text.split(",")))
     span, _, scale = text.partition(":")
     if scale not in ("", "log"):
         raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
@@ -93,15 +104,25 @@ def _parse_dimension(path: str, text: str) -> Dimension:
         raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
     if scale == "log" and low <= 0:
         raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
-    return Dimension(path=path, low=low, high=high, logarithmic=scale == "log")
+    if whole and not (low.is_integer() and high.is_integer()):
+        raise ConfigError(f"{path} takes whole numbers; got {span}")
+    return Dimension(path=path, low=low, high=high, logarithmic=scale == "log", whole=whole)
 
 
-def _refuse_zero_loss(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
-    """A space in which no loss term can have a weight above 0 trains nothing."""
-    weights = {path: float(value) for path, value in config.flat().items() if path.endswith("_weight")}
-    weights |= {
-        d.path: max([d.high, *(float(c) for c in d.choices)]) for d in dimensions if d.path in weights
+def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
+    """Each end and each choice must be a valid setting, and some loss term must be able to weigh more than 0."""
+    weights = {
+        path: value for path, value in config.flat().items() if path.startswith("loss.") and "weight" in path
     }
+    for dimension in dimensions:
+        for value in dimension.extremes:
+            # Beside another loss term, since one weight alone may well be 0.
+            beside = (
+                {"loss.l1_weight": 1.0} if dimension.path != "loss.l1_weight" else {"loss.stft_weight": 1.0}
+            )
+            with_settings(config, {**beside, dimension.path: value})
+        if dimension.path in weights:
+            weights[dimension.path] = max(dimension.extremes)
     if not any(weights.values()):
         raise ConfigError("in this space all weights of the loss are 0: there would be nothing to train on")
 
@@ -110,8 +131,13 @@ def with_settings(config: ExperimentConfig, settings: Mapping[str, Any]) -> Expe
     """The config with some dotted settings replaced, checked as any other."""
     values = config.to_dict()
     for path, value in settings.items():
-        set_path(values, path, value)
+        set_path(values, path, _plain(value))
     return ExperimentConfig.from_dict(values)
+
+
+def _plain(value: Any) -> Any:
+    """Samplers give numpy's numbers; settings are Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def run_sweep(
@@ -134,15 +160,19 @@ def run_sweep(
     """
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if trials < 1 or max_concurrent_trials < 1:
+        raise ConfigError(
+            f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
+        )
     folder = Path(storage).resolve() / name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")
-    open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
+    corpus = open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
-    config = dataclasses.replace(config, resources=config.resources.resolved(share))
-    check_placement(config.resources)
+    of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
+    check_placement(of_trials.resources)
     trainable = tune.with_parameters(
-        _run_trial, values=config.to_dict(), corpus_uri=str(corpus_uri), folder=str(folder), metric=metric
+        _run_trial, values=of_trials.to_dict(), corpus_uri=str(corpus.path), folder=str(folder)
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
@@ -161,7 +191,7 @@ def run_sweep(
         ),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
-    return _summarise(tuner.fit(), dimensions, metric, folder)
+    return _summarise(tuner.fit(), dimensions, config, metric, folder)
 
 
 class _Report(tune.Callback):
@@ -191,31 +221,37 @@ class _Report(tune.Callback):
             self._report(self._done, self._trials, ", ".join(part for part in (best, note) if part))
 
 
-def _run_trial(
-    settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str, metric: str
-) -> None:
+def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
     config = with_settings(ExperimentConfig.from_dict(values), settings)
     trial = tune.get_context().get_trial_name()
     run_training(config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False)
 
 
-def _summarise(results: Any, dimensions: Sequence[Dimension], metric: str, folder: Path) -> SweepResult:
-    rows: list[dict[str, Any]] = []
-    for result in results:
-        scores = {
-            key: float(v) for key, v in (result.metrics or {}).items() if key in METRICS or key == "loss"
-        }
-        settings = {d.path: (result.config or {}).get(d.path) for d in dimensions}
-        error = " ".join(str(result.error).split())[-300:] if result.error else ""
-        rows.append({"trial": Path(result.path).name, **settings, **scores, "error": error})
-    rows.sort(key=lambda row: -row.get(metric, -math.inf))
+def _summarise(
+    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, metric: str, folder: Path
+) -> SweepResult:
+    rows = [_row(result, dimensions, folder) for result in results]
+    rows.sort(key=lambda row: (bool(row["error"]), -row.get(metric, -math.inf)))
     if all(row["error"] for row in rows):
         raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
     (folder / "sweep.json").write_text(
         json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8"
     )
-    best: dict[str, Any] = {}
-    for dimension in dimensions:
-        set_path(best, dimension.path, rows[0][dimension.path])
-    (folder / "best.yaml").write_text(yaml.safe_dump(best), encoding="utf-8")
+    best = with_settings(config, {dimension.path: rows[0][dimension.path] for dimension in dimensions})
+    (folder / "best.yaml").write_text(yaml.safe_dump(best.to_dict(), sort_keys=False), encoding="utf-8")
     return SweepResult(rows, metric, folder)
+
+
+def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str, Any]:
+    """One trial's line of the table; its scores are those of the bundle it leaves, which is its best checkpoint."""
+    trial = Path(result.path).name
+    settings = {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
+    if result.error:
+        return {"trial": trial, **settings, "error": " ".join(str(result.error).split())[-300:]}
+    scores = read_bundle_info(folder / trial / "bundle").metrics["enhanced"]
+    return {
+        "trial": trial,
+        **settings,
+        **{name: scores[name] for name in METRICS if name in scores},
+        "error": "",
+    }

@@ -19,11 +19,11 @@ from cluster.evaluation import evaluate
 from cluster.progress import progress
 from cluster.report import write_report
 from cluster.scores import EvaluationReport
-from cluster.serving import ServingConfig, serve_bundle
+from cluster.serving import ServingConfig, bindable_port, serve_bundle
 from cluster.session import connect
 from cluster.training import TrainingResult, run_training
 from jobs.cli import main, make_parser
-from jobs.prepare import add_corpus_options, prepare
+from jobs.prepare import add_corpus_options, corpus_settings, scan, write
 from ww_data import open_corpus, read_audio, write_audio
 
 NUM_REQUESTS = 5
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--speech and --noise belong together: give both folders, or neither for made-up sounds"
         )
     config = load_config(arguments.preset, arguments.overrides)
+    bindable_port(ServingConfig().host, arguments.port)  # found out now, not after minutes of training
     out = Path(arguments.out).resolve()
     step("1/5  corpus")
     corpus = make_corpus(arguments, out)
@@ -99,18 +100,21 @@ def step(title: str) -> None:
 
 
 def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
-    """The prepared corpus: of the user's folders, or of made-up sounds; one that is there already is used again."""
+    """The prepared corpus, of the user's folders or of made-up sounds.
+
+    Its folder is named after what is in it: the same sounds and settings are used again, others get a new folder.
+    """
     if arguments.speech:
-        speech, noise = Path(arguments.speech).resolve(), Path(arguments.noise).resolve()
-        key = hashlib.sha256(f"{speech}\n{noise}".encode()).hexdigest()[:8]
-        corpus = out / f"corpus-{speech.name}-{key}"
+        speech, noise = Path(arguments.speech), Path(arguments.noise)
     else:
         from ww_data.synthetic import write_synthetic_corpus
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-        corpus = out / "corpus"
-    print(prepare([speech], [noise], corpus, arguments))
+    manifest = scan([speech], [noise], arguments)
+    content = f"{manifest.hash} {arguments.seed} {sorted(corpus_settings(arguments).items())}"
+    corpus = out / f"corpus-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    write(manifest, corpus, arguments)
     return corpus
 
 
@@ -144,8 +148,9 @@ def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
     """About 12 s of noisy speech, three test mixtures at 0 to 10 dB, one after the other; and their sample rate."""
     opened = open_corpus(corpus)
     table = pq.read_table(opened.mixtures_path("test"), columns=["noisy", "snr_db"])
-    rows = [i for i, snr_db in enumerate(table["snr_db"].to_pylist()) if 0 <= snr_db <= 10][:3]
-    clips = [table["noisy"][row].to_numpy() for row in rows]
+    snrs_db = table["snr_db"].to_pylist()
+    rows = [row for row, snr_db in enumerate(snrs_db) if 0 <= snr_db <= 10] or list(range(len(snrs_db)))
+    clips = [table["noisy"][row].to_numpy() for row in rows[:3]]
     return np.concatenate(clips), opened.sample_rate
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.progress import progress
 from jobs.cli import main, make_parser
-from ww_data import scan_corpus, write_shards
+from ww_data import Manifest, scan_corpus, write_shards
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,12 +61,12 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides splits and stored mixtures")
 
 
-def prepare(
-    speech: list[str | Path], noise: list[str | Path], out: str | Path, arguments: argparse.Namespace
-) -> str:
-    """Scans, splits and writes; returns a summary for people."""
+def scan(
+    speech: Sequence[str | Path], noise: Sequence[str | Path], arguments: argparse.Namespace
+) -> Manifest:
+    """Reads all files and deals them to the splits."""
     with progress("reading files") as report:
-        manifest = scan_corpus(
+        return scan_corpus(
             speech,
             noise,
             speaker_from=arguments.speaker_from,
@@ -74,21 +76,27 @@ def prepare(
             seed=arguments.seed,
             progress=report,
         )
+
+
+def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides how a manifest becomes a corpus, as `write_shards` takes it."""
+    return {
+        "sample_rate": arguments.sample_rate,
+        "segment_s": arguments.segment_s,
+        "num_val_mixtures": arguments.val_mixtures,
+        "num_test_mixtures": arguments.test_mixtures,
+    }
+
+
+def write(manifest: Manifest, out: str | Path, arguments: argparse.Namespace) -> None:
+    """Writes the corpus, unless it is there already."""
     with progress("writing corpus") as report:
-        write_shards(
-            manifest,
-            out,
-            sample_rate=arguments.sample_rate,
-            segment_s=arguments.segment_s,
-            num_val_mixtures=arguments.val_mixtures,
-            num_test_mixtures=arguments.test_mixtures,
-            progress=report,
-        )
-    return manifest.summary()
+        write_shards(manifest, out, **corpus_settings(arguments), progress=report)
+    print(manifest.summary())
 
 
 def run(arguments: argparse.Namespace) -> None:
-    print(prepare(arguments.speech, arguments.noise, arguments.out, arguments))
+    write(scan(arguments.speech, arguments.noise, arguments), arguments.out, arguments)
     print(
         f"corpus: {Path(arguments.out).resolve()}\nnext: python -m jobs.train --data {arguments.out} --preset demo"
     )

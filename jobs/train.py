@@ -7,10 +7,12 @@ import datetime
 import os
 from pathlib import Path
 
-from cluster.config import ExperimentConfig, load_config
+from cluster.config import ExperimentConfig, load_config, override
 from cluster.session import connect
-from cluster.training import TrainingResult, run_training
+from cluster.training import TrainingResult, read_run_config, run_training
 from jobs.cli import main, make_parser
+
+DEFAULT_PRESET = "demo"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,14 +28,20 @@ example: python -m jobs.train --data data/mine --preset gatewave-compact --worke
     )
     add_training_options(parser)
     parser.add_argument("--name", help="name of the run, new for each (default: preset, date and time)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with this run of --storage, with its settings")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with this run of --storage, with the settings that it was started with",
+    )
     return parser
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What to train on, with which settings, and where to leave it."""
     parser.add_argument("--data", required=True, metavar="DIR", help="corpus that jobs.prepare wrote")
-    parser.add_argument("--preset", default="demo", help="name in jobs/presets, or a YAML file of settings")
+    parser.add_argument(
+        "--preset", help=f"name in jobs/presets, or a YAML file of settings (default: {DEFAULT_PRESET})"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -55,19 +63,22 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(arguments: argparse.Namespace) -> ExperimentConfig:
-    """The preset with the command line's overrides."""
+    """The preset with the command line's overrides; of a run to resume, the settings that it has."""
     overrides = list(arguments.overrides)
     if arguments.workers is not None:
         overrides.append(f"resources.num_workers={arguments.workers}")
     if arguments.gpus_per_worker is not None:
         overrides.append(f"resources.gpus_per_worker={arguments.gpus_per_worker}")
-    return load_config(arguments.preset, overrides)
+    if getattr(arguments, "resume", None) and arguments.preset is None:
+        started_with = read_run_config(Path(arguments.storage) / arguments.resume)
+        return override(started_with.to_dict(), overrides)
+    return load_config(arguments.preset or DEFAULT_PRESET, overrides)
 
 
 def run_name(arguments: argparse.Namespace) -> str:
     """The name asked for, or one from the preset and the clock."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return arguments.name or f"{Path(arguments.preset).stem}-{now}"
+    return arguments.name or f"{Path(arguments.preset or DEFAULT_PRESET).stem}-{now}"
 
 
 def describe(result: TrainingResult) -> str:
@@ -90,6 +101,8 @@ def describe(result: TrainingResult) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.resume and arguments.name:
+        raise ValueError("--resume names the run already; leave --name out")
     config = config_from(arguments)
     name = arguments.resume or run_name(arguments)
     with connect() as where:

@@ -35,10 +35,9 @@ def main() -> None:
             object_store_memory=300 * 2**20,
         )
         cluster.add_node(
-            num_cpus=1,
+            num_cpus=2,
             object_store_memory=300 * 2**20,
             dashboard_agent_listen_port=free_port(),
-            resources={"second_node": 1},
         )
         cluster.wait_for_nodes()
         print(json.dumps({"address": head.address, "jobs": f"http://{head.webui_url}"}), flush=True)

@@ -4,6 +4,7 @@ from cluster.serving.config import ServingConfig
 from cluster.serving.deployment import (
     ServingError,
     ServingHandle,
+    bindable_port,
     check_serving,
     serve_bundle,
     start_serving,
@@ -14,6 +15,7 @@ __all__ = [
     "ServingConfig",
     "ServingError",
     "ServingHandle",
+    "bindable_port",
     "check_serving",
     "serve_bundle",
     "start_serving",

@@ -57,7 +57,7 @@ def check_serving(bundle: str | os.PathLike[str], config: ServingConfig) -> Serv
     Raises BundleError or ServingError, each one line.
     """
     load_bundle(bundle)
-    return dataclasses.replace(config, port=_bindable_port(config.host, config.port))
+    return dataclasses.replace(config, port=bindable_port(config.host, config.port))
 
 
 def start_serving(bundle: str | os.PathLike[str], config: ServingConfig | None = None) -> ServingHandle:
@@ -115,7 +115,8 @@ def serve_bundle(bundle: str | os.PathLike[str], config: ServingConfig | None = 
         stop_serving(handle)
 
 
-def _bindable_port(host: str, port: int) -> int:
+def bindable_port(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises ServingError if something listens there already."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as listener:

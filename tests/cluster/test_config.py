@@ -47,6 +47,10 @@ def test_overrides_win_over_the_preset() -> None:
         ("tracking.clearml=maybe", "must be one of auto, offline, never"),
         ("loss", "--set takes KEY=VALUE"),
         ("loss=3", "loss is a section"),
+        ("mixing.snr_db=[-5,15", "is not a value"),
+        ("model.preset=[1]", "model.preset takes a value of type str"),
+        ("seed=-1", "seed must lie between 0 and"),
+        ("training.num_pesq_mixtures=-1", "must not be negative"),
         ("seed.a=3", "seed takes a value of type int"),
     ],
 )

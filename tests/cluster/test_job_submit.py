@@ -87,12 +87,16 @@ def test_submitted_training_succeeds_on_two_nodes(
     done = submit(
         cluster_environment,
         *("jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
-        *("--workers", "2", "--name", "submitted"),
+        # More than half a node each, so that each node must hold one.
+        *("--workers", "2", "--set", "resources.cpus_per_worker=1.2", "--name", "submitted"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 nodes, 3 CPUs" in done.stdout
+    assert "2 nodes, 4 CPUs" in done.stdout
     assert "succeeded" in done.stdout
     assert load_bundle(tmp_path / "submitted" / "bundle").num_parameters > 0
+    journal = (tmp_path / "submitted" / "tracking" / "metrics.jsonl").read_text().splitlines()
+    start = json.loads(journal[0])
+    assert (start["series"], start["num_workers"], start["num_nodes"]) == ("start", 2, 2)
 
 
 @pytest.mark.cluster
@@ -103,10 +107,10 @@ def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
     done = submit(
         cluster_environment,
         *("jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
-        *("--workers", "4", "--set", "resources.cpus_per_worker=1"),
+        *("--workers", "5", "--set", "resources.cpus_per_worker=1"),
     )
     assert done.returncode != 0
-    assert "4 workers x 1 CPU = 4 CPU" in done.stdout
+    assert "5 workers x 1 CPU = 5 CPU" in done.stdout
     assert "Traceback" not in done.stdout
 
 
@@ -116,6 +120,7 @@ def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -
     done = submit(stranger, "jobs.train", "--help")
     assert done.returncode != 0
     assert "succeeded" not in done.stdout
+    assert "oken" in done.stdout + done.stderr, "it failed for another reason"
 
 
 @pytest.mark.cluster

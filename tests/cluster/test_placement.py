@@ -18,7 +18,6 @@ def test_workers_always_leave_room_for_mixing(workers: int, cpus: int, expected:
     resolved = ResourcesConfig(num_workers=workers).resolved(cpus)
     assert resolved.cpus_per_worker == pytest.approx(expected)
     assert resolved.cpus_per_worker * workers + MIXING_CPUS < cpus
-    assert resolved.torch_threads == max(1, cpus // workers)
 
 
 def test_impossible_job_fails_with_the_arithmetic(local_ray: str) -> None:

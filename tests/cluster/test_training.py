@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cluster.config import ConfigError, ExperimentConfig, load_config
-from cluster.training import TrainingResult, run_training
+from cluster.training import TrainingError, TrainingResult, run_training
 from ww_models import load_bundle, read_bundle_info
 
 
@@ -66,6 +66,36 @@ def test_tensorboard_holds_curves_sounds_and_pictures(uninterrupted: TrainingRes
     assert {"loss/train", "loss/val", "si_sdr_db/val", "si_sdr_db/noisy", "pesq/val"} <= set(tags["scalars"])
     assert "example_0" in tags["images"]
     assert {"example_0/noisy", "example_0/clean", "example_0/estimate"} <= set(tags["audio"])
+
+
+def test_a_relative_corpus_is_found_by_the_workers(
+    local_ray: str, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train gives its workers another working directory."""
+    monkeypatch.chdir(small_corpus.parent)
+    config = tiny("training.max_steps=1", "training.validate_every_steps=1", workers=1)
+    result = run_training(config, small_corpus.name, tmp_path, "relative", show_progress=False)
+    assert result.steps == 1
+
+
+def test_more_workers_than_validation_mixtures_are_refused(
+    local_ray: str, small_corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match="2 workers need at least as many validation mixtures, but there are 1"
+    ):
+        run_training(tiny("training.num_val_mixtures=1"), str(small_corpus), tmp_path, "few")
+    assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.timeout(200)
+def test_an_error_that_would_come_again_ends_the_run_with_its_own_words(
+    local_ray: str, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny("optimizer.learning_rate=1e30", "tracking.log_every_steps=1", workers=1)
+    with pytest.raises(TrainingError, match="the loss became"):
+        run_training(config, str(small_corpus), tmp_path, "nan", show_progress=False)
+    assert "the loss became" in (tmp_path / "nan" / "failure.txt").read_text()
 
 
 def test_a_name_is_never_resumed_by_accident(uninterrupted: TrainingResult, small_corpus: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.config import ConfigError, load_config
@@ -24,6 +25,12 @@ TINY = load_config("tiny", ["training.max_steps=4", "training.validate_every_ste
         ("loss.l1_weight=0..5:log", "starts above 0"),
         ("loss.l1_weight=0..5:sqrt", "may end in ':log'"),
         ("loss.l1_weight=0..inf", "two finite numbers"),
+        ("loss.l1_weight=1,", "takes a value of type float"),
+        ("loss.l1_weight=[1,2]", "is not a value"),
+        ("loss.l1_weight=a,b", "takes a value of type float"),
+        ("loss.l1_weight=-1..2", "give a finite number of at least 0"),
+        ("training.batch_size=1.5..4", "takes whole numbers"),
+        ("training.batch_size=0..4", "must be at least 1"),
     ],
 )
 def test_wrong_spaces_are_refused_in_plain_words(expression: str, words: str) -> None:
@@ -36,6 +43,13 @@ def test_a_space_without_any_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
         parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0,0"], TINY)
     parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0..1"], TINY)
+
+
+def test_whole_numbers_stay_whole() -> None:
+    (dimension,) = parse_space(["optimizer.warmup_steps=0..500"], TINY)
+    drawn = [dimension.sampler().sample() for _ in range(50)]
+    assert all(isinstance(value, int | np.integer) and 0 <= value <= 500 for value in drawn)
+    assert len(set(drawn)) > 10
 
 
 def test_settings_of_a_trial_are_checked_like_any_other() -> None:
@@ -62,5 +76,5 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
         assert load_bundle(run_dir / "bundle").num_parameters > 0
         settings = json.loads((run_dir / "run.json").read_text())
         assert settings["loss"]["l1_weight"] == pytest.approx(row["loss.l1_weight"])
-    best = load_config(str(result.folder / "best.yaml"), ["model.preset=gatewave-compact"])
-    assert best.loss.l1_weight == pytest.approx(weights[0][0])
+    best = load_config(str(result.folder / "best.yaml"))
+    assert best == with_settings(TINY, {"loss.l1_weight": weights[0][0], "loss.stft_weight": weights[0][1]})
