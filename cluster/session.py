@@ -86,7 +86,7 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
         yield f"local Ray, {_describe_resources()}"
         return
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
-    folder = tempfile.mkdtemp(prefix="ww-ray-", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
     try:
         with waiting("starting Ray on this machine"):
             ray.init(
