@@ -15,8 +15,10 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +108,31 @@ def run_training(
             ),
         )
         try:
-            result = trainer.fit()
+            result = _fit(trainer)
         except ray.train.TrainingFailedError as error:
             raise TrainingError(_first_cause(error)) from error
     return _collect(result, run_dir, time.monotonic() - start)
+
+
+def _fit(trainer: TorchTrainer) -> Any:
+    """`trainer.fit()`, with Ctrl-C left to us: in the main thread Ray Train would handle it and end the process.
+
+    A KeyboardInterrupt leaves through the caller's `connect()`, which ends the workers; the last checkpoint stands.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return trainer.fit()
+    outcome: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=fit, name="fit", daemon=True).start()
+    while not outcome.done():  # a wait without an end would not hear the interrupt
+        wait([outcome], timeout=0.5)
+    return outcome.result()
 
 
 class TrainingError(ValueError):

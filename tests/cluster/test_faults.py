@@ -45,6 +45,13 @@ def wait_for_step(run_dir: Path, step: int, timeout_s: float = 120) -> None:
         time.sleep(0.02)
 
 
+def wait_for_file(path: Path, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was not written within {timeout_s} s"
+        time.sleep(0.02)
+
+
 def train_workers(root: psutil.Process) -> list[psutil.Process]:
     """Ray Train's worker processes among the descendants of one process."""
     found = []
@@ -74,12 +81,14 @@ def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
-    whole: TrainingResult, small_corpus: Path, tmp_path: Path
+    whole: TrainingResult, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon Ray knows of a checkpoint
     killed: list[int] = []
 
     def kill_one() -> None:
-        wait_for_step(tmp_path / "cut", 9)
+        wait_for_step(tmp_path / "cut", 7)
+        wait_for_file(tmp_path / "cut" / "checkpoint_manager_snapshot.json")
         victim = train_workers(psutil.Process())[-1]
         victim.send_signal(signal.SIGKILL)
         killed.append(victim.pid)
@@ -110,6 +119,7 @@ def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
     children: list[psutil.Process] = []
     try:
         wait_for_step(tmp_path / "cut", 9)
+        wait_for_file(tmp_path / "cut" / "checkpoint_manager_snapshot.json")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
