@@ -5,13 +5,14 @@
         every n steps: validate, rank 0 saves a checkpoint (optimizer state and a ready bundle), all ranks report
 
 A run is a folder `<storage>/<name>`: run.json (settings, manifest hash), checkpoint_*/, tracking/, and at the end
-bundle/. The same name again never resumes by accident: that takes `resume=True`, and the same settings.
+bundle/ (or failure.txt, after an error that would only come again). The same name again never resumes by accident:
+that takes `resume=True`, and the same settings (`cluster/run_folder.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -31,11 +32,12 @@ from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.callbacks import SCORE, ReportCheckpoint, TrackRun
-from cluster.config import ConfigError, ExperimentConfig, differences
+from cluster.config import ConfigError, ExperimentConfig
 from cluster.datasets import FeedConfig, RankBatches, split_among_ranks
 from cluster.lightning import DenoisingModule
 from cluster.placement import check_placement
 from cluster.progress import watch_board
+from cluster.run_folder import FAILURE_FILE, claim_run_folder
 from cluster.tracking import Tracker
 from cluster.validation import stored_mixtures
 from ww_data import Corpus, open_corpus
@@ -43,7 +45,6 @@ from ww_models import build_model
 
 STATE_FILE = "state.ckpt"
 MAX_WORKER_FAILURES = 3
-FAILURE_FILE = "failure.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_training(
     resources = config.resources.resolved(ray.cluster_resources().get("CPU", 0.0))
     run_dir = Path(storage).resolve() / name
     check_placement(resources)
-    _claim_run_dir(run_dir, config, corpus.manifest_hash, resume)
+    claim_run_folder(run_dir, config, corpus.manifest_hash, resume)
     job = _WorkerJob(
         config, dataclasses.asdict(resources), str(corpus.path), describe_corpus(corpus), str(run_dir)
     )
@@ -319,51 +320,6 @@ def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
         )
 
 
-def read_run_config(run_dir: Path) -> ExperimentConfig:
-    """The settings that a run was started with. Raises ConfigError if there is no run in the folder."""
-    return ExperimentConfig.from_dict(_read_record(run_dir)["config"])
-
-
-def _read_record(run_dir: Path) -> dict[str, Any]:
-    record = run_dir / "run.json"
-    try:
-        return dict(json.loads(record.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no run to resume at {run_dir}; its folder must hold run.json") from error
-    except ValueError as error:
-        raise ConfigError(f"{record} is damaged ({error}); start a new run under another name") from error
-
-
-def _claim_run_dir(run_dir: Path, config: ExperimentConfig, manifest_hash: str, resume: bool) -> None:
-    """Makes the run's folder with its settings, or, to resume, checks that they are the ones asked for."""
-    settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
-    if resume:
-        changed = differences(_deciding(_read_record(run_dir)), _deciding(settings))
-        if changed:
-            raise ConfigError(
-                f"run {run_dir.name} was started with other settings ({'; '.join(changed)}); resume it "
-                "with the settings it has, or start a new run under another name"
-            )
-        (run_dir / FAILURE_FILE).unlink(missing_ok=True)
-        return
-    if run_dir.exists():
-        raise ConfigError(f"{run_dir} exists already; choose another --name, or resume it with --resume")
-    try:
-        run_dir.mkdir(parents=True)
-        temporary = run_dir / ".run.json"
-        temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        temporary.replace(run_dir / "run.json")
-    except OSError as error:
-        raise ConfigError(f"cannot write the run's folder {run_dir}: {error.strerror}") from error
-
-
-def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's record that decides its result: where it runs and who hears of it may change."""
-    free = ("resources", "tracking", "licence", "preset")
-    config = {name: value for name, value in record["config"].items() if name not in free}
-    return {"manifest_hash": record["manifest_hash"], **config}
-
-
 def _collect(result: Any, run_dir: Path, wall_s: float) -> TrainingResult:
     """Copies the bundle of the best checkpoint to where people look for it."""
     best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1].get(SCORE, float("-inf")))
@@ -387,6 +343,4 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _progress_board(title: str, show: bool) -> Any:
-    import contextlib
-
     return watch_board(title) if show else contextlib.nullcontext(None)

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from cluster.config import ExperimentConfig, load_config, override
+from cluster.run_folder import read_run_config
 from cluster.session import connect
-from cluster.training import TrainingResult, read_run_config, run_training
+from cluster.training import TrainingResult, run_training
 from jobs.cli import main, make_parser
 
 DEFAULT_PRESET = "demo"

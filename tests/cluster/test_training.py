@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,28 @@ def test_an_error_that_would_come_again_ends_the_run_with_its_own_words(
     with pytest.raises(TrainingError, match="the loss became"):
         run_training(config, str(small_corpus), tmp_path, "nan", show_progress=False)
     assert "the loss became" in (tmp_path / "nan" / "failure.txt").read_text()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("preset", ["gatewave-compact", "demucs-compact", "waveunet-compact"])
+def test_each_architecture_trains_on_two_workers(
+    local_ray: str, small_corpus: Path, tmp_path: Path, preset: str
+) -> None:
+    config = load_config(
+        preset,
+        [
+            "resources.num_workers=2",
+            "training.batch_size=2",
+            "training.max_steps=2",
+            "training.validate_every_steps=2",
+            "training.num_val_mixtures=2",
+            "training.num_pesq_mixtures=0",
+        ],
+    )
+    result = run_training(config, str(small_corpus), tmp_path, preset, show_progress=False)
+    assert result.steps == 2
+    assert read_bundle_info(result.bundle).architecture == preset.removesuffix("-compact")
+    assert np.isfinite(result.scores["si_sdr_db"])
 
 
 def test_a_name_is_never_resumed_by_accident(uninterrupted: TrainingResult, small_corpus: Path) -> None:
