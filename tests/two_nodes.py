@@ -22,6 +22,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def node_settings() -> dict[str, int]:
+    """Ports of a node's agents that would be the same for each Ray on the machine, and a modest object store."""
+    agents = (
+        "dashboard_agent_listen_port",
+        "metrics_agent_port",
+        "metrics_export_port",
+        "runtime_env_agent_port",
+    )
+    return {"object_store_memory": 300 * 2**20, **{name: free_port() for name in agents}}
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder
@@ -32,12 +43,11 @@ def main() -> None:
             include_dashboard=True,
             dashboard_port=free_port(),
             temp_dir=f"{folder}/ray",
-            object_store_memory=300 * 2**20,
+            **node_settings(),
         )
         cluster.add_node(
             num_cpus=2,
-            object_store_memory=300 * 2**20,
-            dashboard_agent_listen_port=free_port(),
+            **node_settings(),
         )
         cluster.wait_for_nodes()
         print(json.dumps({"address": head.address, "jobs": f"http://{head.webui_url}"}), flush=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.config import ConfigError, load_config
+from cluster.run_folder import read_run_config
 from cluster.tuning import parse_space, run_sweep, with_settings
 from ww_models import load_bundle
 
@@ -74,7 +74,6 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
     for row in result.rows:
         run_dir = result.folder / row["trial"]
         assert load_bundle(run_dir / "bundle").num_parameters > 0
-        settings = json.loads((run_dir / "run.json").read_text())
-        assert settings["loss"]["l1_weight"] == pytest.approx(row["loss.l1_weight"])
+        assert read_run_config(run_dir).loss.l1_weight == pytest.approx(row["loss.l1_weight"])
     best = load_config(str(result.folder / "best.yaml"))
     assert best == with_settings(TINY, {"loss.l1_weight": weights[0][0], "loss.stft_weight": weights[0][1]})
