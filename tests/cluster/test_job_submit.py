@@ -107,7 +107,7 @@ def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
     done = submit(
         cluster_environment,
         *("jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
-        *("--workers", "5", "--set", "resources.cpus_per_worker=1"),
+        *("--workers", "5", "--set", "resources.cpus_per_worker=1", "--set", "training.batch_size=5"),
     )
     assert done.returncode != 0
     assert "5 workers x 1 CPU = 5 CPU" in done.stdout
@@ -140,9 +140,9 @@ def test_rayignore_keeps_history_environments_and_data_out(
         (tmp_path / name).mkdir()
         (tmp_path / name / "file.py").write_text("")
     (tmp_path / ".rayignore").write_text((ROOT / ".rayignore").read_text())
-    listing = "import os; print('FOUND', *sorted(f for d in os.walk('.') for f in d[1]))"
+    (tmp_path / "look.py").write_text("import os; print('FOUND', *(f for d in os.walk('.') for f in d[1]))")
     done = subprocess.run(
-        [RAY, "job", "submit", "--working-dir", str(tmp_path), "--", "python", "-c", f'"{listing}"'],
+        [RAY, "job", "submit", "--working-dir", str(tmp_path), "--", "python", "look.py"],
         env=cluster_environment,
         capture_output=True,
         text=True,
