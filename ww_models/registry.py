@@ -30,9 +30,9 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "gatewave": {"name": "gatewave"},
         "waveunet-compact": {
             "name": "waveunet",
-            "hidden": 12,
+            "hidden": 10,
             "growth": 1.5,
-            "max_hidden": 192,
+            "max_hidden": 160,
             "depth": 8,
             "gru_layers": 2,
             "residual": True,
