@@ -9,6 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+from .streaming import Streamer, TorchEngine
+from .streaming_step import StreamingStep
 
 
 def require(condition: bool, message: str) -> None:
@@ -93,16 +95,26 @@ class Denoiser(nn.Module):
 
     @property
     def hop_samples(self) -> int:
-        """Shifting the input by a multiple of this shifts the output by as much: the grid of steps."""
+        """Samples in and out of a streaming step. Input shifted by as many gives output shifted by as many."""
         return lcm(self.stride, self.config.level_hop) if self.config.normalize == "running" else self.stride
 
     @cached_property
-    def latency_samples(self) -> int | None:
+    def lookahead_samples(self) -> int | None:
         """How far ahead of n the input is needed for output sample n; None if the whole clip is needed."""
         if self.config.normalize == "utterance" or not self._bounded:
             return None
         start = 4 * self.stride
         return max(self._last_input(n) - n for n in range(start, start + self.stride))
+
+    @property
+    def latency_samples(self) -> int | None:
+        """After n samples of a stream at least n - latency_samples are out; None if it needs the whole clip.
+
+        The look-ahead, and what a hop of several strides waits for its end.
+        """
+        if self.lookahead_samples is None:
+            return None
+        return self.lookahead_samples + self.hop_samples - self.stride
 
     @property
     def latency_ms(self) -> float | None:
@@ -138,6 +150,14 @@ class Denoiser(nn.Module):
 
     def network(self, scaled: Tensor) -> Tensor:
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
+        raise NotImplementedError
+
+    def streamer(self, batch: int = 1) -> "Streamer":
+        """A stream that is denoised while it comes in; see `ww_models.streaming`. Weights are those of now."""
+        return Streamer(TorchEngine(self), batch)
+
+    def streaming_step(self) -> StreamingStep:
+        """One step of a stream, from the weights as they are now: a pure function that exports to ONNX."""
         raise NotImplementedError
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:

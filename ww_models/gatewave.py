@@ -8,15 +8,26 @@ input is padded at its end until each output sample has all the frames that a lo
 the end of a clip is what a stream followed by silence returns.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Denoiser, ModelConfig, require
 from .layers import GatedConv1d, GatedConvTranspose1d, RecurrentMiddle
+from .streaming_layers import (
+    Memory,
+    Pace,
+    StepConvTranspose,
+    StepRecurrent,
+    batch_norm_as_affine,
+    conv_step,
+)
+from .streaming_step import StreamingStep, alive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,3 +118,68 @@ class GateWave(Denoiser):
     def _last_input(self, n: int) -> int:
         # Output n is made of frames up to the one that starts at or before it; outer levels see less far.
         return n // self.stride * self.stride + self.frame_samples - 1
+
+    def streaming_step(self) -> "GateWaveStep":
+        return GateWaveStep(self)
+
+
+class GateWaveStep(StreamingStep):
+    """GateWave, one hop at a time: the newest sample of a step is the last that its newest frame sees."""
+
+    def __init__(self, model: GateWave) -> None:
+        config, hop = model.config, model.hop_samples
+        lead = -(hop - model.stride + model.frame_samples) % hop
+        paces = [Pace(hop, hop - 1 - lead)]
+        for _ in model.encoder:
+            paces.append(paces[-1].conv(config.kernel, config.stride))
+        middle = paces[-1]
+        skip_delays = []
+        pace = middle
+        for _ in model.decoder:
+            skip_delays.append(paces.pop().newest - pace.newest)
+            pace = pace.conv_transpose(config.stride)
+        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - pace.newest)
+        self.middle_pace, self.skip_delays = middle, skip_delays
+        self.encoder = nn.ModuleList(
+            _GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)
+        )
+        self.decoder = nn.ModuleList(
+            _GatedStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)
+        )
+        self.middle = StepRecurrent("middle", model.middle.gru)
+
+    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        is_on = alive(age, self.middle_pace)
+        x, skips = scaled, []
+        for encode in self.encoder:
+            x = encode(x, memory)
+            skips.append(x)
+        x = self.middle(x, is_on, memory)
+        for level, decode in enumerate(self.decoder):
+            skip = memory.delay(f"skip.{level}", skips.pop(), self.skip_delays[level])
+            x = decode((x + skip) * is_on, memory)
+        return x
+
+
+class _GatedStep(nn.Module):
+    """(gated convolution, BatchNorm): the norm's scale goes into the values' weights, its shift is added."""
+
+    def __init__(self, name: str, layers: nn.Sequential) -> None:
+        super().__init__()
+        gated, norm = layers[0], layers[1] if len(layers) > 1 else None
+        conv = copy.deepcopy(gated.conv)
+        shift = None
+        if norm is not None:
+            scale, shift = batch_norm_as_affine(norm)
+            values = slice(0, len(scale))
+            with torch.no_grad():
+                weight = conv.weight if isinstance(conv, nn.Conv1d) else conv.weight.transpose(0, 1)
+                weight[values] *= scale[:, None, None]
+                conv.bias[values] *= scale
+        is_up = isinstance(conv, nn.ConvTranspose1d)
+        self.conv = StepConvTranspose(name, conv) if is_up else conv_step(name, conv)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        y = F.glu(self.conv(x, memory), dim=-1)
+        return y if self.shift is None else y + self.shift

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from .denoiser import Denoiser, ModelConfig, require
 from .layers import RecurrentMiddle
+from .streaming_layers import Memory, Pace, StepConv, StepRecurrent, batch_norm_as_affine
+from .streaming_step import StreamingStep, started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,3 +150,73 @@ class WaveUNet(Denoiser):
             # Samples of this level's encoder, then those of the encoder's input.
             last = max(2 * last, wanted) + down_ahead
         return last
+
+    def streaming_step(self) -> "WaveUNetStep":
+        return WaveUNetStep(self)
+
+
+class WaveUNetStep(StreamingStep):
+    """Causal Wave-U-Net, one hop at a time: each step ends with a sample of which the innermost layer has a row.
+
+    Every level then gets rows up to the same moment, and nothing has to be delayed. The rows before row 0 are
+    set to 0 at each level: that is what the whole clip is padded with on the left.
+    """
+
+    def __init__(self, model: WaveUNet) -> None:
+        hop = model.hop_samples
+        super().__init__(model, lead_samples=hop - 1, lag_samples=hop - 1)
+        self.paces = [Pace(hop >> level, 0) for level in range(model.config.depth + 1)]
+        self.encoder = nn.ModuleList(
+            _PaddedStep(f"encoder.{level}", layers, self.paces[level])
+            for level, layers in enumerate(model.encoder)
+        )
+        self.decoder = nn.ModuleList(
+            _PaddedStep(f"decoder.{level}", layers, self.paces[-2 - level])
+            for level, layers in enumerate(model.decoder)
+        )
+        self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)
+
+    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        is_on = [started(age, pace) for pace in self.paces]
+        x, skips = scaled, []
+        for level, encode in enumerate(self.encoder):
+            x = encode(x, memory) * is_on[level]
+            skips.append(x)
+            # Each step ends with an even row.
+            x = x[:, 1::2]
+        if self.middle is not None:
+            x = x + self.middle(x, is_on[-1], memory) * is_on[-1]
+        for level, decode in enumerate(self.decoder):
+            rows = memory.extend(f"up.{level}", x, 1)
+            between = 0.5 * (rows[:, :-1] + rows[:, 1:])
+            up = torch.stack([between, x], dim=2).reshape(-1, 2 * x.shape[1], x.shape[2])
+            x = decode(torch.cat([up * is_on[-2 - level], skips.pop()], dim=-1), memory)
+            if level < len(self.decoder) - 1:
+                x = x * is_on[-2 - level]
+        return x
+
+
+class _PaddedStep(nn.Module):
+    """A left-padded convolution, and where they follow it, BatchNorm, folded into it, and LeakyReLU."""
+
+    def __init__(self, name: str, layers: nn.Module, pace: Pace) -> None:
+        super().__init__()
+        padded = layers[0] if isinstance(layers, nn.Sequential) else layers
+        self.slope = layers[2].negative_slope if isinstance(layers, nn.Sequential) else None
+        weight, bias = padded.conv.weight, padded.conv.bias
+        if isinstance(layers, nn.Sequential):
+            scale, bias = batch_norm_as_affine(layers[1])
+            weight = weight * scale[:, None, None]
+        self.conv = StepConv(name, weight.permute(2, 1, 0), bias, block=_block(weight.shape[0], pace.rows))
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        y = self.conv(x, memory)
+        return y if self.slope is None else F.leaky_relu(y, self.slope)
+
+
+def _block(channels: int, rows: int) -> int:
+    """Outputs per window: the fewer channels, the more of them make up a matrix worth multiplying."""
+    block = 1
+    while 2 * block <= rows and 2 * block * channels <= 64 and block < 16:
+        block *= 2
+    return block

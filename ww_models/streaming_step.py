@@ -1,0 +1,82 @@
+"""One step of a stream as a pure function: (chunk, state) -> (chunk, state), every shape fixed but the batch.
+
+`model.streaming_step()` gives that of an architecture. It runs in torch, exports to ONNX, and advances any
+number of streams at once, since the state has the batch first.
+"""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .streaming_layers import MAX_AGE, Memory, Pace, StepLevel
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
+
+AGE = "age"
+
+
+class StreamingStep(nn.Module):
+    """Base. A subclass sets the weights up and gives `network`.
+
+    hop_samples    samples in and out of a step
+    lead_samples   zeros that a stream starts with, before its first sample
+    lag_samples    outputs that come before that of the first sample, and are dropped
+    """
+
+    def __init__(self, model: "Denoiser", *, lead_samples: int, lag_samples: int) -> None:
+        super().__init__()
+        self.sample_rate = model.sample_rate
+        self.hop_samples = model.hop_samples
+        self.lead_samples = lead_samples
+        self.lag_samples = lag_samples
+        self.residual = model.config.residual
+        self.level = StepLevel(model.level, lead_samples)
+
+    @abstractmethod
+    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        """level-normalised (B, hop, 1), steps before this one (B, 1, 1) -> (B, hop, 1)."""
+
+    def forward(self, chunk: Tensor, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """chunk (B, hop_samples) and what the step before returned -> (B, hop_samples), state for the next."""
+        memory = Memory(state)
+        output = self._run(chunk, memory)
+        return output, memory.kept
+
+    @torch.no_grad()
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """The state of streams that have heard nothing."""
+        memory = Memory()
+        self._run(torch.zeros(1, self.hop_samples), memory)
+        return {
+            name: torch.full((batch, *value.shape[1:]), memory.initial[name])
+            for name, value in memory.kept.items()
+        }
+
+    def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
+        x = chunk[..., None]
+        age = memory.recall(AGE, x, (1, 1))
+        memory.keep(AGE, (age + 1).clamp(max=MAX_AGE))
+        scaled, scale = self.level(x, memory)
+        estimate = self.network(scaled, age, memory)
+        delay = self.lag_samples - self.lead_samples
+        if self.residual:
+            estimate = estimate + memory.delay("residual", scaled, delay)
+        if scale is not None:
+            estimate = estimate * memory.delay("scale", scale, delay)
+        return estimate[..., 0]
+
+
+def started(age: Tensor, pace: Pace) -> Tensor:
+    """(B, 1, 1) -> (B, rows, 1): 1 for the rows of this step from row 0 on, 0 for those before it."""
+    index = torch.arange(pace.rows, dtype=age.dtype) + (pace.newest - pace.rows + 1)
+    return (age * pace.rows + (index[:, None] + 1)).clamp(0.0, 1.0)
+
+
+def alive(age: Tensor, pace: Pace) -> Tensor:
+    """(B, 1, 1) -> (B, 1, 1): the same for a layer whose row 0 comes first in its step."""
+    steps_before, rest = divmod(pace.rows - 1 - pace.newest, pace.rows)
+    assert rest == 0, "row 0 has to be the first of a step"
+    return (age - (steps_before - 1)).clamp(0.0, 1.0)
