@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .denoiser import Denoiser, ModelConfig, require
-from .layers import SincResampler
+from .resampling import SincResampler
+from .streaming_layers import Memory, Pace, StepConv, StepConvTranspose, StepRecurrent, conv_step
+from .streaming_step import StreamingStep, alive, started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ class Demucs(Denoiser):
             ]
             self.decoder.insert(0, nn.Sequential(*up, nn.ReLU()) if len(self.decoder) else nn.Sequential(*up))
         self.lstm = RecurrentLSTM(channels[-1], config.lstm_layers, bidirectional=not config.causal)
-        self.resampler = SincResampler(config.sinc_zeros, config.sinc_lookahead)
+        self.resampler = SincResampler(config.resample, config.sinc_zeros, config.sinc_lookahead)
         if config.rescale:
             _rescale_convolutions(self, config.rescale)
 
@@ -132,16 +134,15 @@ class Demucs(Denoiser):
         return length
 
     def valid_length(self, num_samples: int) -> int:
-        length = num_samples * self.config.resample
+        """As in `denoiser`, or where the model can stream, until no output misses a frame that would follow."""
+        length = (num_samples + (self.lookahead_samples or 0)) * self.config.resample
         for _ in range(self.config.depth):
             length = max(ceil((length - self.config.kernel) / self.config.stride) + 1, 1)
         return ceil(self._unrolled(length) / self.config.resample)
 
     def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
-        x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
-        for _ in range(self._num_resamplings):
-            x = self.resampler.up(x)
+        x = self.resampler.up(F.pad(scaled, (0, self.valid_length(num_samples) - num_samples)))
         skips = []
         for encode in self.encoder:
             x = encode(x)
@@ -150,9 +151,7 @@ class Demucs(Denoiser):
         for decode in self.decoder:
             skip = skips.pop()
             x = decode(x + skip[..., : x.shape[-1]])
-        for _ in range(self._num_resamplings):
-            x = self.resampler.down(x)
-        return x[..., :num_samples]
+        return self.resampler.down(x)[..., :num_samples]
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
         rate = float(self.sample_rate * self.config.resample)
@@ -162,25 +161,120 @@ class Demucs(Denoiser):
             yield decode, rate
         yield self.lstm, rate
 
-    @property
-    def _num_resamplings(self) -> int:
-        """By two, each way."""
-        return self.config.resample.bit_length() - 1
-
     def _fixed_macs_per_second(self) -> float:
-        taps = self.resampler.kernel.shape[-1]
-        return sum(2.0 * taps * self.sample_rate * 2**i for i in range(self._num_resamplings))
+        return self.resampler.macs_per_sample * self.sample_rate
 
     def _last_input(self, n: int) -> int:
-        for _ in range(self._num_resamplings):
-            n = self.resampler.last_down_input(n)
+        n = self.resampler.last_down_input(n)
         # The filter of `down` reaches over several frames: the newest of them sees furthest.
-        inner_stride = self.config.stride**self.config.depth
-        n = n // inner_stride * inner_stride + self.frame_samples_resampled - 1
-        for _ in range(self._num_resamplings):
-            # Only odd samples, those between two of the input, look ahead: n or the one before it.
-            n = max(self.resampler.last_up_input(n), self.resampler.last_up_input(n - 1))
-        return n
+        return self.last_frame_input(n // self.config.stride**self.config.depth)
+
+    def last_frame_input(self, frame: int) -> int:
+        """Index of the last input sample that a frame of the innermost layer needs."""
+        n = frame * self.config.stride**self.config.depth + self.frame_samples_resampled - 1
+        # Not the last sample looks furthest: those that are the input's own do not look ahead.
+        return max(self.resampler.last_up_input(n - i) for i in range(self.config.resample))
+
+    def streaming_step(self) -> "DemucsStep":
+        return DemucsStep(self)
+
+
+class DemucsStep(StreamingStep):
+    """Causal Demucs, one hop at a time: the newest sample of a step is the last that its newest frame needs."""
+
+    def __init__(self, model: Demucs) -> None:
+        config, hop = model.config, model.hop_samples
+        lead = -(model.last_frame_input(hop // model.stride - 1) + 1) % hop
+        resampler, num_resamplings = model.resampler, config.resample.bit_length() - 1
+        pace = Pace(hop, hop - 1 - lead)
+        ups = []
+        for index in range(num_resamplings):
+            ups.append(_UpStep(f"up.{index}", resampler, pace))
+            pace = ups[-1].pace
+        paces = [pace]
+        for _ in model.encoder:
+            paces.append(paces[-1].conv(config.kernel, config.stride))
+        pace = frames = paces[-1]
+        skip_delays = []
+        for _ in model.decoder:
+            skip_delays.append(paces.pop().newest - pace.newest)
+            pace = pace.conv_transpose(config.stride)
+        downs = []
+        for index in range(num_resamplings):
+            downs.append(_DownStep(f"down.{index}", resampler, pace))
+            pace = downs[-1].pace
+        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - pace.newest)
+        self.frames, self.skip_delays = frames, skip_delays
+        self.ups, self.downs = nn.ModuleList(ups), nn.ModuleList(downs)
+        self.lstm = StepRecurrent("lstm", model.lstm.lstm)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(
+                [conv_step(f"encoder.{level}", layers[0]), conv_step(f"encoder.{level}.1x1", layers[2])]
+            )
+            for level, layers in enumerate(model.encoder)
+        )
+        self.decoder = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    conv_step(f"decoder.{level}.1x1", layers[0]),
+                    StepConvTranspose(f"decoder.{level}", layers[2]),
+                ]
+            )
+            for level, layers in enumerate(model.decoder)
+        )
+
+    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        is_on = alive(age, self.frames)
+        x, skips = scaled, []
+        for index, up in enumerate(self.ups):
+            # The whole clip is cut to its length between two passes.
+            x = up(x * started(age, self.ups[index - 1].pace) if index else x, memory)
+        for conv, mix in self.encoder:
+            x = F.glu(mix(F.relu(conv(x, memory)), memory), dim=-1)
+            skips.append(x)
+        x = self.lstm(x, is_on, memory)
+        for level, (mix, conv) in enumerate(self.decoder):
+            skip = memory.delay(f"skip.{level}", skips.pop(), self.skip_delays[level])
+            x = conv(F.glu(mix(x + skip, memory), dim=-1) * is_on, memory)
+            if level < len(self.decoder) - 1:
+                x = F.relu(x)
+        if self.downs:
+            x = x * is_on
+        for index, down in enumerate(self.downs):
+            x = down(x * started(age, self.downs[index - 1].pace) if index else x, memory)
+        return x
+
+
+class _UpStep(nn.Module):
+    """One pass of the sinc filter by two, up: each sample of the input and the one half-way to the next."""
+
+    def __init__(self, name: str, resampler: SincResampler, pace: Pace) -> None:
+        super().__init__()
+        self.pace = Pace(2 * pace.rows, 2 * (pace.newest - resampler.lookahead) + 1)
+        weight = torch.zeros(resampler.zeros + resampler.lookahead, 1, 2)
+        weight[resampler.zeros - 1, 0, 0] = 1.0
+        weight[:, 0, 1] = resampler.kernel[0, 0]
+        self.conv = StepConv(name, weight, None, block=16)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        return self.conv(x, memory).reshape(-1, self.pace.rows, 1)
+
+
+class _DownStep(nn.Module):
+    """One pass of the sinc filter by two, down."""
+
+    def __init__(self, name: str, resampler: SincResampler, pace: Pace) -> None:
+        super().__init__()
+        # With an even newest sample there is one more than the newest output needs.
+        newest, spare = divmod(pace.newest - (2 * resampler.lookahead - 1), 2)
+        self.pace = Pace(pace.rows // 2, newest)
+        weight = torch.zeros(2 * (resampler.zeros + resampler.lookahead) - 1 + spare, 1, 1)
+        weight[2 * resampler.zeros - 1] = 0.5
+        weight[: 2 * (resampler.zeros + resampler.lookahead) - 1 : 2, 0, 0] = 0.5 * resampler.kernel[0, 0]
+        self.conv = StepConv(name, weight, None, stride=2, block=16)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        return self.conv(x, memory)
 
 
 def _rescale_convolutions(model: nn.Module, reference: float) -> None:

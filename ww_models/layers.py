@@ -1,4 +1,4 @@
-"""What models are built from: gated convolutions, a recurrent middle, sinc resampling, the level normaliser.
+"""What models are built from: gated convolutions, a recurrent middle, the level normaliser.
 
 All tensors are (batch B, channels C, time T).
 """
@@ -53,46 +53,6 @@ class RecurrentMiddle(nn.Module):
         if self.linear is not None:
             y = self.linear(y)
         return y.permute(1, 2, 0)
-
-
-class SincResampler(nn.Module):
-    """Resampling by two, up and down, with a Hann-windowed sinc: that of `denoiser` (arXiv 2006.12847).
-
-    zeros      zero crossings of the sinc on each side
-    lookahead  how many of the `zeros` taps that lie in the future are kept; all of them unless given
-    """
-
-    kernel: Tensor
-
-    def __init__(self, zeros: int = 56, lookahead: int | None = None) -> None:
-        super().__init__()
-        self.zeros = zeros
-        self.lookahead = zeros if lookahead is None else lookahead
-        time = torch.arange(-zeros + 0.5, zeros, 1.0)
-        window = torch.hann_window(4 * zeros + 1, periodic=False)[1::2]
-        kernel = torch.sinc(time) * window
-        # Of a symmetric kernel the first half weighs the past, the second the future.
-        self.register_buffer("kernel", kernel[None, None, : zeros + self.lookahead], persistent=False)
-
-    def up(self, x: Tensor) -> Tensor:
-        """(B, 1, T) -> (B, 1, 2T): even samples are the input's, odd ones lie half-way between."""
-        between = F.conv1d(F.pad(x, (self.zeros - 1, self.lookahead)), self.kernel)
-        return torch.stack([x, between], dim=-1).flatten(-2)
-
-    def down(self, x: Tensor) -> Tensor:
-        """(B, 1, T) -> (B, 1, ceil(T / 2))."""
-        if x.shape[-1] % 2:
-            x = F.pad(x, (0, 1))
-        even, odd = x[..., ::2], x[..., 1::2]
-        return 0.5 * (even + F.conv1d(F.pad(odd, (self.zeros, self.lookahead - 1)), self.kernel))
-
-    def last_up_input(self, n: int) -> int:
-        """Index of the last input sample that sample n of `up` needs."""
-        return n // 2 + (self.lookahead if n % 2 else 0)
-
-    def last_down_input(self, n: int) -> int:
-        """Index of the last input sample that sample n of `down` needs."""
-        return 2 * n + 2 * self.lookahead - 1
 
 
 class LevelNormalizer(nn.Module):

@@ -31,9 +31,7 @@ class Pace:
     def conv(self, kernel: int, stride: int) -> "Pace":
         """Of a convolution without padding. Its newest frame ends with the newest row."""
         frame, rest = divmod(self.newest + 1 - kernel, stride)
-        assert rest == 0 == self.rows % stride, (
-            "the lead has to be chosen so that frames end with steps"
-        )
+        assert rest == 0 == self.rows % stride, "the lead has to be chosen so that frames end with steps"
         return Pace(self.rows // stride, frame)
 
     def conv_transpose(self, stride: int) -> "Pace":
@@ -66,12 +64,12 @@ class Memory:
             return x
         past = self.recall(name, x, (rows, x.shape[-1]))
         window = torch.cat([past, x], dim=1)
-        self.keep(name, window[:, x.shape[1] :])
+        self.keep(name, window[:, -rows:])
         return window
 
     def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
         """x (B, n, C), `rows` rows later."""
-        return self.extend(name, x, rows)[:, : x.shape[1]]
+        return x if rows == 0 else self.extend(name, x, rows)[:, :-rows]
 
 
 class StepConv(nn.Module):
@@ -89,7 +87,7 @@ class StepConv(nn.Module):
     ) -> None:
         super().__init__()
         kernel, in_channels, out_channels = weight.shape
-        self.name = name
+        self.name, self.in_channels, self.out_channels = name, in_channels, out_channels
         self.stride, self.block = stride * block, block
         self.past_rows = -(-max(kernel - stride, 0) // self.stride) * self.stride
         self.num_parts = self.past_rows // self.stride + 1
@@ -104,16 +102,17 @@ class StepConv(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, n, C_in) -> (B, n / stride, C_out)"""
-        num_windows = x.shape[1] // self.stride
+        num_windows = int(x.shape[1]) // self.stride
         rows = memory.extend(self.name, x, self.past_rows)
-        blocks = rows.reshape(-1, rows.shape[1] // self.stride, self.stride * rows.shape[2])
+        # Windows are made of whole strides, which overlap: one copy brings them into place.
+        windows = rows.reshape(-1, num_windows + self.num_parts - 1, self.stride * self.in_channels)
         if self.num_parts > 1:
-            parts = [blocks[:, part : part + num_windows] for part in range(self.num_parts)]
-            blocks = torch.cat(parts, dim=-1)
-        y = blocks @ self.weight
+            parts = torch.arange(num_windows)[:, None] + torch.arange(self.num_parts)
+            windows = windows[:, parts].reshape(-1, num_windows, self.weight.shape[0])
+        y = windows @ self.weight
         if self.bias is not None:
             y = y + self.bias
-        return y.reshape(-1, num_windows * self.block, y.shape[-1] // self.block)
+        return y if self.block == 1 else y.reshape(-1, num_windows * self.block, self.out_channels)
 
 
 def conv_step(name: str, conv: nn.Conv1d, *, block: int = 1) -> StepConv:
@@ -127,8 +126,8 @@ class StepConvTranspose(nn.Module):
     def __init__(self, name: str, conv: nn.ConvTranspose1d) -> None:
         super().__init__()
         (kernel,), (stride,) = conv.kernel_size, conv.stride
-        self.stride = stride
         in_channels, out_channels = conv.in_channels, conv.out_channels
+        self.stride, self.out_channels = stride, out_channels
         # (C_in, C_out, kernel) -> (frames, C_in, stride * C_out), the oldest frame first: it gives the tail.
         weight = conv.weight.reshape(in_channels, out_channels, kernel // stride, stride)
         weight = weight.permute(2, 0, 3, 1).flip(0).reshape(kernel // stride, in_channels, -1)
@@ -138,7 +137,7 @@ class StepConvTranspose(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, n, C_in) -> (B, n * stride, C_out)"""
         y = self.conv(x, memory)
-        return y.reshape(-1, y.shape[1] * self.stride, y.shape[2] // self.stride)
+        return y.reshape(-1, int(x.shape[1]) * self.stride, self.out_channels)
 
 
 def batch_norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
@@ -181,7 +180,7 @@ class StepRecurrent(nn.Module):
         state = memory.recall(name, x, (self.size,))
         inputs = x @ self.get_buffer(f"weight_input_{layer}") + self.get_buffer(f"bias_input_{layer}")
         outputs = []
-        for row in range(x.shape[1]):
+        for row in range(int(x.shape[1])):
             recurrent = state @ self.get_buffer(f"weight_state_{layer}") + self.get_buffer(
                 f"bias_state_{layer}"
             )
@@ -189,7 +188,7 @@ class StepRecurrent(nn.Module):
             recurrent_rz, recurrent_n = recurrent.split([2 * self.size, self.size], dim=-1)
             r, z = (input_rz + recurrent_rz).sigmoid().split(self.size, dim=-1)
             n = (input_n + r * recurrent_n).tanh()
-            state = (n + z * (state - n)) * started[:, min(row, started.shape[1] - 1)]
+            state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
             outputs.append(state)
         memory.keep(name, state)
         return torch.stack(outputs, dim=1) if len(outputs) > 1 else state[:, None]
@@ -199,11 +198,11 @@ class StepRecurrent(nn.Module):
         state = memory.recall(f"{name}.state", x, (self.size,))
         cell = memory.recall(f"{name}.cell", x, (self.size,))
         outputs = []
-        for row in range(x.shape[1]):
+        for row in range(int(x.shape[1])):
             both = torch.cat([x[:, row], state], dim=-1)
             gates = both @ self.get_buffer(f"weight_{layer}") + self.get_buffer(f"bias_{layer}")
             i, f, g, o = gates.split(self.size, dim=-1)
-            is_on = started[:, min(row, started.shape[1] - 1)]
+            is_on = started[:, min(row, int(started.shape[1]) - 1)]
             cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
             state = o.sigmoid() * cell.tanh()
             outputs.append(state)
@@ -236,13 +235,14 @@ class StepLevel(nn.Module):
         weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
         energy = memory.recall("level.energy", x, (1, 1))
         scales = []
+        num_samples = int(x.shape[1])
         begin, end = 0, self.first_end
-        while begin < x.shape[1]:
-            part = x[:, begin : min(end, x.shape[1])]
+        while begin < num_samples:
+            part = x[:, begin : min(end, num_samples)]
             scale = (power_sum / weight).clamp(min=level.floor**2).sqrt()
-            scales.append(scale.expand(-1, part.shape[1], -1))
+            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
             energy = energy + part.square().sum(1, keepdim=True)
-            if end <= x.shape[1]:
+            if end <= num_samples:
                 power_sum = level.decay * power_sum + energy / level.hop
                 weight = level.decay * weight + 1
                 energy = torch.zeros_like(energy)

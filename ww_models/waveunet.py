@@ -189,7 +189,7 @@ class WaveUNetStep(StreamingStep):
         for level, decode in enumerate(self.decoder):
             rows = memory.extend(f"up.{level}", x, 1)
             between = 0.5 * (rows[:, :-1] + rows[:, 1:])
-            up = torch.stack([between, x], dim=2).reshape(-1, 2 * x.shape[1], x.shape[2])
+            up = torch.stack([between, x], dim=2).reshape(-1, 2 * int(x.shape[1]), int(x.shape[2]))
             x = decode(torch.cat([up * is_on[-2 - level], skips.pop()], dim=-1), memory)
             if level < len(self.decoder) - 1:
                 x = x * is_on[-2 - level]
