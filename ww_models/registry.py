@@ -31,8 +31,8 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "waveunet-compact": {
             "name": "waveunet",
             "hidden": 10,
-            "growth": 1.5,
-            "max_hidden": 160,
+            "growth": 1.4,
+            "max_hidden": 96,
             "depth": 8,
             "gru_layers": 2,
             "residual": True,

@@ -102,17 +102,22 @@ class StepConv(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, n, C_in) -> (B, n / stride, C_out)"""
+        return self.add_to(None, x, memory)
+
+    def add_to(self, y: Tensor | None, x: Tensor, memory: Memory) -> Tensor:
+        """The same plus y (B, n / stride, C_out), which costs next to nothing."""
         num_windows = int(x.shape[1]) // self.stride
         rows = memory.extend(self.name, x, self.past_rows)
-        # Windows are made of whole strides, which overlap: one copy brings them into place.
-        windows = rows.reshape(-1, num_windows + self.num_parts - 1, self.stride * self.in_channels)
         if self.num_parts > 1:
-            parts = torch.arange(num_windows)[:, None] + torch.arange(self.num_parts)
-            windows = windows[:, parts].reshape(-1, num_windows, self.weight.shape[0])
-        y = windows @ self.weight
-        if self.bias is not None:
-            y = y + self.bias
-        return y if self.block == 1 else y.reshape(-1, num_windows * self.block, self.out_channels)
+            # Windows are made of whole strides, which overlap: one copy brings them into place.
+            if self.stride > 1:
+                rows = rows.reshape(-1, num_windows + self.num_parts - 1, self.stride * self.in_channels)
+            rows = rows[:, torch.arange(num_windows)[:, None] + torch.arange(self.num_parts)]
+        windows = rows.reshape(-1, self.weight.shape[0])
+        # Two dimensions and the sum in one call: a single operation of the runtime.
+        added = self.bias if y is None else y.reshape(-1, self.weight.shape[1])
+        z = windows @ self.weight if added is None else torch.addmm(added, windows, self.weight)
+        return z.reshape(-1, num_windows * self.block, self.out_channels)
 
 
 def conv_step(name: str, conv: nn.Conv1d, *, block: int = 1) -> StepConv:
@@ -176,31 +181,33 @@ class StepRecurrent(nn.Module):
         return x
 
     def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
-        name = f"{self.name}.{layer}"
-        state = memory.recall(name, x, (self.size,))
-        inputs = x @ self.get_buffer(f"weight_input_{layer}") + self.get_buffer(f"bias_input_{layer}")
+        name, size = f"{self.name}.{layer}", self.size
+        weight_input, bias_input, weight_state, bias_state = (
+            self.get_buffer(f"{kind}_{layer}")
+            for kind in ("weight_input", "bias_input", "weight_state", "bias_state")
+        )
+        state = memory.recall(name, x, (size,))
         outputs = []
         for row in range(int(x.shape[1])):
-            recurrent = state @ self.get_buffer(f"weight_state_{layer}") + self.get_buffer(
-                f"bias_state_{layer}"
-            )
-            input_rz, input_n = inputs[:, row].split([2 * self.size, self.size], dim=-1)
-            recurrent_rz, recurrent_n = recurrent.split([2 * self.size, self.size], dim=-1)
-            r, z = (input_rz + recurrent_rz).sigmoid().split(self.size, dim=-1)
-            n = (input_n + r * recurrent_n).tanh()
+            from_input = torch.addmm(bias_input, x[:, row], weight_input)
+            from_state = torch.addmm(bias_state, state, weight_state)
+            input_rz, input_n = from_input.split([2 * size, size], dim=-1)
+            state_rz, state_n = from_state.split([2 * size, size], dim=-1)
+            r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
+            n = (input_n + r * state_n).tanh()
             state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
             outputs.append(state)
         memory.keep(name, state)
-        return torch.stack(outputs, dim=1) if len(outputs) > 1 else state[:, None]
+        return torch.stack(outputs, dim=1)
 
     def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
         name = f"{self.name}.{layer}"
+        weight, bias = self.get_buffer(f"weight_{layer}"), self.get_buffer(f"bias_{layer}")
         state = memory.recall(f"{name}.state", x, (self.size,))
         cell = memory.recall(f"{name}.cell", x, (self.size,))
         outputs = []
         for row in range(int(x.shape[1])):
-            both = torch.cat([x[:, row], state], dim=-1)
-            gates = both @ self.get_buffer(f"weight_{layer}") + self.get_buffer(f"bias_{layer}")
+            gates = torch.addmm(bias, torch.cat([x[:, row], state], dim=-1), weight)
             i, f, g, o = gates.split(self.size, dim=-1)
             is_on = started[:, min(row, int(started.shape[1]) - 1)]
             cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
@@ -208,7 +215,7 @@ class StepRecurrent(nn.Module):
             outputs.append(state)
         memory.keep(f"{name}.state", state)
         memory.keep(f"{name}.cell", cell)
-        return torch.stack(outputs, dim=1) if len(outputs) > 1 else state[:, None]
+        return torch.stack(outputs, dim=1)
 
 
 class StepLevel(nn.Module):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from .denoiser import Denoiser, ModelConfig, require
 from .layers import RecurrentMiddle
 from .streaming_layers import Memory, Pace, StepConv, StepRecurrent, batch_norm_as_affine
-from .streaming_step import StreamingStep, started
+from .streaming_step import StreamingStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,17 @@ class WaveUNetConfig(ModelConfig):
 
 
 class PaddedConv1d(nn.Module):
-    """A convolution that keeps the length: zeros on the left only (causal) or on both sides."""
+    """A convolution that keeps the length: zeros on the left only (causal) or on both sides.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, causal: bool, bias: bool) -> None:
+    given: samples before the first that the input has already
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, causal: bool, bias: bool, given: int = 0
+    ) -> None:
         super().__init__()
         self.ahead = 0 if causal else kernel // 2
-        self.behind = kernel - 1 - self.ahead
+        self.behind = kernel - 1 - self.ahead - given
         self.conv = nn.Conv1d(in_channels, out_channels, kernel, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,11 +91,14 @@ class WaveUNet(Denoiser):
         self.decoder = nn.ModuleList()
         for outer, inner in pairwise(channels):
             self.encoder.append(self._block(outer, inner, config.down_kernel))
+            given = int(config.causal)  # causal decoders get one sample more on the left, see `network`
             # The output has to follow the input's level: the outermost layer is a convolution alone.
             up = (
-                self._block(2 * inner, outer, config.up_kernel)
+                self._block(2 * inner, outer, config.up_kernel, given)
                 if len(self.decoder)
-                else PaddedConv1d(2 * inner, outer, config.up_kernel, causal=config.causal, bias=True)
+                else PaddedConv1d(
+                    2 * inner, outer, config.up_kernel, causal=config.causal, bias=True, given=given
+                )
             )
             self.decoder.insert(0, up)
         self.middle = (
@@ -99,8 +107,10 @@ class WaveUNet(Denoiser):
             else None
         )
 
-    def _block(self, in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-        conv = PaddedConv1d(in_channels, out_channels, kernel, causal=self.config.causal, bias=False)
+    def _block(self, in_channels: int, out_channels: int, kernel: int, given: int = 0) -> nn.Sequential:
+        conv = PaddedConv1d(
+            in_channels, out_channels, kernel, causal=self.config.causal, bias=False, given=given
+        )
         return nn.Sequential(conv, nn.BatchNorm1d(out_channels), nn.LeakyReLU(0.1))
 
     @property
@@ -121,7 +131,13 @@ class WaveUNet(Denoiser):
         if self.middle is not None:
             x = x + self.middle(x)
         for decode in self.decoder:
-            x = decode(torch.cat([upsample_linear(x), skips.pop()], dim=1))
+            skip = skips.pop()
+            if self.config.causal:
+                # Silence before the clip is upsampled with it: the sample at -1 lies between it and the first.
+                x, skip = upsample_linear(F.pad(x, (1, 0)))[..., 1:], F.pad(skip, (1, 0))
+            else:
+                x = upsample_linear(x)
+            x = decode(torch.cat([x, skip], dim=1))
         return x[..., :num_samples]
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
@@ -163,21 +179,22 @@ class WaveUNetStep(StreamingStep):
     """
 
     def __init__(self, model: WaveUNet) -> None:
-        hop = model.hop_samples
+        hop, depth = model.hop_samples, model.config.depth
         super().__init__(model, lead_samples=hop - 1, lag_samples=hop - 1)
-        self.paces = [Pace(hop >> level, 0) for level in range(model.config.depth + 1)]
+        self.paces = [Pace(hop >> level, 0) for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
-            _PaddedStep(f"encoder.{level}", layers, self.paces[level])
+            _DownStep(f"encoder.{level}", layers, self.paces[level].rows)
             for level, layers in enumerate(model.encoder)
         )
         self.decoder = nn.ModuleList(
-            _PaddedStep(f"decoder.{level}", layers, self.paces[-2 - level])
+            _UpStep(f"decoder.{level}", layers, self.paces[depth - level].rows)
             for level, layers in enumerate(model.decoder)
         )
         self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        is_on = [started(age, pace) for pace in self.paces]
+        # Only the first step has rows before row 0: all but its last.
+        is_on = [torch.maximum(age.clamp(max=1.0), _is_last(pace.rows)) for pace in self.paces]
         x, skips = scaled, []
         for level, encode in enumerate(self.encoder):
             x = encode(x, memory) * is_on[level]
@@ -185,33 +202,68 @@ class WaveUNetStep(StreamingStep):
             # Each step ends with an even row.
             x = x[:, 1::2]
         if self.middle is not None:
-            x = x + self.middle(x, is_on[-1], memory) * is_on[-1]
+            x = x + self.middle(x, is_on[-1], memory)
         for level, decode in enumerate(self.decoder):
-            rows = memory.extend(f"up.{level}", x, 1)
-            between = 0.5 * (rows[:, :-1] + rows[:, 1:])
-            up = torch.stack([between, x], dim=2).reshape(-1, 2 * int(x.shape[1]), int(x.shape[2]))
-            x = decode(torch.cat([up * is_on[-2 - level], skips.pop()], dim=-1), memory)
-            if level < len(self.decoder) - 1:
-                x = x * is_on[-2 - level]
+            x = decode(x * is_on[-1 - level] if level else x, skips.pop(), memory)
         return x
 
 
-class _PaddedStep(nn.Module):
-    """A left-padded convolution, and where they follow it, BatchNorm, folded into it, and LeakyReLU."""
+def _is_last(rows: int) -> Tensor:
+    return (torch.arange(rows) == rows - 1).float()[:, None]
 
-    def __init__(self, name: str, layers: nn.Module, pace: Pace) -> None:
+
+class _DownStep(nn.Module):
+    """A left-padded convolution with BatchNorm, folded into it, and LeakyReLU."""
+
+    def __init__(self, name: str, layers: nn.Sequential, rows: int) -> None:
         super().__init__()
-        padded = layers[0] if isinstance(layers, nn.Sequential) else layers
-        self.slope = layers[2].negative_slope if isinstance(layers, nn.Sequential) else None
-        weight, bias = padded.conv.weight, padded.conv.bias
-        if isinstance(layers, nn.Sequential):
-            scale, bias = batch_norm_as_affine(layers[1])
-            weight = weight * scale[:, None, None]
-        self.conv = StepConv(name, weight.permute(2, 1, 0), bias, block=_block(weight.shape[0], pace.rows))
+        weight, bias, self.slope = _folded(layers)
+        self.conv = StepConv(name, weight, bias, block=_block(weight.shape[2], rows))
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        y = self.conv(x, memory)
+        return F.leaky_relu(self.conv(x, memory), self.slope)
+
+
+class _UpStep(nn.Module):
+    """Upsampling of x, concatenation with the skip, left-padded convolution, BatchNorm, LeakyReLU.
+
+    The convolution of the upsampled x is one of x itself, with two outputs for each of its rows.
+    """
+
+    def __init__(self, name: str, layers: nn.Module, rows: int) -> None:
+        super().__init__()
+        weight, bias, self.slope = _folded(layers)
+        kernel, channels, out_channels = weight.shape
+        # Outputs 2q + 1 and 2q + 2 see the upsampled rows up to themselves, so rows up to q + 1 of x.
+        num_rows = (kernel + 1) // 2 + 1
+        low = weight.new_zeros(num_rows, channels // 2, 2, out_channels)
+        for output in range(2):
+            for tap in range(kernel):
+                row, is_between = divmod(output + tap + 1, 2)
+                for part in (row, row + is_between):
+                    low[part, :, output] += 0.5 * weight[tap, : channels // 2]
+        block = _block(2 * out_channels, rows)
+        self.low = StepConv(
+            f"{name}.x", low.flatten(2), None if bias is None else bias.repeat(2), block=block
+        )
+        self.skip = StepConv(f"{name}.skip", weight[:, channels // 2 :], None, block=2 * block)
+
+    def forward(self, x: Tensor, skip: Tensor, memory: Memory) -> Tensor:
+        y = self.skip.add_to(self.low(x, memory), skip, memory)
         return y if self.slope is None else F.leaky_relu(y, self.slope)
+
+
+def _folded(layers: nn.Module) -> tuple[Tensor, Tensor | None, float | None]:
+    """(weight (kernel, C_in, C_out), bias (C_out,), slope of the LeakyReLU, if there is one)."""
+    if isinstance(layers, PaddedConv1d):
+        return layers.conv.weight.detach().permute(2, 1, 0), layers.conv.bias, None
+    padded, norm, activation = layers
+    scale, shift = batch_norm_as_affine(norm)
+    return (
+        (padded.conv.weight.detach() * scale[:, None, None]).permute(2, 1, 0),
+        shift,
+        activation.negative_slope,
+    )
 
 
 def _block(channels: int, rows: int) -> int:

@@ -1,0 +1,184 @@
+"""The CPU engine: the streaming step of a model in ONNX Runtime, one thread, fp32 or int8.
+
+    engine = OnnxEngine.from_model(model, "int8")     streamer = engine.streamer()
+    engine.save("denoiser.onnx")                      streams = StreamBatch(engine, max_streams=16)
+
+A saved engine is an .onnx file and a .json file beside it that says how to drive it; whoever has numpy and
+onnxruntime can run it without this project (docs/run_exported.py).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .denoiser import Denoiser, require
+from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized
+from .streaming import Samples, State, Streamer, TorchEngine
+
+FORMAT = "wave-wizard-stream"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """How to drive the graph: what the .json file says.
+
+    A stream starts with `lead_samples` zeros; each step takes the next `hop_samples`; the first `lag_samples`
+    of all outputs are dropped. states: name -> [shape without the batch, value of every element at the start].
+    """
+
+    sample_rate: int
+    hop_samples: int
+    lead_samples: int
+    lag_samples: int
+    latency_samples: int
+    precision: str
+    states: dict[str, tuple[tuple[int, ...], float]]
+
+
+class OnnxEngine:
+    """A `StepEngine` on ONNX Runtime."""
+
+    def __init__(self, graph: bytes, spec: StreamSpec) -> None:
+        self.graph, self.spec = graph, spec
+        self.sample_rate, self.latency_samples = spec.sample_rate, spec.latency_samples
+        self.hop_samples, self.lead_samples = spec.hop_samples, spec.lead_samples
+        self.lag_samples = spec.lag_samples
+        self._session = onnxruntime.InferenceSession(
+            graph, session_options(), providers=["CPUExecutionProvider"]
+        )
+
+    @classmethod
+    def from_model(cls, model: Denoiser, precision: Precision = "fp32") -> "OnnxEngine":
+        """Exports the step of a causal model and checks it against torch (RuntimeError if they differ)."""
+        require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
+        reference = TorchEngine(model)
+        states = {
+            name: (value.shape[1:], float(value.flat[0]))
+            for name, value in reference.initial_state(1).items()
+        }
+        spec = StreamSpec(
+            sample_rate=model.sample_rate,
+            hop_samples=reference.hop_samples,
+            lead_samples=reference.lead_samples,
+            lag_samples=reference.lag_samples,
+            latency_samples=reference.latency_samples,
+            precision="fp32",
+            states=states,
+        )
+        graph = export_step(model)
+        engine = cls(graph.SerializeToString(), spec)
+        engine._check_against(reference)
+        if precision == "fp32":
+            return engine
+        bits = 8 if has_vnni() else 7
+        return cls(
+            quantized(graph, bits).SerializeToString(), StreamSpec(**{**asdict(spec), "precision": "int8"})
+        )
+
+    def streamer(self, batch: int = 1) -> Streamer:
+        """A stream on this engine; see `ww_models.streaming`."""
+        return Streamer(self, batch)
+
+    def initial_state(self, batch: int) -> State:
+        return {
+            name: np.full((batch, *shape), value, np.float32)
+            for name, (shape, value) in self.spec.states.items()
+        }
+
+    def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
+        binding = self._session.io_binding()
+        for name, array in ((CHUNK, chunk), *state.items()):
+            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        for name, array in ((OUTPUT, output), *((NEXT + name, value) for name, value in next_state.items())):
+            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        options = onnxruntime.RunOptions()
+        run = self._session.run_with_iobinding
+        # The runtime knows the arrays by their address alone: they have to live as long as the function.
+        held = (chunk, state, output, next_state)
+
+        def step(_held: Any = held) -> None:
+            run(binding, options)
+
+        return step
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes `path` (.onnx) and the .json beside it, each whole or not at all; returns the path."""
+        path = Path(path)
+        require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self.spec)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, self.graph)
+        _write(path.with_suffix(".json"), json.dumps(content, indent=2).encode() + b"\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "OnnxEngine":
+        """What `save` wrote. ValueError if it is not there, not whole or of a newer version."""
+        path = Path(path)
+        try:
+            content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            graph = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} and its .json cannot be read ({error}): export the model again"
+            ) from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f"{path.with_suffix('.json')} does not describe an exported denoiser")
+        version = content.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
+        states = {name: (tuple(shape), value) for name, (shape, value) in content.pop("states").items()}
+        try:
+            return cls(graph, StreamSpec(**content, states=states))
+        except (TypeError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as error:
+            raise ValueError(f"{path} is damaged ({error}): export the model again") from error
+
+    def _check_against(self, reference: TorchEngine) -> None:
+        generator = np.random.default_rng(0)
+        noisy = (0.1 * generator.standard_normal((2, 6 * self.hop_samples))).astype(np.float32)
+        ours, theirs = (Streamer(engine, 2).feed(noisy) for engine in (self, reference))
+        error = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9))
+        if not error < 1e-4:
+            raise RuntimeError(f"the exported graph differs from the model by {error:.1e} of its peak")
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """One thread, and numbers too small to be normal count as 0: silence must not cost more than speech."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def has_vnni() -> bool:
+    """Whether this processor adds int8 products in 32 bits. Where nothing tells, no."""
+    if os.uname().machine != "x86_64":
+        return True  # others don't add them in 16 bits
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Under a temporary name first, so that nothing half-written is ever taken for whole."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
