@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+from .overlap import OverlapStreamer
 from .streaming import Streamer, TorchEngine
 from .streaming_step import StreamingStep
 
@@ -45,7 +46,7 @@ class ModelConfig:
     sample_rate: int = 16_000
     normalize: Normalize = "running"
     level_hop: int = 256
-    level_memory_s: float = 2.0
+    level_memory_s: float = 0.2
     level_floor: float = 1e-3
     residual: bool = False
 
@@ -152,8 +153,13 @@ class Denoiser(nn.Module):
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
         raise NotImplementedError
 
-    def streamer(self, batch: int = 1) -> "Streamer":
-        """A stream that is denoised while it comes in; see `ww_models.streaming`. Weights are those of now."""
+    def streamer(self, batch: int = 1) -> Streamer | OverlapStreamer:
+        """A stream that is denoised while it comes in; see `ww_models.streaming`. Weights are those of now.
+
+        A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.overlap`.
+        """
+        if self.latency_samples is None or not self.config.causal:
+            return OverlapStreamer(self, batch)
         return Streamer(TorchEngine(self), batch)
 
     def streaming_step(self) -> StreamingStep:

@@ -68,9 +68,9 @@ class LevelNormalizer(nn.Module):
         level^2 = power_sum / weight
 
     In training the initial state is drawn per item, because crops would otherwise only ever show the start of
-    a stream: one in four starts cold, the others as if audio of another level had gone before, most within
-    +-6 dB of the crop's own, some up to +-20 dB: what follows a turned knob or a long pause. The draw is made
-    from the bits of the item itself: no generator state to save, and the same draw on any number of workers.
+    a stream: one in four starts cold, the others as if audio within +-20 dB of the crop's own level had gone
+    before, as after a turned knob or a long pause. The draw is made from the bits of the item itself: no
+    generator state to save, and the same draw on any number of workers.
 
     "utterance": the standard deviation of the whole clip, as in `denoiser`. "none": the input as it is.
     """
@@ -119,8 +119,7 @@ class LevelNormalizer(nn.Module):
             return cold_B, weight_B
         draw_B = uniform_from_bits(x[:, 0]).to(x.dtype)
         symmetric_B = 2 * (draw_B - self.COLD_START_SHARE) / (1 - self.COLD_START_SHARE) - 1
-        # Cubed: two draws in three lie within +-6 dB, the rest reaches to the ends.
-        jitter_db = self.PREROLL_JITTER_DB * symmetric_B**3
+        jitter_db = self.PREROLL_JITTER_DB * symmetric_B
         warm_weight = 1 / (1 - self.decay)
         warm_B = warm_weight * x[:, 0].square().mean(-1) * 10 ** (jitter_db / 10)
         is_cold = draw_B < self.COLD_START_SHARE

@@ -49,9 +49,9 @@ class TorchEngine:
     """The step of a model in torch: the reference that every other engine is checked against."""
 
     def __init__(self, model: "Denoiser") -> None:
-        if model.latency_samples is None:
+        if model.latency_samples is None or not model.config.causal:
             raise ValueError(
-                f"this {model.name} needs the whole clip (causal={model.config.causal}, "
+                f"this {model.name} does not run in steps (causal={model.config.causal}, "
                 f"normalize={model.config.normalize!r}): stream it with model.streamer(), which overlaps windows, "
                 "or take a model with causal=True and normalize='running'"
             )

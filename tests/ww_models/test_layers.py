@@ -1,6 +1,4 @@
-"""Sinc resampling and the level normaliser by themselves."""
-
-import math
+"""The level normaliser and the GRU by themselves."""
 
 import pytest
 import torch
@@ -8,36 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ww_models.gru import GRU
-from ww_models.layers import LevelNormalizer, SincResampler, decaying_sums, uniform_from_bits
+from ww_models.layers import LevelNormalizer, decaying_sums, uniform_from_bits
 
 from .samples import noise, speech_like
 
 
 def running(hop: int = 64, memory_hops: float = 20.0, floor: float = 1e-3) -> LevelNormalizer:
     return LevelNormalizer(mode="running", hop=hop, memory_hops=memory_hops, floor=floor).eval()
-
-
-def test_up_then_down_gives_back_what_lies_in_the_band() -> None:
-    time_T = torch.arange(4000) / 16_000
-    tones = sum((2 * torch.pi * hz * time_T).sin() for hz in (100, 1000, 3000, 6000))[None, None]
-    resampler = SincResampler()
-    up = resampler.up(tones)
-    assert up.shape[-1] == 8000
-    torch.testing.assert_close(up[..., ::2], tones)
-    back = resampler.down(up)
-    torch.testing.assert_close(back[..., 200:-200], tones[..., 200:-200], rtol=0, atol=2e-3)
-
-
-def test_up_puts_new_samples_half_way() -> None:
-    time_T = torch.arange(8000) / 32_000
-    tone = (2 * torch.pi * 1000 * time_T).sin()[None, None]
-    up = SincResampler().up(tone[..., ::2])
-    torch.testing.assert_close(up[..., 300:-300], tone[..., 300:-300], rtol=0, atol=1e-3)
-
-
-def test_down_takes_any_length() -> None:
-    for num_samples in (1, 2, 3, 111, 112):
-        assert SincResampler().down(torch.randn(1, 1, num_samples)).shape[-1] == math.ceil(num_samples / 2)
 
 
 @given(num_hops=st.integers(1, 400), decay=st.floats(0.0, 0.9999))
@@ -109,8 +84,9 @@ def test_training_starts_at_many_levels_drawn_from_the_item_alone() -> None:
     is_cold = (first_db + 25).abs() < 1e-3
     assert 4 <= is_cold.sum() <= 32
     jitter_db = (first_db - crop_db)[~is_cold]
-    assert jitter_db.abs().max() <= 6.01
-    assert jitter_db.std() > 2
+    assert jitter_db.abs().max() <= 20.01
+    assert jitter_db.abs().max() > 10
+    assert 0.1 <= (jitter_db.abs() <= 6).float().mean() <= 0.5
     # The same draw alone, in another order, and again.
     _, alone = level(items[5:6])
     torch.testing.assert_close(alone, scale[5:6])
