@@ -70,18 +70,3 @@ def build_model(name: str, **settings: Any) -> Denoiser:
 def _nearest(name: str, known: Any) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-
-
-def main() -> None:
-    """Prints what each preset costs, as a Markdown table."""
-    print("| preset | parameters | GMAC per second of audio | latency |\n|---|---|---|---|")
-    for preset, settings in PRESETS.items():
-        model = build_model(**settings)
-        latency = "the whole clip" if model.latency_ms is None else f"{model.latency_ms:.1f} ms"
-        print(
-            f"| {preset} | {model.num_parameters / 1e6:.2f} M | {model.macs_per_second / 1e9:.3f} | {latency} |"
-        )
-
-
-if __name__ == "__main__":
-    main()

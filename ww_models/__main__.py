@@ -1,0 +1,17 @@
+"""python -m ww_models: what each preset costs, as a Markdown table."""
+
+from .registry import PRESETS, build_model
+
+
+def main() -> None:
+    print("| preset | parameters | GMAC per second of audio | latency |\n|---|---|---|---|")
+    for preset, settings in PRESETS.items():
+        model = build_model(**settings)
+        latency = "the whole clip" if model.latency_ms is None else f"{model.latency_ms:.1f} ms"
+        print(
+            f"| {preset} | {model.num_parameters / 1e6:.2f} M | {model.macs_per_second / 1e9:.3f} | {latency} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
