@@ -3,6 +3,7 @@
 from .bundle import BundleError, BundleInfo, load_bundle, read_bundle_info, save_bundle
 from .demucs import Demucs, DemucsConfig
 from .denoiser import Denoiser, ModelConfig
+from .denoiser_checkpoint import load_denoiser_checkpoint
 from .enhancement import enhance
 from .gatewave import GateWave, GateWaveConfig
 from .losses import DenoisingLoss, LossConfig, LossTerms
@@ -30,6 +31,7 @@ __all__ = [
     "build_model",
     "enhance",
     "load_bundle",
+    "load_denoiser_checkpoint",
     "model_config",
     "read_bundle_info",
     "save_bundle",

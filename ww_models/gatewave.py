@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from .streaming_layers import (
     StepRecurrent,
     batch_norm_as_affine,
     conv_step,
+    paces_of_u,
 )
 from .streaming_step import StreamingStep, alive
 
@@ -129,17 +131,10 @@ class GateWaveStep(StreamingStep):
     def __init__(self, model: GateWave) -> None:
         config, hop = model.config, model.hop_samples
         lead = -(hop - model.stride + model.frame_samples) % hop
-        paces = [Pace(hop, hop - 1 - lead)]
-        for _ in model.encoder:
-            paces.append(paces[-1].conv(config.kernel, config.stride))
-        middle = paces[-1]
-        skip_delays = []
-        pace = middle
-        for _ in model.decoder:
-            skip_delays.append(paces.pop().newest - pace.newest)
-            pace = pace.conv_transpose(config.stride)
-        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - pace.newest)
-        self.middle_pace, self.skip_delays = middle, skip_delays
+        first = Pace(hop, hop - 1 - lead)
+        frames, delays, last = paces_of_u(first, config.depth, config.kernel, config.stride)
+        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - last.newest)
+        self.frames, self.skip_delays = frames, delays
         self.encoder = nn.ModuleList(
             _GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)
         )
@@ -149,7 +144,7 @@ class GateWaveStep(StreamingStep):
         self.middle = StepRecurrent("middle", model.middle.gru)
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        is_on = alive(age, self.middle_pace)
+        is_on = alive(age, self.frames)
         x, skips = scaled, []
         for encode in self.encoder:
             x = encode(x, memory)
@@ -164,19 +159,20 @@ class GateWaveStep(StreamingStep):
 class _GatedStep(nn.Module):
     """(gated convolution, BatchNorm): the norm's scale goes into the values' weights, its shift is added."""
 
-    def __init__(self, name: str, layers: nn.Sequential) -> None:
+    shift: Tensor | None
+
+    def __init__(self, name: str, layers: Any) -> None:
         super().__init__()
-        gated, norm = layers[0], layers[1] if len(layers) > 1 else None
+        gated, *norms = layers
         conv = copy.deepcopy(gated.conv)
-        shift = None
-        if norm is not None:
-            scale, shift = batch_norm_as_affine(norm)
-            values = slice(0, len(scale))
-            with torch.no_grad():
-                weight = conv.weight if isinstance(conv, nn.Conv1d) else conv.weight.transpose(0, 1)
-                weight[values] *= scale[:, None, None]
-                conv.bias[values] *= scale
         is_up = isinstance(conv, nn.ConvTranspose1d)
+        shift = None
+        if norms:
+            scale, shift = batch_norm_as_affine(norms[0])
+            with torch.no_grad():
+                weight = conv.weight.transpose(0, 1) if is_up else conv.weight
+                weight[: len(scale)] *= scale[:, None, None]
+                conv.bias[: len(scale)] *= scale
         self.conv = StepConvTranspose(name, conv) if is_up else conv_step(name, conv)
         self.register_buffer("shift", shift)
 

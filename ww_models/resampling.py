@@ -16,9 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .streaming_layers import Memory, Pace, StepConv
+from .streaming_step import started
+
 # Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros
 # are multiplied.
 BLOCK = 32
+# The same for a streaming step, which has few samples at a time.
+STEP_BLOCK = 16
 
 
 class SincResampler(nn.Module):
@@ -76,7 +81,7 @@ class SincResampler(nn.Module):
 
     def last_down_input(self, n: int) -> int:
         """Index of the last input sample that sample n of `down` needs."""
-        for _ in range(self._num_passes):
+        for _ in range(self.num_passes):
             n = 2 * n + 2 * self.lookahead - 1
         return n
 
@@ -84,19 +89,19 @@ class SincResampler(nn.Module):
         return n // 2 + (self.lookahead if n % 2 else 0)
 
     @property
-    def _num_passes(self) -> int:
+    def num_passes(self) -> int:
         """By two, each way, in `denoiser`."""
         return self.factor.bit_length() - 1
 
     def _up_by_two(self, x_NT: Tensor) -> Tensor:
         """The passes of `denoiser` one after the other, for a few short signals at once."""
-        for _ in range(self._num_passes):
+        for _ in range(self.num_passes):
             between = x_NT @ self._weights(x_NT.shape[-1], oldest=1 - self.zeros)
             x_NT = torch.stack([x_NT, between], dim=-1).flatten(-2)
         return x_NT
 
     def _down_by_two(self, x_NT: Tensor) -> Tensor:
-        for _ in range(self._num_passes):
+        for _ in range(self.num_passes):
             x_NT = F.pad(x_NT, (0, x_NT.shape[-1] % 2))
             even, odd = x_NT[:, ::2], x_NT[:, 1::2]
             x_NT = 0.5 * (even + odd @ self._weights(odd.shape[-1], oldest=-self.zeros))
@@ -169,3 +174,65 @@ class _OnePass(nn.Module):
             + F.pad(at_start, (0, self.out_rate * (units - self.past)))
             + F.pad(at_end, (self.out_rate * (units - self.future), 0))
         )
+
+
+class StepUpsampler(nn.Module):
+    """`SincResampler.up` as part of a streaming step, in passes by two, each cut at the first sample.
+
+    pace: of what comes out
+    """
+
+    def __init__(self, resampler: SincResampler, pace: Pace) -> None:
+        super().__init__()
+        self.paces = [pace]
+        self.passes = nn.ModuleList()
+        reach = resampler.zeros + resampler.lookahead
+        for index in range(resampler.num_passes):
+            # Each sample, and the one half-way to the next.
+            weight = torch.zeros(reach, 1, 2)
+            weight[resampler.zeros - 1, 0, 0] = 1.0
+            weight[:, 0, 1] = resampler.kernel[0, 0]
+            self.passes.append(StepConv(f"up.{index}", weight, None, block=STEP_BLOCK))
+            pace = Pace(2 * pace.rows, 2 * (pace.newest - resampler.lookahead) + 1)
+            self.paces.append(pace)
+
+    @property
+    def pace(self) -> Pace:
+        return self.paces[-1]
+
+    def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        """(B, n, 1) -> (B, factor * n, 1)"""
+        for index, up in enumerate(self.passes):
+            if index:
+                x = x * started(age, self.paces[index])
+            x = up(x, memory).reshape(-1, 2 * self.paces[index].rows, 1)
+        return x
+
+
+class StepDownsampler(nn.Module):
+    """`SincResampler.down` as part of a streaming step, in passes by two, each cut at the first sample."""
+
+    def __init__(self, resampler: SincResampler, pace: Pace) -> None:
+        super().__init__()
+        self.paces = [pace]
+        self.passes = nn.ModuleList()
+        reach = 2 * (resampler.zeros + resampler.lookahead) - 1
+        for index in range(resampler.num_passes):
+            # After an even newest sample there is one more than the newest output needs.
+            newest, spare = divmod(pace.newest - (2 * resampler.lookahead - 1), 2)
+            weight = torch.zeros(reach + spare, 1, 1)
+            weight[:reach:2, 0, 0] = 0.5 * resampler.kernel[0, 0]
+            weight[2 * resampler.zeros - 1] = 0.5
+            self.passes.append(StepConv(f"down.{index}", weight, None, stride=2, block=STEP_BLOCK))
+            pace = Pace(pace.rows // 2, newest)
+            self.paces.append(pace)
+
+    @property
+    def pace(self) -> Pace:
+        return self.paces[-1]
+
+    def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        """(B, factor * n, 1) -> (B, n, 1)"""
+        for index, down in enumerate(self.passes):
+            x = down(x * started(age, self.paces[index]), memory)
+        return x

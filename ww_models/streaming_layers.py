@@ -9,6 +9,7 @@ that the newest sample of a step is just the one that its newest inner frame wai
 makes before row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,22 @@ class Pace:
     def conv_transpose(self, stride: int) -> "Pace":
         """Of a transposed convolution: the rows that no later frame adds to."""
         return Pace(self.rows * stride, (self.newest + 1) * stride - 1)
+
+
+def paces_of_u(pace: Pace, depth: int, kernel: int, stride: int) -> tuple[Pace, list[int], Pace]:
+    """Down and up through `depth` levels of strided convolutions: (of the innermost frames, delays, of the output).
+
+    delays: by how many rows each skip waits for the decoder, innermost first.
+    """
+    encoded = []
+    for _ in range(depth):
+        pace = pace.conv(kernel, stride)
+        encoded.append(pace)
+    frames, delays = pace, []
+    for skip in reversed(encoded):
+        delays.append(skip.newest - pace.newest)
+        pace = pace.conv_transpose(stride)
+    return frames, delays, pace
 
 
 class Memory:
@@ -223,7 +240,7 @@ class StepLevel(nn.Module):
 
     def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
         super().__init__()
-        self.level = level
+        self.level = copy.copy(level)  # its own: eval() on a step must not reach into the model
         # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
         self.first_end = lead_samples % level.hop or level.hop
         # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.

@@ -14,6 +14,7 @@ together. Its convolutions see some tens of ms, hence the GRU.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -215,13 +216,13 @@ def _is_last(rows: int) -> Tensor:
 class _DownStep(nn.Module):
     """A left-padded convolution with BatchNorm, folded into it, and LeakyReLU."""
 
-    def __init__(self, name: str, layers: nn.Sequential, rows: int) -> None:
+    def __init__(self, name: str, layers: Any, rows: int) -> None:
         super().__init__()
         weight, bias, self.slope = _folded(layers)
         self.conv = StepConv(name, weight, bias, block=_block(weight.shape[2], rows))
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        return F.leaky_relu(self.conv(x, memory), self.slope)
+        return _activated(self.conv(x, memory), self.slope)
 
 
 class _UpStep(nn.Module):
@@ -230,7 +231,7 @@ class _UpStep(nn.Module):
     The convolution of the upsampled x is one of x itself, with two outputs for each of its rows.
     """
 
-    def __init__(self, name: str, layers: nn.Module, rows: int) -> None:
+    def __init__(self, name: str, layers: Any, rows: int) -> None:
         super().__init__()
         weight, bias, self.slope = _folded(layers)
         kernel, channels, out_channels = weight.shape
@@ -250,10 +251,14 @@ class _UpStep(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, memory: Memory) -> Tensor:
         y = self.skip.add_to(self.low(x, memory), skip, memory)
-        return y if self.slope is None else F.leaky_relu(y, self.slope)
+        return _activated(y, self.slope)
 
 
-def _folded(layers: nn.Module) -> tuple[Tensor, Tensor | None, float | None]:
+def _activated(x: Tensor, slope: float | None) -> Tensor:
+    return x if slope is None else F.leaky_relu(x, slope)
+
+
+def _folded(layers: Any) -> tuple[Tensor, Tensor | None, float | None]:
     """(weight (kernel, C_in, C_out), bias (C_out,), slope of the LeakyReLU, if there is one)."""
     if isinstance(layers, PaddedConv1d):
         return layers.conv.weight.detach().permute(2, 1, 0), layers.conv.bias, None
