@@ -20,6 +20,7 @@ from .layers import LevelNormalizer
 
 # Steps after which the age of a stream stands still: it only tells the first steps from all others.
 MAX_AGE = 64.0
+TINY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,8 @@ class StepLevel(nn.Module):
             if end <= num_samples:
                 power_sum = level.decay * power_sum + energy / level.hop
                 weight = level.decay * weight + 1
-                energy = torch.zeros_like(energy)
+                # Not 0: in minutes of silence the sum would become denormal, and slow.
+                energy = torch.full_like(energy, TINY)
             begin, end = end, end + level.hop
         memory.keep("level.power_sum", power_sum)
         memory.keep("level.weight", weight)

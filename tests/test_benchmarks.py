@@ -1,0 +1,46 @@
+"""The benchmarks run; what they measure is for a person to read, not for a test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_streaming(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "streaming.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_streaming_prints_its_table_and_its_bars(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    quick = ("--repeats", "1", "--seconds", "0.05", "--silence", "0", "--json", str(file))
+    done = run_streaming("--presets", "gatewave-compact", *quick)
+    assert done.returncode == 0, done.stderr
+    for expected in ("fp32, alone", "int8, 16 streams", "torch, step by step", "per stream in a batch of 16"):
+        assert expected in done.stdout
+    content = json.loads(file.read_text())
+    (model,) = content["models"]
+    assert len(model["contestants"]) == 6
+    for figures in model["contestants"].values():
+        assert len(figures["rounds"]) == 1
+        assert 0 < figures["step_ms_median"] <= figures["step_ms_p99"]
+    assert {bar["what"]: bar["met"] is None for bar in content["bars"]} == {
+        "alone": False,
+        "per stream in a batch of 16": False,
+        "silence over speech": True,
+    }
+
+
+def test_streaming_refuses_at_once_what_it_cannot_measure(tmp_path: Path) -> None:
+    done = run_streaming("--bundle", str(tmp_path / "not-there"))
+    assert done.returncode == 2
+    assert "not-there" in done.stderr
+    assert "Traceback" not in done.stderr
