@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,27 @@ def save_bundle(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> BundleInfo:
+    """Adds measures to a bundle's config.json and model card; its weights and id stay. Returns what it says now.
+
+    Measures of the same name are replaced. Each file changes whole or not at all, the card last: it only
+    repeats what config.json says. BundleError as for `read_bundle_info`.
+    """
+    path = Path(path)
+    info = read_bundle_info(path)
+    info = replace(info, metrics={**info.metrics, **_plain(metrics)})
+    for name, text in ((CONFIG_FILE, _to_json(info)), (CARD_FILE, model_card(info))):
+        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=path)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path / name)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return info
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Denoiser:

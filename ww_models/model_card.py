@@ -27,6 +27,7 @@ def model_card(info: "BundleInfo") -> str:
         _table(("", ""), _facts(info)),
         "## Quality",
         _quality(info.metrics),
+        *_int8(info.metrics.get("int8")),
         "## Data",
         _listing(info.data) or "Not recorded.",
         "## Training",
@@ -58,10 +59,10 @@ def _facts(info: "BundleInfo") -> list[tuple[str, str]]:
 def _quality(metrics: Mapping[str, Any]) -> str:
     """A table noisy against enhanced where both are given, then whatever else was measured."""
     noisy, enhanced = metrics.get("noisy"), metrics.get("enhanced")
-    rest = dict(metrics)
+    rest = {key: value for key, value in metrics.items() if key != "int8"}
     parts = []
     if isinstance(noisy, Mapping) and isinstance(enhanced, Mapping):
-        rest = {key: value for key, value in metrics.items() if key not in ("noisy", "enhanced")}
+        rest = {key: value for key, value in rest.items() if key not in ("noisy", "enhanced")}
         rows = [
             (
                 _MEASURES.get(key, key),
@@ -75,6 +76,32 @@ def _quality(metrics: Mapping[str, Any]) -> str:
     if rest:
         parts.append(_listing(rest))
     return "\n\n".join(parts) or "Not measured."
+
+
+def _int8(measured: Any) -> list[str]:
+    """A section on what the int8 form of the CPU engine loses against fp32, where that was measured."""
+    if not isinstance(measured, Mapping):
+        return []
+    limits = measured["limits"]
+    rows = [
+        (
+            _MEASURES[key],
+            _number(measured[key]["fp32"]),
+            _number(measured[key]["int8"]),
+            _gain(measured[key]["fp32"], measured[key]["int8"]),
+        )
+        for key in limits
+    ]
+    bounds = " and ".join(f"{limit} in {_MEASURES[key]}" for key, limit in limits.items())
+    return [
+        "## int8",
+        _table(("measure", "fp32", "int8", "change"), rows),
+        f"The int8 output against that of fp32: SNR {_number(measured['snr_to_fp32_db'])} dB, "
+        f"over {measured['num_mixtures']} stored test mixtures.",
+        f"It stays within {bounds} of fp32."
+        if measured["is_within_limits"]
+        else f"It does not stay within {bounds} of fp32: prefer fp32.",
+    ]
 
 
 def _listing(values: Mapping[str, Any], prefix: str = "") -> str:

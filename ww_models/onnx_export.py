@@ -7,7 +7,7 @@ Inputs are `chunk` (batch, hop) and the state, one tensor for each layer that re
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -28,11 +28,7 @@ MIN_INT8_WEIGHTS, MIN_INT8_INPUTS = 32_768, 96
 
 def export_step(model: Denoiser) -> onnx.ModelProto:
     """The step of a causal model as fp32 ONNX. ValueError if the model needs the whole clip."""
-    require(
-        model.latency_samples is not None,
-        f"this {model.name} needs the whole clip, it has no streaming step to export: "
-        "take a model with causal=True and normalize='running' or 'none'",
-    )
+    require_steps(model)
     step = model.streaming_step().eval()
     state = step.initial_state(2)
     inputs = [CHUNK, *state]
@@ -42,9 +38,9 @@ def export_step(model: Denoiser) -> onnx.ModelProto:
         # The exporter that traces is old and says so. The new one takes a minute where this takes a second.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Flat(step, list(state)),
+            _Flat(step, list(state)).eval(),
             (torch.zeros(2, step.hop_samples), *state.values()),
-            graph,
+            graph,  # type: ignore[arg-type]  # the tracing exporter writes to files in memory too
             input_names=inputs,
             output_names=outputs,
             dynamic_axes={name: {0: "batch"} for name in inputs + outputs},
@@ -52,6 +48,15 @@ def export_step(model: Denoiser) -> onnx.ModelProto:
             dynamo=False,
         )
     return onnx.load_from_string(graph.getvalue())
+
+
+def require_steps(model: Denoiser) -> None:
+    """Raises ValueError unless the model has a streaming step."""
+    require(
+        model.config.causal and model.latency_samples is not None,
+        f"this {model.name} has no streaming step to export (causal={model.config.causal}, "
+        f"normalize={model.config.normalize!r}): take a model with causal=True and normalize='running' or 'none'",
+    )
 
 
 class _Flat(nn.Module):
@@ -77,7 +82,7 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
     copy.CopyFrom(graph)
     weights = {tensor.name: tensor for tensor in copy.graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "int8.abs_axis": np.array([-1], np.int64),
         "int8.step": np.array(1 / 127, np.float32),
         "int8.floor": np.array(1e-12, np.float32),
@@ -85,7 +90,7 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
         "int8.zero": np.array(128, np.uint8),
     }
     for node in copy.graph.node:
-        weight = weights.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
+        weight = weights.get(node.input[1]) if _is_plain_product(node) else None
         if weight is None or not _is_worthwhile(weight):
             nodes.append(node)
             continue
@@ -108,6 +113,16 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
     return copy
 
 
+def _is_plain_product(node: onnx.NodeProto) -> bool:
+    """x @ w or x @ w + b, with no factors and nothing transposed."""
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    return node.op_type == "MatMul" or (
+        node.op_type == "Gemm"
+        and attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
+        and not (attributes.get("transA", 0) or attributes.get("transB", 0))
+    )
+
+
 def _is_worthwhile(weight: TensorProto) -> bool:
     num_inputs, num_outputs = weight.dims
     return num_inputs >= MIN_INT8_INPUTS and num_inputs * num_outputs >= MIN_INT8_WEIGHTS
@@ -116,7 +131,7 @@ def _is_worthwhile(weight: TensorProto) -> bool:
 def _int8_product(x: str, y: str) -> Iterator[onnx.NodeProto]:
     """Nodes that compute y = x @ weight from int8; names of what lies between start with that of y."""
 
-    def node(op: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+    def node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op, inputs, [output], name=f"{output}.{op}", **attributes)
 
     yield node("Abs", [x], f"{y}.abs")

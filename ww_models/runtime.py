@@ -7,11 +7,14 @@ A saved engine is an .onnx file and a .json file beside it that says how to driv
 onnxruntime can run it without this project (docs/run_exported.py).
 """
 
+import hashlib
 import json
+import math
 import os
+import platform
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 import onnxruntime
 
 from .denoiser import Denoiser, require
-from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized
+from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized, require_steps
 from .streaming import Samples, State, Streamer, TorchEngine
 
 FORMAT = "wave-wizard-stream"
@@ -59,6 +62,7 @@ class OnnxEngine:
     def from_model(cls, model: Denoiser, precision: Precision = "fp32") -> "OnnxEngine":
         """Exports the step of a causal model and checks it against torch (RuntimeError if they differ)."""
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
+        require_steps(model)
         reference = TorchEngine(model)
         states = {
             name: (value.shape[1:], float(value.flat[0]))
@@ -79,9 +83,7 @@ class OnnxEngine:
         if precision == "fp32":
             return engine
         bits = 8 if has_vnni() else 7
-        return cls(
-            quantized(graph, bits).SerializeToString(), StreamSpec(**{**asdict(spec), "precision": "int8"})
-        )
+        return cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"))
 
     def streamer(self, batch: int = 1) -> Streamer:
         """A stream on this engine; see `ww_models.streaming`."""
@@ -109,37 +111,64 @@ class OnnxEngine:
 
         return step
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes `path` (.onnx) and the .json beside it, each whole or not at all; returns the path."""
+    def save(self, path: str | os.PathLike[str], measured: Mapping[str, Any] | None = None) -> Path:
+        """Writes `path` (.onnx) and the .json beside it, both whole or none; returns the path.
+
+        measured: figures for whoever reads the .json, as JSON holds them.
+        """
         path = Path(path)
-        require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self.spec)}
+        check_target(path)
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "graph_sha256": hashlib.sha256(self.graph).hexdigest(),
+            **asdict(self.spec),
+            "measured": dict(measured or {}),
+        }
+        description = json.dumps(content, indent=2, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, self.graph)
-        _write(path.with_suffix(".json"), json.dumps(content, indent=2).encode() + b"\n")
+        _write({path: self.graph, path.with_suffix(".json"): description.encode()})
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "OnnxEngine":
-        """What `save` wrote. ValueError if it is not there, not whole or of a newer version."""
+        """What `save` wrote. ValueError if it is not there, not whole, of two exports or of a newer version."""
         path = Path(path)
+        description = path.with_suffix(".json")
         try:
-            content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            content = json.loads(description.read_text(encoding="utf-8"))
             graph = path.read_bytes()
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path} and its .json cannot be read ({error}): export the model again"
             ) from error
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f"{path.with_suffix('.json')} does not describe an exported denoiser")
-        version = content.pop("format_version", None)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{description} does not describe an exported denoiser: export the model again")
+        version = content.get("format_version")
         if version != FORMAT_VERSION:
-            raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
-        states = {name: (tuple(shape), value) for name, (shape, value) in content.pop("states").items()}
+            raise ValueError(
+                f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
+                "export the model again with this program"
+            )
+        if content.get("graph_sha256") != hashlib.sha256(graph).hexdigest():
+            raise ValueError(
+                f"{path} is damaged or belongs to another .json (its checksum differs): export the model again"
+            )
         try:
-            return cls(graph, StreamSpec(**content, states=states))
-        except (TypeError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as error:
-            raise ValueError(f"{path} is damaged ({error}): export the model again") from error
+            engine = cls(graph, _spec(content))
+            engine._check_inputs()
+        except Exception as error:  # those of the runtime have no base of their own
+            raise ValueError(
+                f"{path} or its .json is damaged ({type(error).__name__}: {' '.join(str(error).split())}): "
+                "export the model again"
+            ) from error
+        return engine
+
+    def _check_inputs(self) -> None:
+        """ValueError unless the graph takes the chunk and the states that the spec tells of."""
+        expected = {CHUNK: (self.hop_samples,), **{name: at for name, (at, _) in self.spec.states.items()}}
+        found = {item.name: tuple(item.shape[1:]) for item in self._session.get_inputs()}
+        require(found == expected, f"the graph takes {found}, the description says {expected}")
 
     def _check_against(self, reference: TorchEngine) -> None:
         generator = np.random.default_rng(0)
@@ -150,19 +179,40 @@ class OnnxEngine:
             raise RuntimeError(f"the exported graph differs from the model by {error:.1e} of its peak")
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError if an export cannot be written to `path`; an earlier export may be there."""
+    path = Path(path)
+    require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
+    description = path.with_suffix(".json")
+    if description.exists():
+        try:
+            found = json.loads(description.read_text(encoding="utf-8")).get("format")
+        except (OSError, ValueError, AttributeError):
+            found = None
+        require(
+            found == FORMAT,
+            f"{description} would be overwritten and is not of an export: choose another name",
+        )
+
+
 def session_options() -> onnxruntime.SessionOptions:
-    """One thread, and numbers too small to be normal count as 0: silence must not cost more than speech."""
+    """One thread, and numbers too small to be normal count as 0: silence must not cost more than speech.
+
+    The runtime grants the latter only to the first session of a process.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if not has_vnni():  # for weights of 8 bits that another processor exported: slower, but exact
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
 def has_vnni() -> bool:
     """Whether this processor adds int8 products in 32 bits. Where nothing tells, no."""
-    if os.uname().machine != "x86_64":
+    if platform.machine().lower() not in ("x86_64", "amd64"):
         return True  # others don't add them in 16 bits
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -171,14 +221,37 @@ def has_vnni() -> bool:
     return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name first, so that nothing half-written is ever taken for whole."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def _spec(content: Mapping[str, Any]) -> StreamSpec:
+    """The spec in what a .json holds. KeyError, TypeError or ValueError if it is not one."""
+    numbers = {}
+    for name in ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples"):
+        number = numbers[name] = content[name]
+        least = 1 if name in ("sample_rate", "hop_samples") else 0
+        require(
+            type(number) is int and number >= least,
+            f"{name} is {number!r}, not an integer of {least} or more",
+        )
+    require(content["precision"] in PRECISIONS, f"precision is {content['precision']!r}")
+    states = {
+        name: (tuple(int(size) for size in shape), float(value))
+        for name, (shape, value) in content["states"].items()
+    }
+    require(all(math.isfinite(value) for _, value in states.values()), "a state starts with NaN or infinity")
+    return StreamSpec(precision=content["precision"], states=states, **numbers)
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """All under temporary names first, so that nothing half-written is ever taken for whole."""
+    temporaries: dict[Path, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        for path, content in files.items():
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            temporaries[path] = Path(temporary)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            temporaries[path].chmod(0o644)
+        for path, temporary_path in temporaries.items():
+            temporary_path.replace(path)
+    finally:
+        for temporary_path in temporaries.values():
+            temporary_path.unlink(missing_ok=True)

@@ -174,7 +174,9 @@ def test_demo_wants_both_folders_or_none(
     assert "belong together" in call(capsys, monkeypatch, "demo", "--speech", "x")
 
 
-@pytest.mark.parametrize("job", ["prepare", "train", "tune", "evaluate", "serve", "enhance", "demo"])
+@pytest.mark.parametrize(
+    "job", ["prepare", "train", "tune", "evaluate", "serve", "enhance", "export", "demo"]
+)
 def test_help_explains_each_option(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:

@@ -40,15 +40,36 @@ SMALL = {
         "normalize": "utterance",
     },
 }
+SMALL_CAUSAL = [name for name, settings in SMALL.items() if settings.get("causal", True)]
 SMALL_BOUNDED = [
     name
     for name, settings in SMALL.items()
     if settings.get("causal", True) or settings.get("gru_layers") == 0
 ]
 
+# The causal form of every preset. Width changes nothing about time, so the originals are narrow here.
+CAUSAL_FORMS = {
+    **{name: SMALL[name] for name in SMALL_CAUSAL},
+    **{name: PRESETS[name] for name in COMPACT_PRESETS},
+    "waveunet-causal": {"name": "waveunet", "gru_layers": 0, "hidden": 4},
+    "demucs48-narrow": {**PRESETS["demucs48"], "hidden": 4},
+    "gatewave-narrow": {**PRESETS["gatewave"], "hidden": 4},
+}
+
 
 def small(name: str, **settings: object) -> Denoiser:
     return build_model(**{**SMALL[name], **settings})
+
+
+def heard(model: Denoiser) -> Denoiser:
+    """The model in eval mode, after some training steps' worth of BatchNorm statistics."""
+    model.train()
+    with torch.no_grad():
+        for seed in range(3):
+            # At least two frames of the innermost layer, or its BatchNorm has nothing to average.
+            num_samples = max(4000, 4 * model.stride)
+            model(speech_like(num_samples, seed, batch=2) + noise(num_samples, seed, batch=2))
+    return model.eval()
 
 
 def speech_like(num_samples: int, seed: int = 0, batch: int = 1) -> Tensor:

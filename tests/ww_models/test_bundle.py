@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from ww_models import BundleError, load_bundle, read_bundle_info, save_bundle
+from ww_models.bundle import add_metrics
 
 from .samples import SMALL, noise, small
 
@@ -205,3 +207,31 @@ def test_nothing_is_unpickled(bundle: Path, tmp_path: Path, capsys: pytest.Captu
 def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="does not exist"):
         load_bundle(tmp_path / "nowhere")
+
+
+def test_measures_can_be_added_and_nothing_else_changes(bundle: Path) -> None:
+    before = read_bundle_info(bundle)
+    weights = (bundle / "weights.safetensors").read_bytes()
+    after = add_metrics(bundle, {"int9": {"pesq": np.float32(2.5), "snr_db": math.nan}, "num_mixtures": 13})
+    assert after == read_bundle_info(bundle)
+    assert after.metrics["int9"] == {"pesq": 2.5, "snr_db": None}
+    assert after.metrics == {**before.metrics, "int9": after.metrics["int9"], "num_mixtures": 13}
+    assert replace(after, metrics=before.metrics) == before
+    assert (bundle / "weights.safetensors").read_bytes() == weights
+    assert "- int9.pesq: 2.5" in (bundle / "README.md").read_text(encoding="utf-8")
+    assert len(list(bundle.iterdir())) == 3
+    load_bundle(bundle)
+
+
+def test_a_full_disk_leaves_the_bundle_as_it_was(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in bundle.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        add_metrics(bundle, {"pesq": 2.5})
+    assert {path: path.read_bytes() for path in bundle.iterdir()} == before
+    with pytest.raises(BundleError, match="does not exist"):
+        add_metrics(bundle / "none", {})

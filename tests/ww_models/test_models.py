@@ -1,6 +1,7 @@
 """What holds for every architecture, in every form."""
 
 from collections.abc import Iterable
+from math import lcm
 
 import pytest
 import torch
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from ww_models import PRESETS, Denoiser, DenoisingLoss, LossConfig, build_model, si_sdr_db
 
-from .samples import CAUSAL_PRESETS, COMPACT_PRESETS, SMALL, noise, small, speech_like
+from .samples import (
+    CAUSAL_PRESETS,
+    COMPACT_PRESETS,
+    SMALL,
+    SMALL_BOUNDED,
+    SMALL_CAUSAL,
+    noise,
+    small,
+    speech_like,
+)
 
 LENGTHS = [1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 1023, 1024, 1025, 4001]
 
@@ -67,28 +77,46 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         assert parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if small(name).latency_samples is not None])
-def test_latency_is_exactly_how_far_the_output_looks_ahead(name: str) -> None:
-    model = small(name)
+@pytest.mark.parametrize("normalize", ["running", "none"])
+@pytest.mark.parametrize("name", SMALL_BOUNDED)
+def test_the_output_looks_exactly_as_far_ahead_as_is_said(name: str, normalize: str) -> None:
+    model = small(name, normalize=normalize)
+    assert model.lookahead_samples is not None
+    assert model.latency_samples is not None
     start = 4 * model.hop_samples
     outputs = range(start, start + model.stride)
-    assert model.latency_samples is not None
     num_samples = start + model.stride + model.latency_samples + 500
-    assert lookahead(model, outputs, num_samples) == model.latency_samples
+    furthest = lookahead(model, outputs, num_samples)
+    assert furthest == model.lookahead_samples
+    assert furthest <= model.latency_samples
 
 
 @pytest.mark.parametrize("name", CAUSAL_PRESETS)
 def test_presets_look_exactly_as_far_ahead_as_they_say(name: str) -> None:
     # Channels don't change the look-ahead, so narrow models stand for the wide ones.
     model = build_model(**{**PRESETS[name], "hidden": 2})
-    latency = build_model(**PRESETS[name]).latency_samples
-    assert latency is not None
+    full = build_model(**PRESETS[name])
+    assert full.lookahead_samples == model.lookahead_samples is not None
+    assert full.latency_samples == model.latency_samples is not None
     start = 2 * model.stride
-    num_samples = start + model.stride + latency + 500
+    num_samples = start + model.stride + model.latency_samples + 500
     # Where the model says that it looks furthest, and a coarse grid over the rest of a period.
     worst = max(range(start, start + model.stride), key=lambda n: model._last_input(n) - n)
     outputs = [worst, *range(start, start + model.stride, max(1, model.stride // 16))]
-    assert lookahead(model, outputs, num_samples) == latency
+    furthest = lookahead(model, outputs, num_samples)
+    assert furthest == model.lookahead_samples
+    assert furthest <= model.latency_samples
+
+
+@pytest.mark.parametrize("name", SMALL_BOUNDED)
+def test_latency_is_the_lookahead_and_the_wait_for_the_end_of_a_hop(name: str) -> None:
+    running, none = small(name, normalize="running", level_hop=96), small(name, normalize="none")
+    assert none.hop_samples == none.stride
+    assert none.latency_samples == none.lookahead_samples
+    assert running.lookahead_samples == none.lookahead_samples
+    # The level moves on a grid of its own: a step ends where both grids meet.
+    assert running.hop_samples == lcm(running.stride, 96)
+    assert running.latency_samples == running.lookahead_samples + running.hop_samples - running.stride
 
 
 def test_models_that_need_the_whole_clip_have_no_latency() -> None:
@@ -97,12 +125,20 @@ def test_models_that_need_the_whole_clip_have_no_latency() -> None:
     assert small("waveunet-both-ways").latency_ms is None
 
 
-@pytest.mark.parametrize(
-    ("name", "latency_samples"),
-    [("demucs48", 763), ("demucs-compact", 408), ("gatewave-compact", 595), ("gatewave", 2387)],
-)
-def test_latencies_of_the_presets(name: str, latency_samples: int) -> None:
-    assert build_model(**PRESETS[name]).latency_samples == latency_samples
+LATENCIES = {
+    "demucs48": 763,
+    "demucs64": 763,
+    "demucs-compact": 536,
+    "gatewave": 2387,
+    "gatewave-compact": 595,
+    "waveunet-compact": 255,
+    "waveunet": None,
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_latencies_of_the_presets(name: str) -> None:
+    assert build_model(**PRESETS[name]).latency_samples == LATENCIES[name]
 
 
 @pytest.mark.parametrize("name", COMPACT_PRESETS)
@@ -177,7 +213,7 @@ def test_a_longer_clip_changes_nothing_that_was_settled(name: str, cut: int) -> 
     torch.testing.assert_close(part[..., :settled], whole[..., :settled], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["waveunet", "gatewave"])
+@pytest.mark.parametrize("name", SMALL_CAUSAL)
 @given(cut=st.integers(1, 3000))
 @settings(max_examples=10, deadline=None)
 def test_the_end_of_a_clip_is_the_clip_followed_by_silence(name: str, cut: int) -> None:

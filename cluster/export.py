@@ -1,0 +1,176 @@
+"""A bundle exported for the CPU engine; in int8 only together with what that loses against fp32.
+
+Both are run as streams over a corpus' stored test mixtures, one after the other in this process: scores are those
+of what a listener of the export hears, times those of one core.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset
+
+from cluster.enhancement import torch_threads
+from cluster.evaluation import choose_mixtures
+from cluster.scores import CLEAN, NOISY
+from ww_data import Corpus, open_corpus
+from ww_models import load_bundle, score_clip, snr_db
+from ww_models.bundle import add_metrics
+from ww_models.onnx_export import Precision, require_steps
+from ww_models.runtime import OnnxEngine, check_target
+
+Progress = Callable[[int, int, str], None]
+
+# What int8 may lose: less than anyone hears. By measure, in its unit.
+LIMITS = {"pesq": 0.05, "si_sdr_db": 0.2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """path: the .onnx; the .json lies beside it. measured: see `measure_int8`, {} for fp32."""
+
+    path: Path
+    measured: dict[str, Any]
+
+
+def export_bundle(
+    bundle: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    corpus_uri: str | None = None,
+    num_mixtures: int = 30,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes the bundle's streaming step as `out` (.onnx) and the .json beside it.
+
+    precision: "int8" is measured against fp32 on `num_mixtures` test mixtures of the corpus, and the figures go into
+        the .json and into the bundle's config.json and model card.
+    Raises ValueError (BundleError, CorpusError), one line, before anything is written.
+    """
+    if precision == "int8" and corpus_uri is None:
+        raise ValueError(
+            "int8 is exported only together with its measured loss: name a prepared corpus to measure on (--data)"
+        )
+    if precision == "fp32" and corpus_uri is not None:
+        raise ValueError(
+            "a corpus is only needed to measure what int8 loses: leave --data out, or export int8"
+        )
+    if num_mixtures < 1:
+        raise ValueError(f"the number of mixtures is {num_mixtures}: give at least 1")
+    check_target(out)
+    model = load_bundle(bundle)
+    require_steps(model)
+    with torch_threads(1):
+        if corpus_uri is None:
+            return Exported(path=OnnxEngine.from_model(model).save(out), measured={})
+        if not os.access(bundle, os.W_OK):
+            raise ValueError(
+                f"{bundle} cannot be written to, and the loss of int8 goes into its card: export from a copy"
+            )
+        corpus = open_corpus(corpus_uri)
+        if corpus.sample_rate != model.sample_rate:
+            raise ValueError(
+                f"{corpus_uri} has {corpus.sample_rate} Hz, the model {model.sample_rate} Hz: "
+                "measure on a corpus that was prepared at the model's rate"
+            )
+        fp32, int8 = OnnxEngine.from_model(model), OnnxEngine.from_model(model, precision)
+    measured = measure_int8(fp32, int8, corpus, num_mixtures, progress)
+    path = int8.save(out, measured)
+    add_metrics(bundle, {"int8": measured})
+    return Exported(path=path, measured=measured)
+
+
+def measure_int8(
+    fp32: OnnxEngine,
+    int8: OnnxEngine,
+    corpus: Corpus,
+    num_mixtures: int,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What int8 loses, as JSON holds it; means over mixtures from all SNRs of the corpus in turn.
+
+    snr_to_fp32_db    of the int8 output against the fp32 output
+    pesq, si_sdr_db   {"fp32", "int8"} against the clean speech; None where they are not defined
+    real_time_factor  {"fp32", "int8"} CPU seconds per second of audio, one stream, hop by hop; a median
+    is_within_limits  whether int8 loses at most `limits`
+    """
+    engines = {"fp32": fp32, "int8": int8}
+    mixtures = list(choose_mixtures(str(corpus.mixtures_path("test")), num_mixtures))
+    snrs_db: list[float] = []
+    scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in engines}
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for engine in engines.values():  # the first steps also pay for choosing kernels
+        _streamed(engine, np.zeros(corpus.sample_rate, np.float32))
+    for noisy_T, clean_T in _read(corpus, mixtures):
+        outputs = {}
+        for name, engine in engines.items():
+            outputs[name], cpu_s = _streamed(engine, noisy_T)
+            times[name].append(cpu_s * corpus.sample_rate / len(noisy_T))
+            quality = score_clip(clean_T, outputs[name], corpus.sample_rate)
+            scores[name].append(tuple(getattr(quality, measure) for measure in LIMITS))
+        snrs_db.append(float(snr_db(*(outputs[name].astype(np.float64) for name in ("fp32", "int8")))))
+        if progress:
+            progress(len(snrs_db), len(mixtures), "")
+    means = {
+        measure: _paired_means({name: [row[column] for row in rows] for name, rows in scores.items()})
+        for column, measure in enumerate(LIMITS)
+    }
+    if means["si_sdr_db"]["fp32"] is None:
+        raise ValueError(
+            f"none of {len(mixtures)} test mixtures of {corpus.path} could be scored: "
+            "measure on a corpus with speech in it"
+        )
+    losses = _losses(means)
+    return {
+        "snr_to_fp32_db": float(np.nanmean(snrs_db)),
+        **means,
+        "real_time_factor": {name: float(np.median(values)) for name, values in times.items()},
+        "num_mixtures": len(mixtures),
+        "manifest_hash": corpus.manifest_hash,
+        "limits": dict(LIMITS),
+        "is_within_limits": all(loss <= LIMITS[measure] for measure, loss in losses.items()),
+    }
+
+
+def _losses(means: dict[str, dict[str, float | None]]) -> dict[str, float]:
+    """By measure, how much lower int8 is; without those that are not defined (PESQ at other rates)."""
+    losses = {}
+    for measure, mean in means.items():
+        if mean["fp32"] is not None and mean["int8"] is not None:
+            losses[measure] = mean["fp32"] - mean["int8"]
+    return losses
+
+
+def _read(corpus: Corpus, mixtures: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(noisy, clean), each (T,) float32, of the mixtures with these ids."""
+    dataset = pyarrow.dataset.dataset(str(corpus.mixtures_path("test")), format="parquet")
+    for mixture in mixtures:
+        row = dataset.to_table(columns=[NOISY, CLEAN], filter=pyarrow.dataset.field("id") == mixture)
+        noisy_T, clean_T = (row[name].combine_chunks().to_numpy_ndarray()[0] for name in (NOISY, CLEAN))
+        yield noisy_T, clean_T
+
+
+def _streamed(engine: OnnxEngine, noisy_T: np.ndarray) -> tuple[np.ndarray, float]:
+    """The output (T,) of a stream that gets a hop at a time, and the seconds this thread computed for it."""
+    streamer = engine.streamer()
+    start_s = time.thread_time()
+    parts = [
+        streamer.feed(noisy_T[None, begin : begin + engine.hop_samples])
+        for begin in range(0, len(noisy_T), engine.hop_samples)
+    ]
+    parts.append(streamer.flush())
+    return np.concatenate(parts, axis=-1)[0], time.thread_time() - start_s
+
+
+def _paired_means(values: dict[str, list[float]]) -> dict[str, float | None]:
+    """Means over the mixtures for which all are defined; None if there is none."""
+    table = np.array(list(values.values()))
+    table = table[:, np.isfinite(table).all(axis=0)]
+    return {name: float(row.mean()) if row.size else None for name, row in zip(values, table, strict=True)}
