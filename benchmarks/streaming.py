@@ -48,7 +48,8 @@ from ww_data.audio import AudioError, read_mono
 from ww_models import PRESETS, BundleError, Denoiser, build_model, load_bundle, model_config
 from ww_models.onnx_export import PRECISIONS, Precision
 from ww_models.runtime import OnnxEngine, has_vnni
-from ww_models.streaming import Samples, StepEngine, StreamBatch, Streamer
+from ww_models.step_engine import Samples, StepEngine
+from ww_models.streaming import StreamBatch, Streamer
 
 STREAMED = [name for name, settings in PRESETS.items() if settings.get("causal", True)]
 COMPACT = [name for name in STREAMED if name.endswith("-compact")]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .layers import NORMALIZE_MODES, LevelNormalizer, Normalize
 from .overlap import OverlapStreamer
-from .streaming import Streamer, TorchEngine
+from .step_engine import TorchEngine
+from .streaming import Streamer
 from .streaming_step import StreamingStep
 
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from .layers import LevelNormalizer
-from .streaming import Samples, check_samples
+from .step_engine import Samples
+from .streaming import check_samples
 from .streaming_layers import Memory, StepLevel
 
 if TYPE_CHECKING:

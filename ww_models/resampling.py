@@ -10,7 +10,7 @@ ahead than the filter looks, not even rounding, comes into a sample.
 """
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, gcd
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from .streaming_step import started
 # Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros
 # are multiplied.
 BLOCK = 32
-# The same for a streaming step, which has few samples at a time.
+# The same for a streaming step, which has few samples at a time; less where it has fewer.
 STEP_BLOCK = 16
 
 
@@ -192,7 +192,8 @@ class StepUpsampler(nn.Module):
             weight = torch.zeros(reach, 1, 2)
             weight[resampler.zeros - 1, 0, 0] = 1.0
             weight[:, 0, 1] = resampler.kernel[0, 0]
-            self.passes.append(StepConv(f"up.{index}", weight, None, block=STEP_BLOCK))
+            block = gcd(pace.rows, STEP_BLOCK)
+            self.passes.append(StepConv(f"up.{index}", weight, None, block=block))
             pace = Pace(2 * pace.rows, 2 * (pace.newest - resampler.lookahead) + 1)
             self.paces.append(pace)
 
@@ -223,7 +224,8 @@ class StepDownsampler(nn.Module):
             weight = torch.zeros(reach + spare, 1, 1)
             weight[:reach:2, 0, 0] = 0.5 * resampler.kernel[0, 0]
             weight[2 * resampler.zeros - 1] = 0.5
-            self.passes.append(StepConv(f"down.{index}", weight, None, stride=2, block=STEP_BLOCK))
+            block = gcd(pace.rows // 2, STEP_BLOCK)
+            self.passes.append(StepConv(f"down.{index}", weight, None, stride=2, block=block))
             pace = Pace(pace.rows // 2, newest)
             self.paces.append(pace)
 

@@ -23,7 +23,8 @@ import onnxruntime
 
 from .denoiser import Denoiser, require
 from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized, require_steps
-from .streaming import Samples, State, Streamer, TorchEngine
+from .step_engine import Samples, State, TorchEngine
+from .streaming import Streamer
 
 FORMAT = "wave-wizard-stream"
 FORMAT_VERSION = 1

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from .layers import LevelNormalizer
 
-# Steps after which the age of a stream stands still: it only tells the first steps from all others.
-MAX_AGE = 64.0
 TINY = 1e-20
 
 
@@ -120,10 +118,6 @@ class StepConv(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, n, C_in) -> (B, n / stride, C_out)"""
-        return self.add_to(None, x, memory)
-
-    def add_to(self, y: Tensor | None, x: Tensor, memory: Memory) -> Tensor:
-        """The same plus y (B, n / stride, C_out), which costs next to nothing."""
         num_windows = int(x.shape[1]) // self.stride
         rows = memory.extend(self.name, x, self.past_rows)
         if self.num_parts > 1:
@@ -133,9 +127,8 @@ class StepConv(nn.Module):
             rows = rows[:, torch.arange(num_windows)[:, None] + torch.arange(self.num_parts)]
         windows = rows.reshape(-1, self.weight.shape[0])
         # Two dimensions and the sum in one call: a single operation of the runtime.
-        added = self.bias if y is None else y.reshape(-1, self.weight.shape[1])
-        z = windows @ self.weight if added is None else torch.addmm(added, windows, self.weight)
-        return z.reshape(-1, num_windows * self.block, self.out_channels)
+        y = windows @ self.weight if self.bias is None else torch.addmm(self.bias, windows, self.weight)
+        return y.reshape(-1, num_windows * self.block, self.out_channels)
 
 
 def conv_step(name: str, conv: nn.Conv1d, *, block: int = 1) -> StepConv:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .streaming_layers import MAX_AGE, Memory, Pace, StepLevel
+from .streaming_layers import Memory, Pace, StepLevel
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -32,6 +32,8 @@ class StreamingStep(nn.Module):
         self.hop_samples = model.hop_samples
         self.lead_samples = lead_samples
         self.lag_samples = lag_samples
+        # The age of a stream tells its first steps from all others, where no layer has rows before row 0 any more.
+        self.max_age = lag_samples // self.hop_samples + 2.0
         self.residual = model.config.residual
         self.level = StepLevel(model.level, lead_samples)
 
@@ -58,7 +60,7 @@ class StreamingStep(nn.Module):
     def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
         x = chunk[..., None]
         age = memory.recall(AGE, x, (1, 1))
-        memory.keep(AGE, (age + 1).clamp(max=MAX_AGE))
+        memory.keep(AGE, (age + 1).clamp(max=self.max_age))
         scaled, scale = self.level(x, memory)
         estimate = self.network(scaled, age, memory)
         delay = self.lag_samples - self.lead_samples

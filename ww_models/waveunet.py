@@ -228,29 +228,33 @@ class _DownStep(nn.Module):
 class _UpStep(nn.Module):
     """Upsampling of x, concatenation with the skip, left-padded convolution, BatchNorm, LeakyReLU.
 
-    The convolution of the upsampled x is one of x itself, with two outputs for each of its rows.
+    All as one convolution at the rate of x, over each row of x beside the two of the skip that go with it.
     """
 
     def __init__(self, name: str, layers: Any, rows: int) -> None:
         super().__init__()
         weight, bias, self.slope = _folded(layers)
         kernel, channels, out_channels = weight.shape
-        # Outputs 2q + 1 and 2q + 2 see the upsampled rows up to themselves, so rows up to q + 1 of x.
+        half = channels // 2
+        # Row q + 1 goes with rows 2q + 1 and 2q + 2 of the skip and gives these two; the upsampled x is itself
+        # at even rows and the mean of its neighbours at odd ones.
         num_rows = (kernel + 1) // 2 + 1
-        low = weight.new_zeros(num_rows, channels // 2, 2, out_channels)
+        both = weight.new_zeros(num_rows, 3 * half, 2, out_channels)
         for output in range(2):
             for tap in range(kernel):
                 row, is_between = divmod(output + tap + 1, 2)
                 for part in (row, row + is_between):
-                    low[part, :, output] += 0.5 * weight[tap, : channels // 2]
-        block = _block(2 * out_channels, rows)
-        self.low = StepConv(
-            f"{name}.x", low.flatten(2), None if bias is None else bias.repeat(2), block=block
-        )
-        self.skip = StepConv(f"{name}.skip", weight[:, channels // 2 :], None, block=2 * block)
+                    both[part, :half, output] += 0.5 * weight[tap, :half]
+                row, place = divmod(output + tap + 2, 2)
+                both[row, (1 + place) * half : (2 + place) * half, output] = weight[tap, half:]
+        self.rows, self.out_channels = rows, out_channels
+        bias = None if bias is None else bias.repeat(2)
+        self.conv = StepConv(name, both.flatten(2), bias, block=_block(2 * out_channels, rows))
 
     def forward(self, x: Tensor, skip: Tensor, memory: Memory) -> Tensor:
-        y = self.skip.add_to(self.low(x, memory), skip, memory)
+        """(B, n, C), (B, 2n, C) -> (B, 2n, C_out)"""
+        both = torch.cat([x, skip.reshape(-1, self.rows, 2 * int(skip.shape[2]))], dim=-1)
+        y = self.conv(both, memory).reshape(-1, 2 * self.rows, self.out_channels)
         return _activated(y, self.slope)
 
 
@@ -274,6 +278,6 @@ def _folded(layers: Any) -> tuple[Tensor, Tensor | None, float | None]:
 def _block(channels: int, rows: int) -> int:
     """Outputs per window: the fewer channels, the more of them make up a matrix worth multiplying."""
     block = 1
-    while 2 * block <= rows and 2 * block * channels <= 64 and block < 16:
+    while rows % (2 * block) == 0 and 2 * block * channels <= 64 and block < 16:
         block *= 2
     return block

@@ -8,7 +8,8 @@ import torch
 
 from ww_models import PRESETS, Denoiser, build_model, runtime
 from ww_models.runtime import OnnxEngine, has_vnni
-from ww_models.streaming import Samples, StreamBatch
+from ww_models.step_engine import Samples
+from ww_models.streaming import StreamBatch
 
 from .samples import COMPACT_PRESETS, SMALL_CAUSAL, heard, noise, small, speech_like
 

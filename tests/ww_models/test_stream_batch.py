@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ww_models import Denoiser
-from ww_models.streaming import Samples, StreamBatch
+from ww_models.step_engine import Samples
+from ww_models.streaming import StreamBatch
 
 from .samples import heard, noise, small, speech_like
 
