@@ -9,6 +9,7 @@ from .gatewave import GateWave, GateWaveConfig
 from .losses import DenoisingLoss, LossConfig, LossTerms
 from .quality import Quality, score_clip, si_sdr_db, snr_db
 from .registry import MODELS, PRESETS, build_model, model_config
+from .streaming import StreamBatch, Streamer
 from .waveunet import WaveUNet, WaveUNetConfig
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "LossTerms",
     "ModelConfig",
     "Quality",
+    "StreamBatch",
+    "Streamer",
     "WaveUNet",
     "WaveUNetConfig",
     "build_model",
