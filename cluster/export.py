@@ -80,7 +80,11 @@ def export_bundle(
                 f"{corpus_uri} has {corpus.sample_rate} Hz, the model {model.sample_rate} Hz: "
                 "measure on a corpus that was prepared at the model's rate"
             )
-        fp32, int8 = OnnxEngine.from_model(model), OnnxEngine.from_model(model, precision)
+        fp32 = OnnxEngine.from_model(model)
+        try:
+            int8 = OnnxEngine.from_model(model, precision)
+        except RuntimeError as error:
+            raise ValueError(f"{bundle} does not stand int8: {error}") from error
     measured = measure_int8(fp32, int8, corpus, num_mixtures, progress)
     path = int8.save(out, measured)
     add_metrics(bundle, {"int8": measured})

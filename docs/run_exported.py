@@ -15,6 +15,8 @@ import onnxruntime
 def denoise(model: str, noisy: np.ndarray, sample_rate: int) -> np.ndarray:
     """(samples,) float32, full scale +-1 -> the same shape, aligned."""
     how = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
+    if (how.get("format"), how.get("format_version")) != ("wave-wizard-stream", 1):
+        sys.exit(f"{model} is no export of version 1, by the .json beside it: export the model again")
     if sample_rate != how["sample_rate"]:
         sys.exit(f"the file has {sample_rate} Hz, the model takes {how['sample_rate']} Hz: convert it first")
     options = onnxruntime.SessionOptions()
@@ -29,8 +31,7 @@ def denoise(model: str, noisy: np.ndarray, sample_rate: int) -> np.ndarray:
     stream[how["lead_samples"] :][:length] = noisy
     finished = []
     for step in range(num_steps):  # live: as soon as a hop of new samples is there
-        chunk = stream[None, step * hop : (step + 1) * hop]
-        output, *new_state = session.run(None, {"chunk": chunk, **state})
+        output, *new_state = session.run(None, {"chunk": stream[None, step * hop :][:, :hop], **state})
         state = dict(zip(state, new_state, strict=True))
         finished.append(output[0])
     return np.concatenate([np.zeros(0, np.float32), *finished])[lag : lag + length]

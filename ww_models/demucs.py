@@ -58,7 +58,7 @@ class DemucsConfig(ModelConfig):
             f"demucs kernel is {self.kernel} with stride {self.stride}: give a multiple of the stride",
         )
         require(
-            self.stride**self.depth % self.resample == 0,
+            pow(self.stride, self.depth, self.resample) == 0,
             f"demucs stride {self.stride} to the depth {self.depth} is no multiple of resample "
             f"{self.resample}: choose a larger depth",
         )
@@ -208,9 +208,13 @@ class DemucsStep(StreamingStep):
 
     def __init__(self, model: Demucs) -> None:
         config, hop = model.config, model.hop_samples
-        lead = -(model.last_frame_input(hop // model.stride - 1) + 1) % hop
-        up = StepUpsampler(model.resampler, Pace(hop, hop - 1 - lead))
-        frames, delays, last = paces_of_u(up.pace, config.depth, config.kernel, config.stride)
+        newest_frame = hop // model.stride - 1
+        num_hops, lead = divmod(-(model.last_frame_input(newest_frame) + 1), hop)
+        # What the newest frame of the first step ends with: some hops earlier than frames of the clip itself.
+        frame_end = newest_frame * config.stride**config.depth + model.frame_samples_resampled - 1
+        first = Pace(hop * config.resample, frame_end + (num_hops + 1) * hop * config.resample)
+        up = StepUpsampler(model.resampler, first)
+        frames, delays, last = paces_of_u(first, config.depth, config.kernel, config.stride)
         down = StepDownsampler(model.resampler, last)
         super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
         self.frames, self.skip_delays = frames, delays

@@ -64,7 +64,8 @@ class ModelConfig:
             self.level_hop > 0, f"level_hop is {self.level_hop}: give a positive number of samples, e.g. 256"
         )
         require(
-            self.level_memory_s > 0, f"level_memory_s is {self.level_memory_s}: give seconds above 0, e.g. 2"
+            0 < self.level_memory_s < float("inf"),
+            f"level_memory_s is {self.level_memory_s}: give a finite number of seconds above 0, e.g. 0.2",
         )
         require(self.level_floor > 0, f"level_floor is {self.level_floor}: give a level above 0, e.g. 0.001")
 
@@ -110,11 +111,11 @@ class Denoiser(nn.Module):
 
     @property
     def latency_samples(self) -> int | None:
-        """After n samples of a stream at least n - latency_samples are out; None if it needs the whole clip.
+        """After n samples of a stream at least n - latency_samples are out; None if it does not run in steps.
 
         The look-ahead, and what a hop of several strides waits for its end.
         """
-        if self.lookahead_samples is None:
+        if self.lookahead_samples is None or not self.config.causal:
             return None
         return self.lookahead_samples + self.hop_samples - self.stride
 
@@ -159,7 +160,7 @@ class Denoiser(nn.Module):
 
         A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.overlap`.
         """
-        if self.latency_samples is None or not self.config.causal:
+        if self.latency_samples is None:
             return OverlapStreamer(self, batch)
         return Streamer(TorchEngine(self), batch)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pickle
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .demucs import Demucs, DemucsConfig
 from .denoiser import require
@@ -42,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "floor": 1e-3,
     "sample_rate": 16_000,
 }
+# More than any setting needs; nothing that is computed of such numbers overflows.
+MAX_NUMBER = 10**9
 # The one public file with other settings than the defaults that its shapes do not show. Its name carries the
 # start of its SHA-256.
 VALENTINI_NC_SHA256 = "93fc4337"
@@ -74,10 +77,10 @@ def load_denoiser_checkpoint(
         settings, state = _unpack(_read(path), path)
         given = {"stride": stride, "resample": resample}
         settings |= {name: value for name, value in given.items() if value is not None}
-        config = _config(settings)
+        weights = _checked_weights(state)
+        config = _config(settings, weights)
         if normalize is not None:
             config = replace(config, normalize=normalize)
-        weights = _checked_weights(state)
         _check_levels(weights, config)
         model = Demucs(config)
         _check_shapes(weights, {name: tuple(value.shape) for name, value in model.state_dict().items()})
@@ -121,7 +124,7 @@ def _unpack(content: Any, path: Path) -> tuple[dict[str, Any], Mapping[str, Any]
         return _settings_from_shapes(state, path), state
     require(
         package.get("class") is _NamedClass,
-        f"the package holds a model of the class {package.get('class')}: give one of {CLASS_NAME}",
+        f"the package holds a model of the class {_shown(package.get('class'))}: give one of {CLASS_NAME}",
     )
     state = best_state if isinstance(best_state, dict) else package["state"]
     require(isinstance(state, dict), "the package has no state dict: give one that denoiser saved")
@@ -137,7 +140,7 @@ def _settings_from_shapes(state: Mapping[str, Any], path: Path) -> dict[str, Any
     def shape(name: str, dims: int) -> tuple[int, ...]:
         value = state.get(name)
         require(
-            isinstance(value, Tensor) and value.dim() == dims,
+            _is_plain(value) and value.dim() == dims,
             f"the state dict has no {name} of {dims} dimensions: give a checkpoint of denoiser's Demucs",
         )
         return tuple(state[name].shape)
@@ -184,8 +187,8 @@ def _growth(channels: tuple[int, ...]) -> dict[str, Any]:
     )
 
 
-def _config(settings: Mapping[str, Any]) -> DemucsConfig:
-    unknown = sorted(str(name) for name in settings.keys() - SETTINGS.keys())
+def _config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DemucsConfig:
+    unknown = sorted(_shown(name) for name in settings.keys() - SETTINGS.keys())
     require(
         not unknown, f"the settings {', '.join(unknown)} are not denoiser's: give a package that it saved"
     )
@@ -194,8 +197,13 @@ def _config(settings: Mapping[str, Any]) -> DemucsConfig:
         wants_flag = isinstance(default, bool)
         require(
             isinstance(value, bool) == wants_flag and isinstance(value, bool | int | float),
-            f"the setting {name} is {value!r}: {'true or false' if wants_flag else 'a number'} was expected, give "
-            "a package that denoiser saved",
+            f"the setting {name} is {_shown(value)}: {'true or false' if wants_flag else 'a number'} was expected, "
+            "give a package that denoiser saved",
+        )
+        require(
+            abs(value) <= MAX_NUMBER,
+            f"the setting {name} is {_shown(value)}: a number up to {MAX_NUMBER} was expected, give a package that "
+            "denoiser saved",
         )
     for name in ("chin", "chout"):
         require(settings[name] == 1, f"{name} is {settings[name]}: only models of one channel can be loaded")
@@ -208,6 +216,12 @@ def _config(settings: Mapping[str, Any]) -> DemucsConfig:
             "saved",
         )
     numbers: dict[str, Any] = {name: int(settings[name]) for name in whole}
+    # First of all: the config computes with the depth.
+    depth = numbers["depth"]
+    require(
+        depth <= len(weights) and f"encoder.{depth - 1}.0.weight" in weights,
+        f"the weights have not the {depth} levels of the settings: give a checkpoint of denoiser's Demucs",
+    )
     return DemucsConfig(
         **{"kernel" if name == "kernel_size" else name: value for name, value in numbers.items()},
         causal=settings["causal"],
@@ -219,11 +233,16 @@ def _config(settings: Mapping[str, Any]) -> DemucsConfig:
 
 
 def _checked_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """In float32; ValueError unless all are finite tensors of floating-point numbers."""
+    """In float32; ValueError unless all are named, finite tensors of floating-point numbers."""
     weights = {}
     for name, value in state.items():
         require(
-            isinstance(value, Tensor) and value.is_floating_point(),
+            isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) is not None,
+            f"the state dict has the entry {_shown(name)}, which names no weights: give a checkpoint of denoiser's "
+            "Demucs",
+        )
+        require(
+            _is_plain(value) and value.is_floating_point(),
             f"the entry {name!r} of the state dict holds no weights: give a checkpoint of denoiser's Demucs",
         )
         weights[name] = value.detach().float()
@@ -235,16 +254,14 @@ def _checked_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _check_levels(weights: Mapping[str, Tensor], config: DemucsConfig) -> None:
-    """Before a model is built: settings that have nothing to do with the weights may ask for any memory."""
-    require(
-        f"encoder.{config.depth - 1}.0.weight" in weights and config.depth <= len(weights),
-        f"the weights have not the {config.depth} levels of the settings: give a checkpoint of denoiser's Demucs",
-    )
-    levels = enumerate(pairwise((1, *config.channels)))
-    _check_shapes(
-        {name: value for name, value in weights.items() if re.fullmatch(r"encoder\.\d+\.0\.weight", name)},
-        {f"encoder.{level}.0.weight": (inner, outer, config.kernel) for level, (outer, inner) in levels},
-    )
+    """The widest layers, before a model is made: settings and a few narrow weights may ask for any memory."""
+    expected = {}
+    for level, (outer, inner) in enumerate(pairwise((1, *config.channels))):
+        expected[f"encoder.{level}.0.weight"] = (inner, outer, config.kernel)
+        expected[f"encoder.{level}.2.weight"] = (2 * inner, inner, 1)
+        expected["lstm.lstm.weight_hh_l0"] = (4 * inner, inner)
+    wide = r"encoder\.\d+\.[02]\.weight|lstm\.lstm\.weight_hh_l0"
+    _check_shapes({name: value for name, value in weights.items() if re.fullmatch(wide, name)}, expected)
 
 
 def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -266,3 +283,22 @@ def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[in
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    """A tensor whose numbers all lie in the file: none on "meta", sparse, quantized or a small one expanded."""
+    return (
+        type(value) in (Tensor, nn.Parameter)
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_nested)
+        and 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _shown(value: Any) -> str:
+    """Whatever it is, in a short line."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return f"a very long {type(value).__name__}"

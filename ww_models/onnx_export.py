@@ -96,11 +96,13 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
             continue
         has_sum = node.op_type == "Gemm"
         name = node.output[0] + ".product" if has_sum else node.output[0]
-        matrix = numpy_helper.to_array(weight)
-        scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / (2 ** (weight_bits - 1) - 1)
-        constants[f"{name}.weight"] = np.round(matrix / scale).astype(np.int8)
-        constants[f"{name}.scale"] = scale.astype(np.float32)
-        nodes.extend(_int8_product(node.input[0], name))
+        # By the name of the weight: a recurrent layer uses it once for each row of a step.
+        if _int8(weight.name) not in constants:
+            matrix = numpy_helper.to_array(weight)
+            scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / (2 ** (weight_bits - 1) - 1)
+            constants[_int8(weight.name)] = np.round(matrix / scale).astype(np.int8)
+            constants[_scale(weight.name)] = scale.astype(np.float32)
+        nodes.extend(_int8_product(node.input[0], weight.name, name))
         if has_sum:
             nodes.append(helper.make_node("Add", [name, node.input[2]], list(node.output)))
     used = {name for node in nodes for name in node.input}
@@ -128,7 +130,15 @@ def _is_worthwhile(weight: TensorProto) -> bool:
     return num_inputs >= MIN_INT8_INPUTS and num_inputs * num_outputs >= MIN_INT8_WEIGHTS
 
 
-def _int8_product(x: str, y: str) -> Iterator[onnx.NodeProto]:
+def _int8(weight: str) -> str:
+    return f"{weight}.int8"
+
+
+def _scale(weight: str) -> str:
+    return f"{weight}.int8_scale"
+
+
+def _int8_product(x: str, weight: str, y: str) -> Iterator[onnx.NodeProto]:
     """Nodes that compute y = x @ weight from int8; names of what lies between start with that of y."""
 
     def node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
@@ -141,7 +151,7 @@ def _int8_product(x: str, y: str) -> Iterator[onnx.NodeProto]:
     yield node("Div", [x, f"{y}.step"], f"{y}.scaled")
     yield node("Add", [f"{y}.scaled", "int8.centre"], f"{y}.positive")
     yield node("Cast", [f"{y}.positive"], f"{y}.uint8", to=TensorProto.UINT8)
-    yield node("MatMulInteger", [f"{y}.uint8", f"{y}.weight", "int8.zero"], f"{y}.int32")
+    yield node("MatMulInteger", [f"{y}.uint8", _int8(weight), "int8.zero"], f"{y}.int32")
     yield node("Cast", [f"{y}.int32"], f"{y}.float", to=TensorProto.FLOAT)
-    yield node("Mul", [f"{y}.float", f"{y}.scale"], f"{y}.weighted")
+    yield node("Mul", [f"{y}.float", _scale(weight)], f"{y}.weighted")
     yield node("Mul", [f"{y}.weighted", f"{y}.step"], y)

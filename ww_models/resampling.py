@@ -185,21 +185,18 @@ class StepUpsampler(nn.Module):
     def __init__(self, resampler: SincResampler, pace: Pace) -> None:
         super().__init__()
         self.paces = [pace]
+        for _ in range(resampler.num_passes):
+            after = self.paces[0]
+            self.paces.insert(0, Pace(after.rows // 2, (after.newest - 1) // 2 + resampler.lookahead))
         self.passes = nn.ModuleList()
-        reach = resampler.zeros + resampler.lookahead
-        for index in range(resampler.num_passes):
-            # Each sample, and the one half-way to the next.
-            weight = torch.zeros(reach, 1, 2)
-            weight[resampler.zeros - 1, 0, 0] = 1.0
-            weight[:, 0, 1] = resampler.kernel[0, 0]
-            block = gcd(pace.rows, STEP_BLOCK)
+        for index, after in enumerate(self.paces[1:]):
+            # Rows come in pairs: a sample and the one half-way to the next, or that one and the next.
+            weight = torch.zeros(resampler.zeros + resampler.lookahead, 1, 2)
+            ends_between = after.newest % 2
+            weight[resampler.zeros - ends_between, 0, 1 - ends_between] = 1.0
+            weight[:, 0, ends_between] = resampler.kernel[0, 0]
+            block = gcd(after.rows // 2, STEP_BLOCK)
             self.passes.append(StepConv(f"up.{index}", weight, None, block=block))
-            pace = Pace(2 * pace.rows, 2 * (pace.newest - resampler.lookahead) + 1)
-            self.paces.append(pace)
-
-    @property
-    def pace(self) -> Pace:
-        return self.paces[-1]
 
     def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """(B, n, 1) -> (B, factor * n, 1)"""

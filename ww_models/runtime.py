@@ -12,7 +12,7 @@ import json
 import math
 import os
 import platform
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,11 +23,13 @@ import onnxruntime
 
 from .denoiser import Denoiser, require
 from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized, require_steps
-from .step_engine import Samples, State, TorchEngine
+from .step_engine import Samples, State, StepEngine, TorchEngine
 from .streaming import Streamer
 
 FORMAT = "wave-wizard-stream"
 FORMAT_VERSION = 1
+# Of the output, for a graph to count as that of the model. int8 of a sound network has 30 dB and more.
+MAX_FP32_ERROR, MIN_INT8_SNR_DB = 1e-4, 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,9 @@ class OnnxEngine:
         if precision == "fp32":
             return engine
         bits = 8 if has_vnni() else 7
-        return cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"))
+        engine = cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"))
+        engine._check_against(reference)
+        return engine
 
     def streamer(self, batch: int = 1) -> Streamer:
         """A stream on this engine; see `ww_models.streaming`."""
@@ -113,8 +117,9 @@ class OnnxEngine:
         return step
 
     def save(self, path: str | os.PathLike[str], measured: Mapping[str, Any] | None = None) -> Path:
-        """Writes `path` (.onnx) and the .json beside it, both whole or none; returns the path.
+        """Writes `path` (.onnx) and the .json beside it, each whole or not at all; returns the path.
 
+        If it is stopped between the two, they are of two exports, and `load` refuses them.
         measured: figures for whoever reads the .json, as JSON holds them.
         """
         path = Path(path)
@@ -171,21 +176,47 @@ class OnnxEngine:
         found = {item.name: tuple(item.shape[1:]) for item in self._session.get_inputs()}
         require(found == expected, f"the graph takes {found}, the description says {expected}")
 
-    def _check_against(self, reference: TorchEngine) -> None:
-        generator = np.random.default_rng(0)
-        noisy = (0.1 * generator.standard_normal((2, 6 * self.hop_samples))).astype(np.float32)
-        ours, theirs = (Streamer(engine, 2).feed(noisy) for engine in (self, reference))
-        error = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9))
-        if not error < 1e-4:
-            raise RuntimeError(f"the exported graph differs from the model by {error:.1e} of its peak")
+    def _check_against(self, reference: StepEngine) -> None:
+        """RuntimeError unless streams of this engine give what those of the reference give."""
+        noisy = _test_signal(self.lag_samples + 6 * self.hop_samples, self.sample_rate)
+        streamers = (Streamer(self, 2), Streamer(reference, 2))
+        ours, theirs = (np.concatenate([each.feed(noisy), each.flush()], -1) for each in streamers)
+        if self.spec.precision == "fp32":
+            error = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-9))
+            if not error < MAX_FP32_ERROR:
+                raise RuntimeError(f"the exported graph differs from the model by {error:.1e} of its peak")
+            return
+        # A model that lets next to nothing of this through is judged by what came in.
+        power = max(float(np.square(theirs).mean()), 0.01 * float(np.square(noisy).mean()))
+        error_db = 10 * math.log10(max(float(np.square(ours - theirs).mean()), 1e-30) / power)
+        if not error_db < -MIN_INT8_SNR_DB:
+            raise RuntimeError(
+                f"the int8 graph has {-error_db:.1f} dB SNR to the model, at least {MIN_INT8_SNR_DB:.0f} were "
+                "expected: export fp32"
+            )
+
+
+def _test_signal(num_samples: int, sample_rate: int) -> Samples:
+    """(2, T): two voices in noise. Of noise alone a trained model would leave nothing to compare."""
+    phase = 2 * np.pi * np.arange(num_samples) / sample_rate
+    voices = [sum(np.sin(pitch_hz * k * phase) / k for k in range(1, 20)) for pitch_hz in (110, 190)]
+    noise = np.random.default_rng(0).standard_normal((2, num_samples))
+    return (0.1 * np.stack(voices) + 0.02 * noise).astype(np.float32)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
     """Raises ValueError if an export cannot be written to `path`; an earlier export may be there."""
     path = Path(path)
     require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    require(folder.is_dir(), f"{path} cannot be written, {folder} is no folder: choose another place")
+    require(
+        os.access(folder, os.W_OK | os.X_OK),
+        f"{path} cannot be written, you may not write to {folder}: choose another place",
+    )
+    require(not path.is_dir(), f"{path} is a folder: give the name of a file")
     description = path.with_suffix(".json")
-    if description.exists():
+    if os.path.lexists(description):
         try:
             found = json.loads(description.read_text(encoding="utf-8")).get("format")
         except (OSError, ValueError, AttributeError):
@@ -197,15 +228,15 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def session_options() -> onnxruntime.SessionOptions:
-    """One thread, and numbers too small to be normal count as 0: silence must not cost more than speech.
+    """One thread.
 
-    The runtime grants the latter only to the first session of a process.
+    Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the first
+    session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if not has_vnni():  # for weights of 8 bits that another processor exported: slower, but exact
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
@@ -246,13 +277,12 @@ def _write(files: Mapping[Path, bytes]) -> None:
     temporaries: dict[Path, Path] = {}
     try:
         for path, content in files.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            temporaries[path] = Path(temporary)
-            with os.fdopen(handle, "wb") as file:
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            with temporary.open("xb") as file:  # tempfile would hide them from whom the umask lets read
+                temporaries[path] = temporary
                 file.write(content)
-            temporaries[path].chmod(0o644)
-        for path, temporary_path in temporaries.items():
-            temporary_path.replace(path)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     finally:
-        for temporary_path in temporaries.values():
-            temporary_path.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)

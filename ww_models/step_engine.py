@@ -40,13 +40,13 @@ class TorchEngine:
     """The step of a model in torch: the reference that every other engine is checked against."""
 
     def __init__(self, model: "Denoiser") -> None:
-        if model.latency_samples is None or not model.config.causal:
+        if model.latency_samples is None:
             raise ValueError(
                 f"this {model.name} does not run in steps (causal={model.config.causal}, "
                 f"normalize={model.config.normalize!r}): stream it with model.streamer(), which overlaps windows, "
                 "or take a model with causal=True and normalize='running'"
             )
-        self.step = model.streaming_step().eval()
+        self.step = model.streaming_step().float().cpu().eval()
         self.sample_rate = model.sample_rate
         self.hop_samples = self.step.hop_samples
         self.lead_samples = self.step.lead_samples

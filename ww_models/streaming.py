@@ -3,14 +3,18 @@
     streamer = model.streamer()                     streams = StreamBatch(model, max_streams=16)
     for chunk in chunks:        # (1, n), any n      caller = streams.join()
         play(streamer.feed(chunk))                  streams.feed(caller, samples)   # whenever some arrive
-    play(streamer.flush())                          for who, clean in streams.advance().items(): ...
+    play(streamer.flush())                          while finished := streams.advance():
+                                                        for who, clean in finished.items(): ...
 
 The k-th sample that comes out is sample k of the output over the whole clip. After n samples in, at least
-n - latency_samples are out, and `flush` returns the rest. Memory does not grow with the length of a stream.
+n - latency_samples are out (of a batch: once `advance` has returned {}), and `flush` returns the rest. Memory
+does not grow with the length of a stream. A streamer or a batch is for one thread at a time; several may share an
+engine.
 
 Both run on an engine: torch for a model, ONNX Runtime for what `ww_models.runtime` makes of it.
 """
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +25,8 @@ from .step_engine import Lanes, Samples, StepEngine, TorchEngine
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
+
+MAX_PEAK = 1e6
 
 
 class Streamer:
@@ -43,68 +49,84 @@ class Streamer:
         """Forgets everything: the next chunk starts a new stream."""
         for row in self._rows:
             self._lanes.reset(row)
-        self._pending = np.zeros((self.batch, self.engine.lead_samples), np.float32)
-        self._num_left = 0
-        self._to_drop = self.engine.lag_samples
+        self._framing = _Framing(self.engine, (self.batch,))
         self._is_flushed = False
 
     def feed(self, chunk: Tensor | Samples) -> Tensor | Samples:
         """(batch, n), any n >= 1, full scale +-1 -> the samples that are finished, (batch, m), m >= 0."""
         if self._is_flushed:
             raise ValueError("the stream was flushed, it is at its end: call reset() to start a new one")
-        samples = check_samples(chunk, (self.batch,))
+        self._framing.push(check_samples(chunk, (self.batch,)))
         self._as_tensor = isinstance(chunk, Tensor)
-        self._num_left += samples.shape[-1]
-        return self._result(self._advance(samples))
+        return self._advance()
 
     def flush(self) -> Tensor | Samples:
         """What is left: all that was returned is then as long as all that was fed. Ends the stream."""
         self._is_flushed = True
-        hop = self.engine.hop_samples
-        num_steps = -(-(self._num_left + self._to_drop) // hop) if self._num_left else 0
-        missing = max(0, num_steps * hop - self._pending.shape[-1])
-        return self._result(self._advance(np.zeros((self.batch, missing), np.float32)))
+        self._framing.push_silence()
+        return self._advance()
 
-    def _advance(self, samples: Samples) -> Samples:
-        pending = np.concatenate([self._pending, samples], axis=-1)
-        hop = self.engine.hop_samples
-        num_steps = pending.shape[-1] // hop
-        out = np.empty((self.batch, num_steps * hop), np.float32)
-        for step in range(num_steps):
-            window = slice(step * hop, (step + 1) * hop)
-            self._lanes.chunk[:] = pending[:, window]
-            out[:, window] = self._lanes.step(self._rows)
-        self._pending = pending[:, num_steps * hop :].copy()
-        dropped = min(self._to_drop, out.shape[-1])
-        self._to_drop -= dropped
-        finished = out[:, dropped : dropped + self._num_left]
-        self._num_left -= finished.shape[-1]
-        return finished
-
-    def _result(self, samples: Samples) -> Tensor | Samples:
+    def _advance(self) -> Tensor | Samples:
+        finished = [np.zeros((self.batch, 0), np.float32)]
+        while self._framing.is_ready:
+            self._lanes.chunk[:] = self._framing.take()
+            finished.append(self._framing.finish(self._lanes.step(self._rows)))
+        samples = np.concatenate(finished, axis=-1)
         return torch.from_numpy(samples) if self._as_tensor else samples
 
 
-class _Caller:
-    """One stream of a `StreamBatch`: its row, the samples that wait, and how many outputs are still dropped."""
+class _Framing:
+    """Cuts what comes into hops, and drops what a stream gives before its first sample and after its last."""
 
-    def __init__(self, row: int, engine: StepEngine) -> None:
-        self.row = row
-        self.pending = np.zeros(engine.lead_samples, np.float32)
-        self.to_drop = engine.lag_samples
+    def __init__(self, engine: StepEngine, leading: tuple[int, ...] = ()) -> None:
+        """leading: the dimensions before time."""
+        self._hop, self._leading = engine.hop_samples, leading
+        self._waiting = deque([np.zeros((*leading, engine.lead_samples), np.float32)])
+        self._num_waiting = engine.lead_samples
+        self._to_drop = engine.lag_samples
         self.num_left = 0
 
-    def take(self, num_samples: int) -> Samples:
-        taken, self.pending = self.pending[:num_samples], self.pending[num_samples:]
-        return taken
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a whole hop, of which something will be wanted."""
+        return self._num_waiting >= self._hop and self.num_left > 0
+
+    def push(self, samples: Samples) -> None:
+        """(..., n); a copy is kept."""
+        self._append(samples.copy())
+        self.num_left += samples.shape[-1]
+
+    def push_silence(self) -> None:
+        """As much as it takes to get everything out."""
+        missing = -(-(self.num_left + self._to_drop) // self._hop) * self._hop - self._num_waiting
+        self._append(np.zeros((*self._leading, max(0, missing)), np.float32))
+
+    def take(self) -> Samples:
+        """The next hop, (..., hop)."""
+        parts, missing = [], self._hop
+        while missing:
+            first = self._waiting.popleft()
+            if first.shape[-1] > missing:
+                rest = first[..., missing:]
+                # What is left over of a long chunk must not keep all of it in memory.
+                self._waiting.appendleft(rest.copy() if rest.shape[-1] < self._hop else rest)
+                first = first[..., :missing]
+            parts.append(first)
+            missing -= first.shape[-1]
+        self._num_waiting -= self._hop
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
     def finish(self, output: Samples) -> Samples:
-        """What a step gave, without what comes before sample 0 or after the last one."""
-        dropped = min(self.to_drop, len(output))
-        self.to_drop -= dropped
-        finished = output[dropped : dropped + self.num_left].copy()
-        self.num_left -= len(finished)
+        """What is wanted of the output of a step, (..., hop) -> (..., m)."""
+        dropped = min(self._to_drop, self._hop)
+        self._to_drop -= dropped
+        finished = output[..., dropped : dropped + self.num_left].copy()
+        self.num_left -= finished.shape[-1]
         return finished
+
+    def _append(self, samples: Samples) -> None:
+        self._waiting.append(samples)
+        self._num_waiting += samples.shape[-1]
 
 
 class StreamBatch:
@@ -120,68 +142,64 @@ class StreamBatch:
         self.max_streams = max_streams
         self.sample_rate, self.latency_samples = self.engine.sample_rate, self.engine.latency_samples
         self._lanes = Lanes(self.engine, max_streams)
-        self._callers: dict[int, _Caller] = {}
+        self._rows: dict[int, int] = {}
+        self._framings: dict[int, _Framing] = {}
         self._num_joined = 0
 
     def __len__(self) -> int:
-        return len(self._callers)
+        return len(self._rows)
 
     def join(self) -> int:
         """A new stream's number, which no other stream of this batch ever gets. ValueError when it is full."""
-        if len(self._callers) == self.max_streams:
+        if len(self) == self.max_streams:
             raise ValueError(
                 f"all {self.max_streams} streams are taken: let one leave first, or make max_streams larger"
             )
         stream = self._num_joined
         self._num_joined += 1
-        self._callers[stream] = _Caller(self._lanes.add(), self.engine)
+        self._rows[stream], self._framings[stream] = self._lanes.add(), _Framing(self.engine)
         return stream
 
     def leave(self, stream: int) -> None:
         """Ends a stream at once; what it has not returned is lost (`flush` returns it)."""
-        row = self._caller(stream).row
+        self._check(stream)
+        row = self._rows.pop(stream)
+        del self._framings[stream]
         moved = self._lanes.remove(row)
-        del self._callers[stream]
-        for caller in self._callers.values():
-            if caller.row == moved:
-                caller.row = row
+        self._rows = {other: row if place == moved else place for other, place in self._rows.items()}
 
     def feed(self, stream: int, samples: Tensor | Samples) -> None:
         """Queues (n,) float32 samples of one stream, any n >= 1; `advance` works on them."""
-        caller = self._caller(stream)
-        checked = check_samples(samples, ())
-        caller.pending = np.concatenate([caller.pending, checked])
-        caller.num_left += len(checked)
+        self._check(stream)
+        self._framings[stream].push(check_samples(samples, ()))
 
     def advance(self) -> dict[int, Samples]:
         """One step of all streams that have a hop waiting: what each finished, (m,). {} if none has."""
-        hop = self.engine.hop_samples
-        return self._step([who for who, caller in self._callers.items() if len(caller.pending) >= hop])
+        return self._step([stream for stream, framing in self._framings.items() if framing.is_ready])
 
     def flush(self, stream: int) -> Samples:
         """What is left of a stream, (m,); the stream ends."""
-        caller = self._caller(stream)
-        finished = []
-        while caller.num_left:
-            missing = max(0, self.engine.hop_samples - len(caller.pending))
-            caller.pending = np.concatenate([caller.pending, np.zeros(missing, np.float32)])
+        self._check(stream)
+        framing = self._framings[stream]
+        framing.push_silence()
+        finished = [np.zeros(0, np.float32)]
+        while framing.is_ready:
             finished.append(self._step([stream])[stream])
         self.leave(stream)
-        return np.concatenate(finished) if finished else np.zeros(0, np.float32)
+        return np.concatenate(finished)
 
     def _step(self, streams: list[int]) -> dict[int, Samples]:
         if not streams:
             return {}
-        ready = sorted(streams, key=lambda stream: self._callers[stream].row)
-        for index, stream in enumerate(ready):
-            self._lanes.chunk[index] = self._callers[stream].take(self.engine.hop_samples)
-        output = self._lanes.step([self._callers[stream].row for stream in ready])
-        return {stream: self._callers[stream].finish(output[index]) for index, stream in enumerate(ready)}
+        streams = sorted(streams, key=self._rows.__getitem__)
+        for index, stream in enumerate(streams):
+            self._lanes.chunk[index] = self._framings[stream].take()
+        output = self._lanes.step([self._rows[stream] for stream in streams])
+        return {stream: self._framings[stream].finish(output[index]) for index, stream in enumerate(streams)}
 
-    def _caller(self, stream: int) -> _Caller:
-        if stream not in self._callers:
+    def _check(self, stream: int) -> None:
+        if stream not in self._rows:
             raise ValueError(f"stream {stream} is not in the batch: it never joined, or it has left")
-        return self._callers[stream]
 
 
 def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Samples:
@@ -201,10 +219,12 @@ def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Sample
         )
     if samples.shape[-1] == 0:
         raise ValueError("a stream takes at least one sample, got an empty chunk")
-    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples
-    if not np.isfinite(array).all():
+    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    # One comparison for both: NaN is not below anything. Squares of more would stay in the running level.
+    is_usable = np.abs(array) <= MAX_PEAK
+    if not is_usable.all():
         raise ValueError(
-            f"a stream takes finite samples, got {int(np.count_nonzero(~np.isfinite(array)))} NaN or infinite ones: "
-            "nothing of this chunk was taken"
+            f"a stream takes finite samples of full scale +-1, got {int(np.count_nonzero(~is_usable))} that are NaN, "
+            f"infinite or beyond {MAX_PEAK:g}: nothing of this chunk was taken, scale or clean it first"
         )
     return array

@@ -9,7 +9,6 @@ that the newest sample of a step is just the one that its newest inner frame wai
 makes before row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -192,17 +191,20 @@ class StepRecurrent(nn.Module):
         return x
 
     def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
-        name, size = f"{self.name}.{layer}", self.size
+        name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
         weight_input, bias_input, weight_state, bias_state = (
             self.get_buffer(f"{kind}_{layer}")
             for kind in ("weight_input", "bias_input", "weight_state", "bias_state")
         )
         state = memory.recall(name, x, (size,))
+        # Of all rows at once, so that the weights are read once.
+        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input).reshape(
+            -1, num_rows, 3 * size
+        )
         outputs = []
-        for row in range(int(x.shape[1])):
-            from_input = torch.addmm(bias_input, x[:, row], weight_input)
+        for row in range(num_rows):
             from_state = torch.addmm(bias_state, state, weight_state)
-            input_rz, input_n = from_input.split([2 * size, size], dim=-1)
+            input_rz, input_n = from_input[:, row].split([2 * size, size], dim=-1)
             state_rz, state_n = from_state.split([2 * size, size], dim=-1)
             r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
             n = (input_n + r * state_n).tanh()
@@ -234,11 +236,15 @@ class StepLevel(nn.Module):
 
     def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
         super().__init__()
-        self.level = copy.copy(level)  # its own: eval() on a step must not reach into the model
+        self.mode, self.hop, self.decay, self.floor = level.mode, level.hop, level.decay, level.floor
         # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
         self.first_end = lead_samples % level.hop or level.hop
         # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.
         ended = -(-lead_samples // level.hop)
+        if level.decay**ended < TINY:
+            raise ValueError(
+                "level_memory_s is too short for a stream, whose steps are many times as long: give more, e.g. 0.2"
+            )
         self.initial_power_sum = level.PRIOR_POWER * level.PRIOR_WEIGHT / level.decay**ended
         self.initial_weight = level.PRIOR_WEIGHT
         for _ in range(ended):
@@ -246,8 +252,7 @@ class StepLevel(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
-        level = self.level
-        if level.mode == "none":
+        if self.mode == "none":
             return x, None
         power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
         weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
@@ -257,15 +262,15 @@ class StepLevel(nn.Module):
         begin, end = 0, self.first_end
         while begin < num_samples:
             part = x[:, begin : min(end, num_samples)]
-            scale = (power_sum / weight).clamp(min=level.floor**2).sqrt()
+            scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
             scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
             energy = energy + part.square().sum(1, keepdim=True)
             if end <= num_samples:
-                power_sum = level.decay * power_sum + energy / level.hop
-                weight = level.decay * weight + 1
+                power_sum = self.decay * power_sum + energy / self.hop
+                weight = self.decay * weight + 1
                 # Not 0: in minutes of silence the sum would become denormal, and slow.
                 energy = torch.full_like(energy, TINY)
-            begin, end = end, end + level.hop
+            begin, end = end, end + self.hop
         memory.keep("level.power_sum", power_sum)
         memory.keep("level.weight", weight)
         memory.keep("level.energy", energy)

@@ -28,7 +28,6 @@ class StreamingStep(nn.Module):
 
     def __init__(self, model: "Denoiser", *, lead_samples: int, lag_samples: int) -> None:
         super().__init__()
-        self.sample_rate = model.sample_rate
         self.hop_samples = model.hop_samples
         self.lead_samples = lead_samples
         self.lag_samples = lag_samples
@@ -41,7 +40,7 @@ class StreamingStep(nn.Module):
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """level-normalised (B, hop, 1), steps before this one (B, 1, 1) -> (B, hop, 1)."""
 
-    def forward(self, chunk: Tensor, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, chunk: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """chunk (B, hop_samples) and what the step before returned -> (B, hop_samples), state for the next."""
         memory = Memory(state)
         output = self._run(chunk, memory)

@@ -82,13 +82,12 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 def test_the_output_looks_exactly_as_far_ahead_as_is_said(name: str, normalize: str) -> None:
     model = small(name, normalize=normalize)
     assert model.lookahead_samples is not None
-    assert model.latency_samples is not None
     start = 4 * model.hop_samples
     outputs = range(start, start + model.stride)
-    num_samples = start + model.stride + model.latency_samples + 500
+    num_samples = start + model.stride + model.lookahead_samples + 500
     furthest = lookahead(model, outputs, num_samples)
     assert furthest == model.lookahead_samples
-    assert furthest <= model.latency_samples
+    assert furthest <= (model.latency_samples or furthest)
 
 
 @pytest.mark.parametrize("name", CAUSAL_PRESETS)
@@ -108,7 +107,7 @@ def test_presets_look_exactly_as_far_ahead_as_they_say(name: str) -> None:
     assert furthest <= model.latency_samples
 
 
-@pytest.mark.parametrize("name", SMALL_BOUNDED)
+@pytest.mark.parametrize("name", SMALL_CAUSAL)
 def test_latency_is_the_lookahead_and_the_wait_for_the_end_of_a_hop(name: str) -> None:
     running, none = small(name, normalize="running", level_hop=96), small(name, normalize="none")
     assert none.hop_samples == none.stride
@@ -123,6 +122,8 @@ def test_models_that_need_the_whole_clip_have_no_latency() -> None:
     assert small("gatewave-original").latency_samples is None
     assert small("gatewave", normalize="utterance").latency_samples is None
     assert small("waveunet-both-ways").latency_ms is None
+    # It looks both ways, if not far, and is streamed in windows.
+    assert small("waveunet-original", normalize="none").latency_samples is None
 
 
 LATENCIES = {

@@ -225,7 +225,7 @@ def test_after_flush_the_stream_is_at_its_end() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (torch.full((1, 7), torch.nan), "got 7 NaN or infinite"),
+        (torch.full((1, 7), torch.nan), "got 7 that are NaN, infinite"),
         (np.zeros((1, 7)), "got float64: convert"),
         (torch.zeros(7), r"shape \(1, samples\), got \(7,\)"),
         (torch.zeros(2, 7), r"got \(2, 7\): mix several channels down"),

@@ -188,8 +188,8 @@ def test_a_stream_that_is_not_there_is_refused(stream: int) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.array([0, np.nan], np.float32), "got 1 NaN or infinite"),
-        (torch.full((5,), torch.inf), "got 5 NaN or infinite"),
+        (np.array([0, np.nan], np.float32), "got 1 that are NaN, infinite"),
+        (torch.full((5,), torch.inf), "got 5 that are NaN, infinite"),
         (np.zeros(5), "got float64: convert"),
         (np.zeros(5, np.int16), "got int16: convert"),
         (np.zeros((1, 5), np.float32), r"shape \(samples\), got \(1, 5\)"),

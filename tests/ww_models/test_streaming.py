@@ -94,6 +94,32 @@ def test_shallow_models_stream_in_steps_of_few_samples(name: str, depth: int) ->
     assert_same(streamed(model.streamer(), noisy), whole(model, noisy))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sinc_lookahead": 5},
+        {"sinc_lookahead": 1},
+        {"sinc_zeros": 9},
+        {"stride": 2},
+        {"stride": 6, "kernel": 12},
+        {"resample": 2, "sinc_zeros": 9},
+        {"resample": 2, "stride": 2, "kernel": 4, "normalize": "none"},
+    ],
+    ids=str,
+)
+def test_demucs_of_any_filter_and_stride(settings: dict[str, object]) -> None:
+    """The newest sample that a frame needs lies on either side of the half-way ones."""
+    model = heard(small("demucs", **settings))
+    noisy = clip(2000)
+    assert_same(streamed(model.streamer(), noisy), whole(model, noisy))
+
+
+def test_a_level_that_forgets_within_a_fraction_of_a_step_is_refused() -> None:
+    model = small("gatewave", level_hop=17, level_memory_s=0.0005)
+    with pytest.raises(ValueError, match="level_memory_s is too short for a stream"):
+        model.streamer()
+
+
 def test_a_stream_whose_first_frame_ends_many_steps_late() -> None:
     model = heard(small("gatewave", depth=10, growth=1, stride=1, hidden=2, gru_layers=1, normalize="none"))
     assert model.latency_samples > 64 * model.hop_samples
@@ -170,8 +196,10 @@ def test_after_flush_the_stream_is_at_its_end() -> None:
 
 
 BAD_CHUNKS = {
-    "NaN": (torch.tensor([[0.0, torch.nan, torch.inf]]), "finite samples, got 2 NaN or infinite ones"),
-    "inf": (np.array([[-np.inf]], np.float32), "finite samples, got 1 NaN or infinite"),
+    "NaN": (torch.tensor([[0.0, torch.nan, torch.inf]]), "finite samples.*got 2 that are NaN, infinite or"),
+    "inf": (np.array([[-np.inf]], np.float32), "finite samples.*got 1 that are NaN, infinite or"),
+    "huge": (np.array([[0.0, 3e19]], np.float32), "finite samples.*got 1 that are .*beyond 1e.06"),
+    "masked": (np.ma.masked_invalid(np.array([[0.0, np.nan]], np.float32)), "finite samples.*got 1 that are"),
     "float64": (torch.zeros(1, 9, dtype=torch.float64), "float32 samples.*got torch.float64: convert"),
     "float64 array": (np.zeros((1, 9)), "float32 samples.*got float64: convert"),
     "int16": (
@@ -215,7 +243,7 @@ def test_a_model_that_does_not_run_in_steps_is_refused() -> None:
 
 def held_bytes(streamer: Streamer) -> int:
     lanes = streamer._lanes
-    arrays = [streamer._pending, lanes.chunk, lanes._output, *lanes._fresh.values()]
+    arrays = [*streamer._framing._waiting, lanes.chunk, lanes._output, *lanes._fresh.values()]
     arrays += [value for state in lanes._sets for value in state.values()]
     # A view holds what it is a view of.
     return sum((array if array.base is None else array.base).nbytes for array in arrays) + len(lanes._bound)
