@@ -129,6 +129,13 @@ class TrackRun(pl.Callback):
         if self.tracker is not None and bundle.is_dir():
             self.tracker.model(bundle, self._best_scores)
 
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self._best_folder.cleanup()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        # Ray ends the process of a worker without asking objects to tidy up.
+        self._best_folder.cleanup()
+
     def _show_examples(self, module: DenoisingModule, step: int) -> None:
         assert self.tracker is not None
         rate = module.model.sample_rate
