@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,9 +28,13 @@ def test_streaming_prints_its_table_and_its_bars(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for expected in ("fp32, alone", "int8, 16 streams", "torch, step by step", "per stream in a batch of 16"):
         assert expected in done.stdout
+    assert "…" not in done.stdout  # a table that was cut
     content = json.loads(file.read_text())
     (model,) = content["models"]
-    assert len(model["contestants"]) == 6
+    assert len(model["contestants"]) == 8
+    assert {"fp32, 16 streams, half ready at a time", "int8, 16 streams, half ready at a time"} < set(
+        model["contestants"]
+    )
     for figures in model["contestants"].values():
         assert len(figures["rounds"]) == 1
         assert 0 < figures["step_ms_median"] <= figures["step_ms_p99"]
@@ -39,8 +45,19 @@ def test_streaming_prints_its_table_and_its_bars(tmp_path: Path) -> None:
     }
 
 
-def test_streaming_refuses_at_once_what_it_cannot_measure(tmp_path: Path) -> None:
-    done = run_streaming("--bundle", str(tmp_path / "not-there"))
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--bundle", "not-there"), "not-there"),
+        (("--presets", "waveunet"), "waveunet needs the whole clip"),
+        (
+            ("--presets", "gatewave-compact", "--silence", "0.01"),
+            "--silence is 0.01: give 0, or at least 4 s",
+        ),
+    ],
+)
+def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, ...], said: str) -> None:
+    done = run_streaming(*arguments)
     assert done.returncode == 2
-    assert "not-there" in done.stderr
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
