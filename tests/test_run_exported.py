@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import wave
@@ -118,9 +119,28 @@ def test_what_it_cannot_take_is_one_line(
     assert not (tmp_path / "clean.wav").exists()
 
 
+@pytest.mark.parametrize("change", [{"format": "another"}, {"format_version": 2}, {"format_version": None}])
+def test_another_format_is_one_line(
+    exported: dict[str, tuple[Denoiser, Path]], tmp_path: Path, change: dict[str, object]
+) -> None:
+    model = tmp_path / "denoiser.onnx"
+    model.write_bytes(exported["gatewave"][1].read_bytes())
+    content = json.loads(exported["gatewave"][1].with_suffix(".json").read_text(encoding="utf-8"))
+    model.with_suffix(".json").write_text(json.dumps({**content, **change}), encoding="utf-8")
+    noisy = write_wav(tmp_path / "noisy.wav", np.zeros(800))
+    done = call(tmp_path, model, noisy, tmp_path / "clean.wav")
+    assert done.returncode == 1
+    assert (
+        "denoiser.onnx is no export of version 1, by the .json beside it: export the model again"
+        in done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "clean.wav").exists()
+
+
 def test_it_is_short_and_needs_little() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 60 + 1
+    assert len(text.splitlines()) < 60
     names = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(text))

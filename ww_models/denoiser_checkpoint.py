@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -255,7 +255,7 @@ def _checked_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _check_levels(weights: Mapping[str, Tensor], config: DemucsConfig) -> None:
     """The widest layers, before a model is made: settings and a few narrow weights may ask for any memory."""
-    expected = {}
+    expected: dict[str, tuple[int, ...]] = {}
     for level, (outer, inner) in enumerate(pairwise((1, *config.channels))):
         expected[f"encoder.{level}.0.weight"] = (inner, outer, config.kernel)
         expected[f"encoder.{level}.2.weight"] = (2 * inner, inner, 1)
@@ -285,7 +285,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any) -> TypeGuard[Tensor]:
     """A tensor whose numbers all lie in the file: none on "meta", sparse, quantized or a small one expanded."""
     return (
         type(value) in (Tensor, nn.Parameter)
@@ -298,7 +298,4 @@ def _is_plain(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     """Whatever it is, in a short line."""
-    try:
-        return " ".join(reprlib.repr(value).split())
-    except ValueError:  # Python writes no integer of more than some thousand digits
-        return f"a very long {type(value).__name__}"
+    return " ".join(reprlib.repr(value).split())

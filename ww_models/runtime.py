@@ -187,7 +187,7 @@ class OnnxEngine:
                 raise RuntimeError(f"the exported graph differs from the model by {error:.1e} of its peak")
             return
         # A model that lets next to nothing of this through is judged by what came in.
-        power = max(float(np.square(theirs).mean()), 0.01 * float(np.square(noisy).mean()))
+        power = max(float(np.square(theirs).mean()), 1e-4 * float(np.square(noisy).mean()))
         error_db = 10 * math.log10(max(float(np.square(ours - theirs).mean()), 1e-30) / power)
         if not error_db < -MIN_INT8_SNR_DB:
             raise RuntimeError(

@@ -131,6 +131,9 @@ def test_int8_that_loses_too_much_is_exported_with_a_warning(
     assert not read_bundle_info(bundle).metrics["int8"]["is_within_limits"]
 
 
+INT8 = ("--precision", "int8", "--data", "{data}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -139,6 +142,8 @@ def test_int8_that_loses_too_much_is_exported_with_a_warning(
         (["--precision", "int8", "--data", "{data}", "--mixtures", "0"], "mixtures is 0: give at least 1"),
         (["--precision", "int8", "--data", "nowhere"], "holds no corpus"),
         (["--out", "denoiser.pt"], "does not end in .onnx"),
+        (["--out", "folder.onnx", *INT8], "folder.onnx is a folder: give the name of a file"),
+        (["--out", "note.txt/a.onnx", *INT8], "note.txt is no folder: choose another place"),
         (["--out", "{bundle}/config.onnx"], "config.json would be overwritten and is not of an export"),
         (["--bundle", "nowhere"], "nowhere does not exist: a bundle is a folder"),
         (["--bundle", "{whole}"], "has no streaming step to export (causal=False"),
@@ -156,7 +161,11 @@ def test_wrong_use_is_one_line_and_writes_nothing(
 ) -> None:
     save_bundle(tmp_path / "whole", build_model("gatewave", hidden=4, depth=2, causal=False))
     save_bundle(tmp_path / "slow", build_model("gatewave", hidden=4, depth=2, sample_rate=8000))
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "note.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
+    # Measuring takes minutes: what is wrong has to be said before.
+    monkeypatch.setattr("cluster.export.measure_int8", lambda *_: pytest.fail("it was measured first"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     places = {"bundle": bundle, "data": small_corpus, "whole": "whole", "slow": "slow"}
     filled = [argument.format(**places) for argument in arguments]
@@ -165,3 +174,22 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert len(said) == 1
     assert words in said[0]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("all_products")
+def test_a_model_that_does_not_stand_int8_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    small_corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("ww_models.runtime.MIN_INT8_SNR_DB", 200)
+    out = tmp_path / "denoiser.onnx"
+    arguments = ["--bundle", bundle, "--out", out, "--precision", "int8", "--data", small_corpus]
+    assert call(monkeypatch, *arguments) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "does not stand int8: the int8 graph has" in said[0]
+    assert "at least 200 were expected: export fp32" in said[0]
+    assert not out.exists()

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
@@ -223,10 +224,23 @@ def test_files_without_weights_are_refused(tmp_path: Path, content: object) -> N
         ({"resample": 3}, "resample is 3: give 1, 2 or 4"),
         ({"hidden": "many"}, "hidden is 'many': a number was expected"),
         ({"causal": 1}, "causal is 1: true or false was expected"),
-        ({"depth": float("inf")}, "depth is inf: a whole number"),
+        ({"depth": 2.5}, r"depth is 2\.5: a whole number"),
+        ({"depth": float("inf")}, "depth is inf: a number up to 1000000000 was expected"),
         ({"depth": 1_000_000}, "have not the 1000000 levels"),
+        ({"depth": 10**9}, "have not the 1000000000 levels"),
+        ({"depth": 0}, "have not the 0 levels"),
+        ({"stride": 10**9}, "kernel is 8 with stride 1000000000"),
+        ({"stride": 10**9, "kernel_size": 10**9}, r"instead of \(4, 1, 1000000000\)"),
+        ({"growth": float("inf")}, "growth is inf: a number up to"),
+        ({"growth": float("nan")}, "growth is nan: a number up to"),
+        ({"growth": 1e9}, r"encoder\.1\.0\.weight is \(8, 4, 8\) instead of \(10000, 4, 8\)"),
+        ({"rescale": 10**400}, r"rescale is 10+\.\.\.0+: a number up to"),
+        ({"hidden": 10**400}, r"hidden is 10+\.\.\.0+: a number up to"),
+        ({"hidden": -(10**400)}, r"hidden is -10+\.\.\.0+: a number up to"),
+        ({"hidden": torch.zeros(9, 9)}, "hidden is tensor.*: a number was expected"),
         ({"hidden": 100_000_000}, r"encoder\.0\.0\.weight is \(4, 1, 8\) instead of \(100000000, 1, 8\)"),
-        ({"attention": True}, "settings attention are not denoiser's"),
+        ({"attention": True}, "settings 'attention' are not denoiser's"),
+        ({7: True}, "settings 7 are not denoiser's"),
     ],
 )
 def test_settings_that_cannot_be_built_are_refused(
@@ -238,5 +252,56 @@ def test_settings_that_cannot_be_built_are_refused(
         "kwargs": {**SMALL, **kwargs},
         "state": demucs().state_dict(),
     }
-    with pytest.raises(ValueError, match=message):
-        load_denoiser_checkpoint(saved(tmp_path / "a.th", package))
+    assert_refused(saved(tmp_path / "a.th", package), message)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (7, torch.zeros(1), "has the entry 7, which names no weights"),
+        (("a", 1), torch.zeros(1), r"has the entry \('a', 1\), which names no weights"),
+        ("two\nlines", torch.zeros(1), r"has the entry 'two\\nlines', which"),
+        ("a" * 10_000, torch.zeros(1), r"has the entry 'a+\.\.\.a+', which"),
+        (
+            "encoder.0.0.bias",
+            torch.zeros(4, device="meta"),
+            "'encoder.0.0.bias' of the state dict holds no weights",
+        ),
+        (
+            "encoder.0.0.bias",
+            torch.zeros(4).to_sparse(),
+            "'encoder.0.0.bias' of the state dict holds no weights",
+        ),
+        ("encoder.0.0.bias", torch.zeros(1).expand(10**12), "holds no weights"),
+        ("encoder.0.0.bias", torch.zeros(0), "holds no weights"),
+        ("encoder.0.0.bias", torch.zeros(4, dtype=torch.complex64), "holds no weights"),
+        (
+            "encoder.0.0.weight",
+            torch.zeros(4, 1, 8, device="meta"),
+            r"no encoder\.0\.0\.weight of 3 dimensions",
+        ),
+        ("encoder.0.0.weight", torch.zeros(0, 1, 8), r"no encoder\.0\.0\.weight of 3 dimensions"),
+    ],
+)
+def test_what_is_no_plain_named_tensor_is_refused(
+    tmp_path: Path, name: object, value: torch.Tensor, message: str
+) -> None:
+    assert_refused(saved(tmp_path / "a.th", {**demucs().state_dict(), name: value}), message)
+
+
+def test_a_wide_level_alone_makes_no_model_of_its_width(tmp_path: Path) -> None:
+    """Its 1x1 convolution would have 2 * 10**12 weights."""
+    state = demucs(depth=1).state_dict()
+    state["encoder.0.0.weight"] = torch.zeros(10**6, 1, 8)
+    state["encoder.0.2.weight"] = torch.zeros(2 * 10**6, 1, 1)
+    assert_refused(saved(tmp_path / "a.th", state), r"instead of \(2000000, 1000000, 1\)")
+
+
+def assert_refused(path: Path, message: str) -> None:
+    start_s = time.thread_time()
+    with pytest.raises(ValueError, match=message) as caught:
+        load_denoiser_checkpoint(path)
+    assert time.thread_time() - start_s < 2
+    assert type(caught.value) is ValueError
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500

@@ -1,7 +1,10 @@
 """The exported graph: int8 products stay exact on every processor, rows keep their own scale."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,9 +44,7 @@ def stored_weights(graph: onnx.ModelProto) -> list[np.ndarray]:
 
 
 def run(graph: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
 
 
@@ -101,6 +102,39 @@ def test_a_transposed_product_stays_as_it_is() -> None:
     assert not stored_weights(quantized(graph))
 
 
+def test_a_weight_of_several_products_is_stored_once() -> None:
+    graph, weight = product_graph()
+    graph.graph.node.insert(0, helper.make_node("Neg", ["x"], ["minus_x"]))
+    graph.graph.node.append(helper.make_node("MatMul", ["minus_x", "w"], ["z"]))
+    graph.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", NUM_OUTPUTS]))
+    int8 = quantized(graph)
+    onnx.checker.check_model(int8)
+    assert len(stored_weights(int8)) == 1
+    assert sorted(tensor.name for tensor in int8.graph.initializer if "w" in tensor.name) == [
+        "w.int8",
+        "w.int8_scale",
+    ]
+    x = np.random.default_rng(1).standard_normal((5, NUM_INPUTS)).astype(np.float32)
+    session = onnxruntime.InferenceSession(int8.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, z = session.run(None, {"x": x})
+    assert snr_db(x @ weight, y) > 38
+    assert snr_db(-x @ weight, z) > 38
+
+
+def test_a_recurrent_layer_of_several_rows_a_step_stores_its_weights_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_WEIGHTS", 1)
+    monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_INPUTS", 1)
+    model = small("gatewave", depth=2)
+    graph = export_step(model)
+    int8 = quantized(graph)
+    uses = Counter(node.input[1] for node in graph.graph.node if node.op_type in ("Gemm", "MatMul"))
+    num_products = sum(node.op_type == "MatMulInteger" for node in int8.graph.node)
+    assert max(uses.values()) == model.hop_samples // model.stride > 4
+    assert len(stored_weights(int8)) == len(uses) < sum(uses.values()) == num_products
+
+
 def test_only_large_products_are_brought_to_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = export_step(small("gatewave"))
     assert not stored_weights(quantized(graph))
@@ -108,8 +142,8 @@ def test_only_large_products_are_brought_to_int8(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_INPUTS", 1)
     before = graph.SerializeToString()
     int8 = quantized(graph)
-    num_products = sum(node.op_type in ("Gemm", "MatMul") for node in graph.graph.node)
-    assert len(stored_weights(int8)) == num_products > 0
+    weights = {node.input[1] for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")}
+    assert len(stored_weights(int8)) == len(weights) > 0
     assert graph.SerializeToString() == before, "the graph that was given is left as it was"
 
 

@@ -1,6 +1,9 @@
 """The engine on ONNX Runtime: it gives what torch gives, and int8 nearly so, each stream by itself."""
 
+import subprocess
+import sys
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,19 @@ from .samples import COMPACT_PRESETS, SMALL_CAUSAL, heard, noise, small, speech_
 
 # With a residual, untrained networks add so little that any error would do.
 FORMS = {name: {"residual": False} for name in (*SMALL_CAUSAL, *COMPACT_PRESETS)}
+
+# Their output comes more than six steps after the first sample went in.
+SHALLOW: dict[str, dict[str, Any]] = {
+    "demucs 1": {"name": "demucs", "hidden": 4, "depth": 1, "normalize": "none"},
+    "demucs 2": {"name": "demucs", "hidden": 4, "depth": 2, "normalize": "none"},
+    "gatewave stride 2": {
+        "name": "gatewave",
+        "hidden": 4,
+        "depth": 5,
+        "stride": 2,
+        "normalize": "none",
+    },
+}
 
 
 @cache
@@ -115,24 +131,46 @@ def test_a_loud_stream_comes_and_goes_and_nobody_hears_it(name: str, precision: 
             assert snr_db(alone, given) > 40
 
 
+@pytest.mark.parametrize("settings", SHALLOW.values(), ids=SHALLOW)
+def test_a_model_whose_output_comes_many_steps_late_is_exported_too(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, samples = heard(build_model(**settings, residual=False)), signal(3000)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(samples)[None, None])[0, 0].numpy()
+    assert_same(streamed(OnnxEngine.from_model(model), samples), expected)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_long_silence_stays_finite_and_sound_comes_back(precision: str) -> None:
     model = heard(small("gatewave", residual=False, level_memory_s=0.05))  # half a minute is 600 memories
-    engine = OnnxEngine.from_model(model, precision)
-    chunk = np.zeros((1, engine.hop_samples), np.float32)
-    states, output = [engine.initial_state(1), engine.initial_state(1)], np.empty_like(chunk)
-    steps = [engine.bind(chunk, states[turn], output, states[1 - turn]) for turn in range(2)]
-    num_steps = 30 * engine.sample_rate // engine.hop_samples
-    sound = signal(20 * engine.hop_samples).reshape(20, 1, -1)
-    for index in range(num_steps):
-        chunk[:] = sound[index] if index < len(sound) else 0
-        steps[index % 2]()
-        assert np.isfinite(output).all()
-    kept = np.concatenate([values.ravel() for values in states[num_steps % 2].values()])
-    assert np.isfinite(kept).all()
-    chunk[:] = sound[3]
-    steps[num_steps % 2]()
-    assert np.abs(output).max() > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ww_models.onnx_export.MIN_INT8_WEIGHTS", 1)
+        patch.setattr("ww_models.onnx_export.MIN_INT8_INPUTS", 1)
+        engine = OnnxEngine.from_model(model, precision)
+    sound = signal(8000)
+    samples = np.concatenate([sound, np.zeros(30 * engine.sample_rate, np.float32), sound])
+    expected, given = streamed(model, samples), streamed(engine, samples)
+    assert np.isfinite(given).all()
+    before, after = slice(0, len(sound)), slice(-len(sound), None)
+    for part in (before, after):
+        assert np.abs(expected[part]).max() > 0.01
+        assert snr_db(expected[part], given[part]) > (100 if precision == "fp32" else 30)
+    silent = slice(len(sound) + engine.sample_rate, -len(sound))
+    assert np.abs(given[silent] - expected[silent]).max() <= 0.01 * np.abs(expected[before]).max()
+
+
+def test_an_engine_leaves_the_numbers_of_others_as_they_were() -> None:
+    """In a process of its own: a runtime that flushes tiny numbers starts with the first session there."""
+    program = """
+import numpy as np, torch
+from ww_models import build_model
+from ww_models.runtime import OnnxEngine
+OnnxEngine.from_model(build_model("gatewave", hidden=4, depth=2).eval())
+assert (np.full(4, 1e-40, np.float32) * np.float32(1) > 0).all()
+assert (torch.full((4,), 1e-40) * 1 > 0).all()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 def test_many_at_once_is_one_after_the_other() -> None:
@@ -219,3 +257,36 @@ def test_a_graph_that_differs_from_the_model_is_not_given_out(monkeypatch: pytes
     monkeypatch.setattr(runtime, "export_step", lambda _: other)
     with pytest.raises(RuntimeError, match="differs from the model by"):
         OnnxEngine.from_model(model_of("gatewave"))
+
+
+def test_an_int8_graph_that_is_not_near_the_model_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    other = runtime.export_step(small("gatewave", residual=False))
+    monkeypatch.setattr(runtime, "quantized", lambda *_: other)
+    with pytest.raises(
+        RuntimeError, match=r"the int8 graph has -?\d+\.\d dB SNR to the model, at least 15 were"
+    ):
+        OnnxEngine.from_model(model_of("gatewave"), "int8")
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_dead_int8_graph_is_not_given_out(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    import onnx
+
+    def dead(graph: onnx.ModelProto, _: int) -> onnx.ModelProto:
+        for item in graph.graph.initializer:
+            if item.data_type == onnx.TensorProto.FLOAT:
+                weight = onnx.numpy_helper.to_array(item)
+                item.CopyFrom(onnx.numpy_helper.from_array(np.full_like(weight, value), item.name))
+        return graph
+
+    monkeypatch.setattr(runtime, "quantized", dead)
+    with pytest.raises(RuntimeError, match="the int8 graph has"):
+        OnnxEngine.from_model(model_of("gatewave"), "int8")
+
+
+def test_a_model_that_lets_nothing_through_can_be_int8() -> None:
+    model = small("gatewave", residual=False, normalize="none").eval()
+    for value in model.parameters():
+        value.data *= 1e-6
+    assert OnnxEngine.from_model(model, "int8").spec.precision == "int8"
