@@ -192,6 +192,21 @@ def test_utterance_level_makes_the_output_follow_the_input_exactly(name: str) ->
         torch.testing.assert_close(model(8 * noisy), 8 * model(noisy), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_layer_is_shared_between_levels(name: str) -> None:
+    """Earlier implementations gave all blocks one activation object, whose parameter then fitted none of them."""
+    model = build_model(**PRESETS[name])
+    each = [id(module) for _, module in model.named_modules(remove_duplicate=False)]
+    assert len(each) == len(set(each))
+
+
+def test_wave_u_net_has_no_convolution_in_the_middle() -> None:
+    """An unused one had 221 M parameters: all there is are the levels' own."""
+    model = build_model(**PRESETS["waveunet"])
+    levels = [*model.encoder.parameters(), *model.decoder.parameters()]
+    assert model.num_parameters == sum(parameter.numel() for parameter in levels) < 2.5e6
+
+
 @pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave"])
 def test_output_is_not_squashed(name: str) -> None:
     """No norm and no activation on the output, which would keep it from following the input's level."""
