@@ -114,7 +114,12 @@ def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
     command += ["--storage", str(tmp_path)] + [part for s in SETTINGS for part in ("--set", s)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
-        [*command, "--name", "cut"], env=environment, stderr=subprocess.PIPE, text=True
+        [*command, "--name", "cut"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C is ignored, and so it would be in all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     children: list[psutil.Process] = []
     try:
