@@ -67,11 +67,12 @@ class Streamer:
         return self._advance()
 
     def _advance(self) -> Tensor | Samples:
-        finished = [np.zeros((self.batch, 0), np.float32)]
+        finished = []
         while self._framing.is_ready:
             self._lanes.chunk[:] = self._framing.take()
             finished.append(self._framing.finish(self._lanes.step(self._rows)))
-        samples = np.concatenate(finished, axis=-1)
+        finished = finished or [np.zeros((self.batch, 0), np.float32)]
+        samples = finished[0] if len(finished) == 1 else np.concatenate(finished, axis=-1)
         return torch.from_numpy(samples) if self._as_tensor else samples
 
 
@@ -204,9 +205,10 @@ class StreamBatch:
 
 def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Samples:
     """`samples` as an array (*leading, n). ValueError unless they are finite float32 samples, n >= 1."""
-    wanted = f"({', '.join(str(size) for size in (*leading, 'samples'))})"
     if not isinstance(samples, Tensor | np.ndarray):
-        raise ValueError(f"a stream takes float32 samples of shape {wanted}, got {type(samples).__name__}")
+        raise ValueError(
+            f"a stream takes float32 samples of shape {_shape(leading)}, got {type(samples).__name__}"
+        )
     if samples.dtype not in (torch.float32, np.dtype(np.float32)):
         raise ValueError(
             f"a stream takes float32 samples, full scale +-1, got {samples.dtype}: convert them first "
@@ -214,17 +216,21 @@ def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Sample
         )
     if samples.ndim != len(leading) + 1 or tuple(samples.shape[:-1]) != leading:
         raise ValueError(
-            f"a stream takes mono samples of shape {wanted}, got {tuple(samples.shape)}: "
+            f"a stream takes mono samples of shape {_shape(leading)}, got {tuple(samples.shape)}: "
             "mix several channels down, or give each a stream of its own"
         )
     if samples.shape[-1] == 0:
         raise ValueError("a stream takes at least one sample, got an empty chunk")
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     # One comparison for both: NaN is not below anything. Squares of more would stay in the running level.
-    is_usable = np.abs(array) <= MAX_PEAK
-    if not is_usable.all():
+    if not np.abs(array).max() <= MAX_PEAK:
+        num_bad = int(np.count_nonzero(~(np.abs(array) <= MAX_PEAK)))
         raise ValueError(
-            f"a stream takes finite samples of full scale +-1, got {int(np.count_nonzero(~is_usable))} that are NaN, "
+            f"a stream takes finite samples of full scale +-1, got {num_bad} that are NaN, "
             f"infinite or beyond {MAX_PEAK:g}: nothing of this chunk was taken, scale or clean it first"
         )
     return array
+
+
+def _shape(leading: tuple[int, ...]) -> str:
+    return f"({', '.join(str(size) for size in (*leading, 'samples'))})"
