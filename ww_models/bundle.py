@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from .denoiser import Denoiser
 from .model_card import model_card
 from .registry import build_model
+from .whole_files import write_whole
 
 FORMAT = "wave-wizard-bundle"
 FORMAT_VERSION = 1
@@ -93,21 +94,14 @@ def save_bundle(
 def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> BundleInfo:
     """Adds measures to a bundle's config.json and model card; its weights and id stay. Returns what it says now.
 
-    Measures of the same name are replaced. Each file changes whole or not at all, the card last: it only
-    repeats what config.json says. BundleError as for `read_bundle_info`.
+    Measures of the same name are replaced. Each file changes whole or not at all. BundleError as for
+    `read_bundle_info`.
     """
     path = Path(path)
     info = read_bundle_info(path)
     info = replace(info, metrics={**info.metrics, **_plain(metrics)})
-    for name, text in ((CONFIG_FILE, _to_json(info)), (CARD_FILE, model_card(info))):
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=path)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path / name)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+    # The card comes last: it only repeats what config.json says.
+    write_whole({path / CONFIG_FILE: _to_json(info).encode(), path / CARD_FILE: model_card(info).encode()})
     return info
 
 

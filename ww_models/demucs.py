@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from .denoiser import Denoiser, ModelConfig, require
 from .matrix_convolutions import convolve, convolve_gated, convolve_transposed
 from .resampling import SincResampler, StepDownsampler, StepUpsampler
-from .streaming_layers import Memory, Pace, StepConvTranspose, StepRecurrent, conv_step, paces_of_u
-from .streaming_step import StreamingStep, alive
+from .streaming_layers import Memory, Pace, StepConvTranspose, StepRecurrent, conv_step
+from .streaming_step import StepU, StreamingStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,30 +214,20 @@ class DemucsStep(StreamingStep):
         frame_end = newest_frame * config.stride**config.depth + model.frame_samples_resampled - 1
         first = Pace(hop * config.resample, frame_end + (num_hops + 1) * hop * config.resample)
         up = StepUpsampler(model.resampler, first)
-        frames, delays, last = paces_of_u(first, config.depth, config.kernel, config.stride)
-        down = StepDownsampler(model.resampler, last)
+        u = StepU(
+            first,
+            (_EncoderStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)),
+            StepRecurrent("lstm", model.lstm.lstm),
+            (_DecoderStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)),
+            kernel=config.kernel,
+            stride=config.stride,
+        )
+        down = StepDownsampler(model.resampler, u.last_pace)
         super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
-        self.frames, self.skip_delays = frames, delays
-        self.up, self.down = up, down
-        self.lstm = StepRecurrent("lstm", model.lstm.lstm)
-        self.encoder = nn.ModuleList(
-            _EncoderStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)
-        )
-        self.decoder = nn.ModuleList(
-            _DecoderStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)
-        )
+        self.up, self.u, self.down = up, u, down
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        is_on = alive(age, self.frames)
-        x, skips = self.up(scaled, age, memory), []
-        for encode in self.encoder:
-            x = encode(x, memory)
-            skips.append(x)
-        x = self.lstm(x, is_on, memory)
-        for level, decode in enumerate(self.decoder):
-            skip = memory.delay(f"skip.{level}", skips.pop(), self.skip_delays[level])
-            x = decode(x + skip, is_on, memory)
-        return self.down(x, age, memory)
+        return self.down(self.u(self.up(scaled, age, memory), age, memory), age, memory)
 
 
 class _EncoderStep(nn.Module):

@@ -1,5 +1,6 @@
 """What every denoiser is: noisy speech in, clean speech of the same length out, cost and latency known."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,8 +71,8 @@ class ModelConfig:
         require(self.level_floor > 0, f"level_floor is {self.level_floor}: give a level above 0, e.g. 0.001")
 
 
-class Denoiser(nn.Module):
-    """Base. A subclass gives `stride`, `valid_length`, `network`, `layer_rates` and `_last_input`."""
+class Denoiser(nn.Module, ABC):
+    """Base. A subclass gives what is abstract here."""
 
     name: ClassVar[str]
     config: ModelConfig
@@ -92,9 +93,9 @@ class Denoiser(nn.Module):
         return self.config.sample_rate
 
     @property
+    @abstractmethod
     def stride(self) -> int:
         """Samples between two steps of the innermost layer."""
-        raise NotImplementedError
 
     @property
     def hop_samples(self) -> int:
@@ -136,9 +137,9 @@ class Denoiser(nn.Module):
             + self._fixed_macs_per_second()
         )
 
+    @abstractmethod
     def valid_length(self, num_samples: int) -> int:
         """The length that an input of `num_samples` is padded to (zeros at its end) inside `forward`."""
-        raise NotImplementedError
 
     def forward(self, noisy: Tensor) -> Tensor:
         """noisy (B, 1, T), any T >= 1, full scale +-1 -> estimate of the clean speech (B, 1, T)."""
@@ -151,9 +152,9 @@ class Denoiser(nn.Module):
         estimate = self.network(scaled)
         return estimate + scaled if self.config.residual else estimate
 
+    @abstractmethod
     def network(self, scaled: Tensor) -> Tensor:
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
-        raise NotImplementedError
 
     def streamer(self, batch: int = 1) -> Streamer | OverlapStreamer:
         """A stream that is denoised while it comes in; see `ww_models.streaming`. Weights are those of now.
@@ -164,22 +165,22 @@ class Denoiser(nn.Module):
             return OverlapStreamer(self, batch)
         return Streamer(TorchEngine(self), batch)
 
+    @abstractmethod
     def streaming_step(self) -> StreamingStep:
         """One step of a stream, from the weights as they are now: a pure function that exports to ONNX."""
-        raise NotImplementedError
 
+    @abstractmethod
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
         """Every layer with weights and how many times per second of audio each of its weights is used."""
-        raise NotImplementedError
 
     @property
     def _bounded(self) -> bool:
         """Whether the network alone (without the level) has a bounded look-ahead."""
         return self.config.causal
 
+    @abstractmethod
     def _last_input(self, n: int) -> int:
         """Index of the last input sample that the network needs for output sample n."""
-        raise NotImplementedError
 
     def _fixed_macs_per_second(self) -> float:
         """Work of filters that are not learned."""

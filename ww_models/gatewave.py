@@ -27,9 +27,8 @@ from .streaming_layers import (
     StepRecurrent,
     batch_norm_as_affine,
     conv_step,
-    paces_of_u,
 )
-from .streaming_step import StreamingStep, alive
+from .streaming_step import StepU, StreamingStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,29 +130,19 @@ class GateWaveStep(StreamingStep):
     def __init__(self, model: GateWave) -> None:
         config, hop = model.config, model.hop_samples
         lead = -(hop - model.stride + model.frame_samples) % hop
-        first = Pace(hop, hop - 1 - lead)
-        frames, delays, last = paces_of_u(first, config.depth, config.kernel, config.stride)
-        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - last.newest)
-        self.frames, self.skip_delays = frames, delays
-        self.encoder = nn.ModuleList(
-            _GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)
+        u = StepU(
+            Pace(hop, hop - 1 - lead),
+            (_GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)),
+            StepRecurrent("middle", model.middle.gru),
+            (_GatedUpStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)),
+            kernel=config.kernel,
+            stride=config.stride,
         )
-        self.decoder = nn.ModuleList(
-            _GatedStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)
-        )
-        self.middle = StepRecurrent("middle", model.middle.gru)
+        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - u.last_pace.newest)
+        self.u = u
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        is_on = alive(age, self.frames)
-        x, skips = scaled, []
-        for encode in self.encoder:
-            x = encode(x, memory)
-            skips.append(x)
-        x = self.middle(x, is_on, memory)
-        for level, decode in enumerate(self.decoder):
-            skip = memory.delay(f"skip.{level}", skips.pop(), self.skip_delays[level])
-            x = decode((x + skip) * is_on, memory)
-        return x
+        return self.u(scaled, age, memory)
 
 
 class _GatedStep(nn.Module):
@@ -179,3 +168,10 @@ class _GatedStep(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         y = F.glu(self.conv(x, memory), dim=-1)
         return y if self.shift is None else y + self.shift
+
+
+class _GatedUpStep(_GatedStep):
+    """The same with a transposed convolution, to which frames before the clip add nothing."""
+
+    def forward(self, x: Tensor, is_on: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
+        return super().forward(x * is_on, memory)

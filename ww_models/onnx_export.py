@@ -35,7 +35,7 @@ def export_step(model: Denoiser) -> onnx.ModelProto:
     outputs = [OUTPUT, *(NEXT + name for name in state)]
     graph = io.BytesIO()
     with warnings.catch_warnings():
-        # The exporter that traces is old and says so. The new one takes a minute where this takes a second.
+        # The exporter that traces is old and says so. The new one is many times slower on such a graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Flat(step, list(state)).eval(),

@@ -37,7 +37,14 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
             "gru_layers": 2,
             "residual": True,
         },
-        "demucs-compact": {"name": "demucs", "hidden": 24, "depth": 4, "resample": 2, "residual": True},
+        "demucs-compact": {
+            "name": "demucs",
+            "hidden": 24,
+            "depth": 4,
+            "resample": 2,
+            "lstm_layers": 1,
+            "residual": True,
+        },
         "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2, "residual": True},
     }
 )

@@ -1,7 +1,7 @@
 """Resampling by 1, 2 or 4, up and down, with the Hann-windowed sinc of `denoiser` (arXiv 2006.12847).
 
 `denoiser` resamples by four as twice by two. Here it is one pass, blocks of the signal times one matrix, which
-takes a training step about a tenth of the time of convolutions with a single channel.
+takes a training step a fraction of the time of convolutions with a single channel.
 
 Between its two passes `denoiser` cuts the signal to its length: what rings out of the first pass before the
 first sample and after the last is not seen by the second. One pass knows no such cut, so at either end a small

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from .denoiser import Denoiser, require
 from .onnx_export import CHUNK, NEXT, OUTPUT, PRECISIONS, Precision, export_step, quantized, require_steps
 from .step_engine import Samples, State, StepEngine, TorchEngine
 from .streaming import Streamer
+from .whole_files import write_whole
 
 FORMAT = "wave-wizard-stream"
 FORMAT_VERSION = 1
@@ -133,7 +133,7 @@ class OnnxEngine:
         }
         description = json.dumps(content, indent=2, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write({path: self.graph, path.with_suffix(".json"): description.encode()})
+        write_whole({path: self.graph, path.with_suffix(".json"): description.encode()})
         return path
 
     @classmethod
@@ -270,19 +270,3 @@ def _spec(content: Mapping[str, Any]) -> StreamSpec:
     }
     require(all(math.isfinite(value) for _, value in states.values()), "a state starts with NaN or infinity")
     return StreamSpec(precision=content["precision"], states=states, **numbers)
-
-
-def _write(files: Mapping[Path, bytes]) -> None:
-    """All under temporary names first, so that nothing half-written is ever taken for whole."""
-    temporaries: dict[Path, Path] = {}
-    try:
-        for path, content in files.items():
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            with temporary.open("xb") as file:  # tempfile would hide them from whom the umask lets read
-                temporaries[path] = temporary
-                file.write(content)
-        for path, temporary in temporaries.items():
-            temporary.replace(path)
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)

@@ -38,22 +38,6 @@ class Pace:
         return Pace(self.rows * stride, (self.newest + 1) * stride - 1)
 
 
-def paces_of_u(pace: Pace, depth: int, kernel: int, stride: int) -> tuple[Pace, list[int], Pace]:
-    """Down and up through `depth` levels of strided convolutions: (of the innermost frames, delays, of the output).
-
-    delays: by how many rows each skip waits for the decoder, innermost first.
-    """
-    encoded = []
-    for _ in range(depth):
-        pace = pace.conv(kernel, stride)
-        encoded.append(pace)
-    frames, delays = pace, []
-    for skip in reversed(encoded):
-        delays.append(skip.newest - pace.newest)
-        pace = pace.conv_transpose(stride)
-    return frames, delays, pace
-
-
 class Memory:
     """What the layers of one step recall of the step before, and keep for the next, by name."""
 

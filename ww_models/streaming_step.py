@@ -4,13 +4,14 @@
 number of streams at once, since the state has the batch first.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .streaming_layers import Memory, Pace, StepLevel
+from .streaming_layers import Memory, Pace, StepLevel, StepRecurrent
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 AGE = "age"
 
 
-class StreamingStep(nn.Module):
+class StreamingStep(nn.Module, ABC):
     """Base. A subclass sets the weights up and gives `network`.
 
     hop_samples    samples in and out of a step
@@ -68,6 +69,53 @@ class StreamingStep(nn.Module):
         if scale is not None:
             estimate = estimate * memory.delay("scale", scale, delay)
         return estimate[..., 0]
+
+
+class StepU(nn.Module):
+    """Down through strided convolutions, a recurrent middle, and up again, where each skip is added.
+
+    pace, kernel, stride   of what comes in; of every level
+    encoder                modules (x, memory) -> x, outermost first
+    decoder                modules (x, is_on, memory) -> x, innermost first; is_on is 0 for frames before the clip,
+                           which must add nothing to later ones
+    last_pace              of what comes out: the rows that no later frame adds to
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        encoder: Iterable[nn.Module],
+        middle: StepRecurrent,
+        decoder: Iterable[nn.Module],
+        *,
+        kernel: int,
+        stride: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.middle = nn.ModuleList(encoder), nn.ModuleList(decoder), middle
+        encoded = []
+        for _ in self.encoder:
+            pace = pace.conv(kernel, stride)
+            encoded.append(pace)
+        self.frames = pace
+        # By how many rows each skip waits for the decoder, innermost first.
+        self.skip_delays = []
+        for skip in reversed(encoded):
+            self.skip_delays.append(skip.newest - pace.newest)
+            pace = pace.conv_transpose(stride)
+        self.last_pace = pace
+
+    def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        """(B, n, 1), steps before this one (B, 1, 1) -> (B, n, 1)"""
+        is_on = alive(age, self.frames)
+        skips = []
+        for encode in self.encoder:
+            x = encode(x, memory)
+            skips.append(x)
+        x = self.middle(x, is_on, memory)
+        for level, (decode, delay) in enumerate(zip(self.decoder, self.skip_delays, strict=True)):
+            x = decode(x + memory.delay(f"skip.{level}", skips.pop(), delay), is_on, memory)
+        return x
 
 
 def started(age: Tensor, pace: Pace) -> Tensor:

@@ -261,6 +261,14 @@ def test_a_training_step_in_mixed_precision_is_finite(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_an_architecture_that_lacks_a_part_cannot_be_built() -> None:
+    class Unfinished(Denoiser):
+        name = "unfinished"
+
+    with pytest.raises(TypeError, match=r"abstract method.*streaming_step"):
+        Unfinished(build_model("gatewave", hidden=2).config)
+
+
 def test_demucs_has_the_parameters_of_denoiser() -> None:
     """Names and count of dns48, so that its public checkpoint loads."""
     model = build_model("demucs", hidden=48)
