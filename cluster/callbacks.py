@@ -13,6 +13,7 @@ import ray.train
 from ray.train import Checkpoint
 
 from cluster.config import ExperimentConfig
+from cluster.datasets import RankBatches
 from cluster.lightning import DenoisingModule, compared_scores
 from cluster.pictures import compare_signals
 from cluster.tracking import Tracker
@@ -68,21 +69,23 @@ class TrackRun(pl.Callback):
         self._best_folder = tempfile.TemporaryDirectory(prefix="ww-best-")
         self._since_s = time.monotonic()
         self._since_step: int | None = None
-        self._wait_s = 0.0
+        self._waited_s = 0.0
         self._note = ""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._wait_s += outputs["wait_s"]
         step, every = trainer.global_step, self.config.tracking.log_every_steps
         if self._since_step is None:  # the first step holds all the starting up: measure from after it
-            self._restart_clock(step)
+            self._restart_clock(trainer)
             return
         if step % every:
             return
         assert isinstance(module, DenoisingModule)
         elapsed_s = time.monotonic() - self._since_s
+        # Of the time since the clock was started; what a batch waited does not tell when it did so, for batches are
+        # fetched ahead of their step, and of a validation before it.
+        waited_s = _waited_s(trainer) - self._waited_s
         steps = step - self._since_step
         values = {"loss": float(outputs["loss"]), **{name: float(v) for name, v in outputs["terms"].items()}}
         audio_s = steps * self.config.training.batch_size * batch.noisy.shape[-1] / module.model.sample_rate
@@ -90,7 +93,7 @@ class TrackRun(pl.Callback):
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "steps_per_s": steps / elapsed_s,
             "audio_s_per_s": audio_s / elapsed_s,
-            "data_wait_fraction": self._wait_s / elapsed_s,
+            "data_wait_fraction": waited_s / elapsed_s,
         }
         if not math.isfinite(values["loss"]):
             raise ValueError(
@@ -104,7 +107,7 @@ class TrackRun(pl.Callback):
             f"loss {values['loss']:.3f}, {speed['audio_s_per_s']:.0f} s of audio/s, "
             f"waits for data {speed['data_wait_fraction']:.0%}{self._note}",
         )
-        self._restart_clock(step)
+        self._restart_clock(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._post(trainer.global_step, f"validating{self._note}")
@@ -121,7 +124,7 @@ class TrackRun(pl.Callback):
             if scores.get(SCORE, -math.inf) > self._best_score:
                 self._best_score, self._best_scores = scores[SCORE], scores
                 save_validated(Path(self._best_folder.name) / "bundle", module, self.config, self.data, step)
-        self._restart_clock(step)
+        self._restart_clock(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The best bundle, which is the one that ships, becomes the tracked run's output model."""
@@ -145,9 +148,17 @@ class TrackRun(pl.Callback):
             picture = compare_signals(noisy_T, clean_T, estimate_T, rate)
             self.tracker.image(f"example_{number}", picture, step)
 
-    def _restart_clock(self, step: int) -> None:
-        self._since_s, self._since_step, self._wait_s = time.monotonic(), step, 0.0
+    def _restart_clock(self, trainer: pl.Trainer) -> None:
+        self._since_s, self._since_step = time.monotonic(), trainer.global_step
+        self._waited_s = _waited_s(trainer)
 
     def _post(self, step: int, note: str) -> None:
         if self.board is not None:
             self.board.post.remote(step, self.config.training.max_steps, note)
+
+
+def _waited_s(trainer: pl.Trainer) -> float:
+    """How long this rank has stood still for data so far."""
+    batches = trainer.train_dataloader
+    assert isinstance(batches, RankBatches)
+    return batches.waited_s

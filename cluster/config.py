@@ -228,7 +228,13 @@ def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """Checks a plain value against a type hint: int, float, bool, str, tuple[...], or a union of them with None."""
+    """Checks a plain value against a type hint: int, float, bool, str, tuple[...], a dataclass (a section within a
+    section), or a union of them with None.
+    """
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} is a section of settings, but the value {value!r} came")
+        return build_section(typing.cast(type, hint), value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

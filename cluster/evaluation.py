@@ -63,7 +63,7 @@ def evaluate(
     chosen = choose_mixtures(mixtures_path, config.num_mixtures)
     cpus = _cpus_for_a_task(config.cpus_per_task)
     model_refs = {name: ray.put(model) for name, (_, model, _) in models.items()}
-    scores = _score_mixtures(mixtures_path, chosen, model_refs, corpus.sample_rate, config, cpus, progress)
+    scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
     measure = ray.remote(num_cpus=cpus)(_measure_speed)
     speeds = {
         name: ray.get(measure.remote(ref)) for name, ref in model_refs.items()
@@ -71,7 +71,7 @@ def evaluate(
     facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, _, info) in models.items()}
     results = tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models))
     return EvaluationReport(
-        corpus_uri=str(corpus_uri),
+        corpus_uri=str(corpus.storage),
         manifest_hash=corpus.manifest_hash,
         sample_rate=corpus.sample_rate,
         num_mixtures=len(chosen),
@@ -139,20 +139,21 @@ def _cpus_for_a_task(wanted: float) -> float:
 
 
 def _score_mixtures(
-    mixtures_path: str,
+    corpus: Corpus,
     chosen: list[str],
     model_refs: Mapping[str, ray.ObjectRef],
-    sample_rate: int,
     config: EvaluationConfig,
     cpus: float,
     progress: Progress | None,
 ) -> list[Score]:
     """All scores, ordered by mixture as chosen, then by system."""
     score = functools.partial(
-        _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=sample_rate
+        _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=corpus.sample_rate
     )
+    path, filesystem = corpus.storage.for_arrow(corpus.mixtures_name("test"))
     dataset = ray.data.read_parquet(
-        mixtures_path,
+        path,
+        filesystem=filesystem,
         columns=["id", "noisy", "clean", "snr_db", "speaker", "noise_id"],
         num_cpus=cpus,
         override_num_blocks=-(-len(chosen) // config.batch_size),

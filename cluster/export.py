@@ -128,7 +128,7 @@ def measure_int8(
     }
     if means["si_sdr_db"]["fp32"] is None:
         raise ValueError(
-            f"none of {len(mixtures)} test mixtures of {corpus.path} could be scored: "
+            f"none of {len(mixtures)} test mixtures of {corpus.storage} could be scored: "
             "measure on a corpus with speech in it"
         )
     losses = _losses(means)

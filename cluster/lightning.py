@@ -102,7 +102,7 @@ class DenoisingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         losses = self.loss(self.model(batch.noisy), batch.clean, batch.noisy)
         terms = {name: value.detach() for name, value in losses.terms.items()}
-        return {"loss": losses.total, "terms": terms, "wait_s": batch.wait_s}
+        return {"loss": losses.total, "terms": terms}
 
     def on_validation_epoch_start(self) -> None:
         self._rows, self.examples = [], []

@@ -82,7 +82,7 @@ def run_training(
     check_placement(resources)
     claim_run_folder(run_dir, config, corpus.manifest_hash, resume)
     job = _WorkerJob(
-        config, dataclasses.asdict(resources), str(corpus.path), describe_corpus(corpus), str(run_dir)
+        config, dataclasses.asdict(resources), corpus.storage.uri, describe_corpus(corpus), str(run_dir)
     )
     with _progress_board(f"training {name}", show_progress) as board:
         trainer = TorchTrainer(

@@ -172,7 +172,7 @@ def run_sweep(
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)
     trainable = tune.with_parameters(
-        _run_trial, values=of_trials.to_dict(), corpus_uri=str(corpus.path), folder=str(folder)
+        _run_trial, values=of_trials.to_dict(), corpus_uri=corpus.storage.uri, folder=str(folder)
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),

@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.preset, arguments.overrides)
     bindable_port(ServingConfig().host, arguments.port)  # found out now, not after minutes of training
     out = Path(arguments.out).resolve()
-    step("1/5  corpus")
-    corpus = make_corpus(arguments, out)
     run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
     with connect() as where:
-        step(f"2/5  training {config.model_name} on {where}")
+        step(f"1/5  corpus, on {where}")
+        corpus = make_corpus(arguments, out)
+        step(f"2/5  training {config.model_name}")
         trained = run_training(config, str(corpus), out, run_name)
         step("3/5  evaluation on speakers and noises that training never saw")
         with progress("evaluating") as report_progress:
@@ -111,10 +111,10 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-    manifest = scan([speech], [noise], arguments)
+    manifest = scan(arguments, speech=[speech], noise=[noise])
     content = f"{manifest.hash} {arguments.seed} {sorted(corpus_settings(arguments).items())}"
     corpus = out / f"corpus-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    write(manifest, corpus, arguments)
+    write(manifest, str(corpus), arguments)
     return corpus
 
 

@@ -96,7 +96,7 @@ def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
         if path.is_dir():
             results = out if _lies_in(out, path) and not _lies_in(path, out) else None
             found = [
-                item for item in find_audio(path, "file") if not (results and _lies_in(item.path, results))
+                item for item in find_audio(path) if not (results and _lies_in(item.path, results))
             ]
             if not found:
                 raise ValueError(

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from cluster.preparation import on_ray
 from cluster.progress import progress
+from cluster.session import connect
 from jobs.cli import main, make_parser
-from ww_data import Manifest, scan_corpus, write_shards
+from ww_data import (
+    LAYOUTS,
+    Corpus,
+    CorpusError,
+    Grouping,
+    Manifest,
+    Storage,
+    open_corpus,
+    scan_corpus,
+    write_shards,
+)
+from ww_data.corpus import CORPUS_FILE
+from ww_data.parts import PROGRESS_FOLDER
 
 
 def parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "prepare",
         __doc__
-        + """
+        + f"""
 Audio: WAV, FLAC, OGG or MP3 of any rate, channels and bit depth, in any depth of sub-folders. Speakers, and noise
 recordings, are kept apart between the train, val and test splits. Files that cannot be used are left out and listed
 in manifest.parquet with the reason.
 
-example: python -m jobs.prepare --speech my/speech --noise my/noise --out data/mine""",
+A folder may be an address, such as s3://bucket/speech. The work is spread over the cores of this machine, or of the
+cluster at RAY_ADDRESS, whose nodes must all reach the folders. A run that was interrupted goes on where it stopped
+when it is started again; with more files, only what is new is read. Known data sets are recognised by their files:
+{", ".join(LAYOUTS)}.
+
+example: python -m jobs.prepare --speech my/speech --noise my/noise --out data/mine
+         python -m jobs.prepare --corpus /data/MS-SNSD --rir /data/rooms --out s3://bucket/ms-snsd""",
     )
-    parser.add_argument("--speech", nargs="+", required=True, metavar="DIR", help="folders of clean speech")
-    parser.add_argument("--noise", nargs="+", required=True, metavar="DIR", help="folders of noise")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write the corpus to")
+    parser.add_argument("--speech", nargs="+", default=[], metavar="DIR", help="folders of clean speech")
+    parser.add_argument("--noise", nargs="+", default=[], metavar="DIR", help="folders of noise")
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="known data sets that hold several of these, or pairs of noisy and clean files",
+    )
+    parser.add_argument(
+        "--rir", nargs="+", default=[], metavar="DIR", help="folders of room impulse responses"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder or address to write the corpus to"
+    )
+    parser.add_argument(
+        "--drop-missing",
+        action="store_true",
+        help="drop files of the corpus in --out that are not found any more, instead of refusing",
+    )
     add_corpus_options(parser)
     return parser
 
@@ -33,16 +71,29 @@ example: python -m jobs.prepare --speech my/speech --noise my/noise --out data/m
 def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     """Options that every command that prepares a corpus understands."""
     parser.add_argument(
-        "--speaker-from",
-        choices=("auto", "folder", "prefix", "file"),
+        "--layout",
+        choices=("auto", *LAYOUTS),
         default="auto",
-        help="what names a speaker: the sub-folder, the file name up to its first '__', '_' or '-', or the file",
+        help="how the files of all folders are laid out; auto recognises each folder by its files",
+    )
+    parser.add_argument(
+        "--splits",
+        choices=("given", "dealt"),
+        default="given",
+        help="keep the train, val and test folders that a data set comes with, or deal everything anew",
+    )
+    parser.add_argument(
+        "--speaker-from",
+        choices=get_args(Grouping),
+        default="auto",
+        help="in plain folders: what names a speaker: the sub-folder, the file name up to its first '__', '_' or '-', "
+        "or the file",
     )
     parser.add_argument(
         "--recording-from",
-        choices=("folder", "prefix", "file"),
+        choices=[grouping for grouping in get_args(Grouping) if grouping != "auto"],
         default="file",
-        help="what names a noise recording, of which all parts go into one split",
+        help="in plain folders: what names a noise recording, of which all parts go into one split",
     )
     parser.add_argument(
         "--sample-rate", type=int, default=16_000, metavar="HZ", help="rate to work at, in Hz"
@@ -62,18 +113,35 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
 
 
 def scan(
-    speech: Sequence[str | Path], noise: Sequence[str | Path], arguments: argparse.Namespace
+    arguments: argparse.Namespace,
+    *,
+    speech: Sequence[str | Path] = (),
+    noise: Sequence[str | Path] = (),
+    rir: Sequence[str | Path] = (),
+    corpus: Sequence[str | Path] = (),
+    out: str | None = None,
 ) -> Manifest:
-    """Reads all files and deals them to the splits."""
+    """Reads all files that `out` does not know yet and deals them to the splits."""
+    storage = None if out is None else Storage(out)
+    known = None
+    if storage is not None and storage.size(CORPUS_FILE) is not None:
+        known = open_corpus(storage.uri).manifest()
     with progress("reading files") as report:
         return scan_corpus(
             speech,
             noise,
+            rir_dirs=rir,
+            corpus_dirs=corpus,
+            layout=arguments.layout,
+            splits=arguments.splits,
             speaker_from=arguments.speaker_from,
             recording_from=arguments.recording_from,
             val_fraction=arguments.val_fraction,
             test_fraction=arguments.test_fraction,
             seed=arguments.seed,
+            known=known,
+            journal=None if storage is None else storage.child(PROGRESS_FOLDER),
+            run=on_ray,
             progress=report,
         )
 
@@ -88,18 +156,50 @@ def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def write(manifest: Manifest, out: str | Path, arguments: argparse.Namespace) -> None:
-    """Writes the corpus, unless it is there already."""
+def write(
+    manifest: Manifest, out: str, arguments: argparse.Namespace, *, drop_missing: bool = False
+) -> Corpus:
+    """Writes the corpus, as far as it is not there already."""
     with progress("writing corpus") as report:
-        write_shards(manifest, out, **corpus_settings(arguments), progress=report)
+        corpus = write_shards(
+            manifest,
+            out,
+            **corpus_settings(arguments),
+            drop_missing=drop_missing,
+            run=on_ray,
+            progress=report,
+        )
     print(manifest.summary())
+    return corpus
 
 
 def run(arguments: argparse.Namespace) -> None:
-    write(scan(arguments.speech, arguments.noise, arguments), arguments.out, arguments)
+    if not arguments.corpus and not (arguments.speech and arguments.noise):
+        raise CorpusError("give --speech and --noise, or --corpus with a data set that holds both")
+    start = time.monotonic()
+    with connect() as where:
+        print(f"preparing {arguments.out} on {where}")
+        before = _files(arguments.out)
+        manifest = scan(
+            arguments,
+            speech=arguments.speech,
+            noise=arguments.noise,
+            rir=arguments.rir,
+            corpus=arguments.corpus,
+            out=arguments.out,
+        )
+        corpus = write(manifest, arguments.out, arguments, drop_missing=arguments.drop_missing)
+    new = len(corpus.files.keys() - before)
     print(
-        f"corpus: {Path(arguments.out).resolve()}\nnext: python -m jobs.train --data {arguments.out} --preset demo"
+        f"{new} new files, {len(corpus.files) - new} that were there; took {time.monotonic() - start:.0f} s"
     )
+    print(f"corpus: {corpus.storage}")
+    print(f"next: python -m jobs.train --data {arguments.out} --preset demo")
+
+
+def _files(out: str) -> set[str]:
+    """Names of the files of the corpus that is there already."""
+    return set(open_corpus(out).files) if Storage(out).size(CORPUS_FILE) is not None else set()
 
 
 if __name__ == "__main__":

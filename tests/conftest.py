@@ -14,6 +14,9 @@ import soundfile as sf
 # Set before anything imports torch or Ray: tests run beside each other on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLEARML_LOG_LEVEL", "ERROR")
+# Of the S3 server that tests start: Ray's workers inherit them.
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 
 SAMPLE_RATE = 16_000
 

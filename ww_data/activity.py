@@ -30,9 +30,9 @@ def frame_energies(x: npt.NDArray[Any], frame: int) -> npt.NDArray[np.float64]:
     num_whole = x.shape[-1] // frame
     body, tail = x[..., : num_whole * frame], x[..., num_whole * frame :]
     frames = body.reshape(*x.shape[:-1], num_whole, frame).astype(np.float64)
-    energies = np.einsum("...k,...k->...", frames, frames)
+    energies = np.vecdot(frames, frames)
     if tail.shape[-1]:
-        last = np.einsum("...k,...k->...", tail.astype(np.float64), tail.astype(np.float64))
+        last = np.vecdot(tail.astype(np.float64), tail.astype(np.float64))
         energies = np.concatenate([energies, last[..., None]], axis=-1)
     return energies
 

@@ -6,6 +6,7 @@ the file.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -13,14 +14,17 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ww_data.torchaudio_compat import torchaudio_functional
+from ww_data.storage import Storage
+from ww_data.torchaudio_compat import torchaudio_transforms
 
 FloatArray = npt.NDArray[np.float32]
 AudioSource = str | os.PathLike[str] | BinaryIO
@@ -28,6 +32,9 @@ AudioSource = str | os.PathLike[str] | BinaryIO
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 _BLOCK_FRAMES = 1 << 18
 _WRITE_BLOCK = 1 << 16
+# Files that lie behind an address are fetched whole up to this size, and read piece by piece beyond it.
+_FETCH_WHOLE_BYTES = 1 << 26
+_FETCH_PIECE_BYTES = 1 << 22
 # A file that lacks more than this part of what its header promises is broken; less is sloppy bookkeeping of
 # an encoder.
 _MAX_MISSING = 0.01
@@ -76,10 +83,14 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> FloatArray
     import torch  # heavy, and most corpora never need it
 
     with torch.inference_mode():
-        resampled = torchaudio_functional().resample(
-            torch.from_numpy(x), from_rate, to_rate, lowpass_filter_width=16
-        )
+        resampled = _resampler(step_in, step_out)(torch.from_numpy(x))
     return np.ascontiguousarray(resampled.numpy())
+
+
+@functools.lru_cache(maxsize=8)
+def _resampler(step_in: int, step_out: int) -> Any:
+    """torchaudio's resampler, with its kernel, which takes about as long to make as a clip of ten seconds to filter."""
+    return torchaudio_transforms().Resample(step_in, step_out, lowpass_filter_width=16)
 
 
 def _resample_fft(x: FloatArray, step_in: int, step_out: int) -> FloatArray:
@@ -150,12 +161,17 @@ def _write_blocks(
 
 @contextmanager
 def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
-    """An open `soundfile.SoundFile`; what libsndfile says against it, then or later, is an AudioError."""
+    """An open `soundfile.SoundFile` of a path, an address (s3://...) or an open binary file.
+
+    What the file system or libsndfile says against it, then or later, is an AudioError.
+    """
     name = source_name(source)
     target: Any = source
-    if isinstance(source, (str, os.PathLike)):
-        _check_readable(Path(source), name)
-    elif not (hasattr(source, "seekable") and source.seekable()):
+    if isinstance(source, str) and "://" in source:
+        target = _fetch(source, name)
+    elif not isinstance(source, (str, os.PathLike)) and not (
+        hasattr(source, "seekable") and source.seekable()
+    ):
         target = io.BytesIO(source.read())
     try:
         with soundfile.SoundFile(target) as file:
@@ -166,20 +182,22 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
                 )
             yield file
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise AudioError(
-            f"{name}: cannot be read as audio ({_one_line(error)}): convert it to WAV or FLAC"
-        ) from error
+        if isinstance(target, (str, os.PathLike)):
+            _check_readable(Path(target), name)
+        raise _unreadable(name, error) from error
 
 
-def iter_blocks(file: soundfile.SoundFile, name: str) -> Iterator[FloatArray]:
-    """The samples of an open file in order, as blocks (n, C) float32: long files never lie in memory whole.
+def iter_blocks(
+    file: soundfile.SoundFile, name: str, dtype: Literal["float32", "int16"] = "float32"
+) -> Iterator[npt.NDArray[Any]]:
+    """The samples of an open file in order, as blocks (n, C): long files never lie in memory whole.
 
     Raises AudioError if there are none, if one is NaN or infinite, or if the file ends before its header
     says.
     """
     num_read = 0
-    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        if not np.isfinite(block).all():
+    while len(block := _read(file, name, dtype)):
+        if dtype == "float32" and not np.isfinite(block).all():
             raise AudioError(
                 f"{name}: holds samples that are NaN or infinite: write it again from its source"
             )
@@ -192,12 +210,62 @@ def iter_blocks(file: soundfile.SoundFile, name: str) -> Iterator[FloatArray]:
         raise AudioError(f"{name}: is cut short ({num_read} of {promised} samples are there): copy it again")
 
 
+def _read(file: soundfile.SoundFile, name: str, dtype: str) -> npt.NDArray[Any]:
+    try:
+        block: npt.NDArray[Any] = file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise _unreadable(name, error) from error
+    return block
+
+
+def iter_difference(noisy: soundfile.SoundFile, clean: soundfile.SoundFile) -> Iterator[FloatArray]:
+    """The noise of a recorded pair, noisy - clean, as blocks (n, C) float32 of two open files.
+
+    Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
+    """
+    for what, unit in (("samplerate", "Hz"), ("channels", "channels"), ("frames", "samples")):
+        if (came := getattr(noisy, what)) != (expected := getattr(clean, what)):
+            raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
+    for noisy_TC, clean_TC in zip(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file"), strict=True):
+        if noisy_TC.shape != clean_TC.shape:
+            raise AudioError("does not fit its clean file (one of them is cut short)")
+        yield noisy_TC - clean_TC
+
+
 def source_name(source: object) -> str:
     """What to call a source in an error message."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsencode(source).decode("utf-8", "replace")
     name = getattr(source, "name", None)
     return name if isinstance(name, str) and name else "the given file"
+
+
+def _fetch(address: str, name: str) -> BinaryIO:
+    """An open file behind an address, whose path is quoted as in URLs; an AudioError if there is none."""
+    scheme, _, rest = address.partition("://")
+    rest, question, options = rest.partition("?")
+    server, _, key = rest.partition("/")
+    try:
+        file = _server(f"{scheme}://{server}{question}{options}").open(unquote(key))
+        if file.size() <= _FETCH_WHOLE_BYTES:
+            with file:
+                content = file.read()
+            if not content:
+                raise AudioError(f"{name}: is empty (0 bytes)")
+            return io.BytesIO(content)
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be opened ({_one_line(error)})") from error
+    return io.BufferedReader(file, _FETCH_PIECE_BYTES)
+
+
+@lru_cache(maxsize=16)
+def _server(uri: str) -> Storage:
+    """One connection for all files of a bucket."""
+    return Storage(uri)
+
+
+def _unreadable(name: str, error: BaseException) -> AudioError:
+    return AudioError(f"{name}: cannot be read as audio ({_one_line(error)}): convert it to WAV or FLAC")
 
 
 def _check_readable(path: Path, name: str) -> None:

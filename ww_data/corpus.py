@@ -1,10 +1,14 @@
 """A prepared corpus on disk: what `write_shards` makes and everything else reads.
 
-manifest.parquet                  every clip, its split, or why it is not used
-speech/<split>/shard-00000.parquet   segments of speech (see ww_data.segments)
-noise/<split>.arrow               the noise bank (see ww_data.noise_bank)
-mixtures/{val,test}.parquet       fixed mixtures (see ww_data.fixed_mixtures)
 corpus.json                       written last: without it there is no corpus
+manifest.parquet                  every clip, its split and the files it lies in, or why it is not used
+speech/<split>/<hash>.parquet     segments of speech (see ww_data.segments)
+noise/<split>/<hash>.arrow        the noise bank (see ww_data.noise_bank)
+rir/<split>/<hash>.arrow          responses of rooms, if there are any (see ww_data.rooms)
+mixtures/{val,test}-<hash>.parquet   fixed mixtures (see ww_data.fixed_mixtures)
+
+It lies in a folder or behind an address (see ww_data.storage). A file's name changes with its content, so nothing is
+ever written over, and a copy of a file never grows old.
 """
 
 from __future__ import annotations
@@ -12,26 +16,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from ww_data.manifest import CorpusError, Manifest
 from ww_data.noise_bank import NoiseBank
+from ww_data.rooms import RoomBank
+from ww_data.splits import SPLITS
+from ww_data.storage import Storage, StorageError
+
+Bank = TypeVar("Bank")
 
 FORMAT = "wave-wizard corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CORPUS_FILE = "corpus.json"
 MANIFEST_FILE = "manifest.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One Parquet file of segments."""
+    """One Parquet file of segments, by its name in the corpus."""
 
-    path: Path
+    name: str
     num_segments: int
 
 
@@ -45,13 +56,14 @@ class SplitSummary:
     noise_hours: float
     num_recordings: int
     num_mixtures: int
+    num_rooms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """An open corpus. `splits` has "train", "val" and "test"; `settings` is what it was written with."""
 
-    path: Path
+    storage: Storage
     sample_rate: int
     segment_samples: int
     manifest_hash: str
@@ -67,108 +79,124 @@ class Corpus:
 
     def shards(self, split: str) -> list[Shard]:
         """The shards of a split, in the order that a `Plan` counts them."""
-        self._check_split(split)
         return [
-            Shard(path=self.path / name, num_segments=about["num_segments"])
-            for name, about in sorted(self.files.items())
-            if name.startswith(f"speech/{split}/")
+            Shard(name=name, num_segments=self.files[name]["num_segments"])
+            for name in self._names("speech", split)
         ]
 
-    def noise_path(self, split: str) -> Path:
-        """The file of a split's noise bank."""
-        self._check_split(split)
-        return self.path / f"noise/{split}.arrow"
-
     def noise_bank(self, split: str) -> NoiseBank:
-        """A split's noise bank, memory-mapped."""
-        path = self.noise_path(split)
-        try:
-            return NoiseBank(path)
-        except (OSError, pa.ArrowException) as error:
-            raise CorpusError(
-                f"{path}: is damaged ({_first_line(error)}): prepare the corpus again"
-            ) from error
+        """A split's noise bank, memory-mapped; from afar, its files are fetched once for all processes of a machine."""
+        return self._bank(NoiseBank, self._names("noise", split))
 
-    def mixtures_path(self, split: str) -> Path:
+    def rooms(self, split: str) -> RoomBank | None:
+        """A split's responses of rooms; None if the corpus has none there."""
+        names = self._names("rir", split)
+        return self._bank(RoomBank, names) if names else None
+
+    def mixtures_name(self, split: str) -> str:
         """The Parquet file of a held-out split's fixed mixtures ("val" or "test")."""
         if split not in ("val", "test"):
             raise CorpusError(f"there are fixed mixtures for 'val' and 'test', not for {split!r}")
-        return self.path / f"mixtures/{split}.parquet"
+        return next(name for name in self.files if name.startswith(f"mixtures/{split}-"))
+
+    def mixtures_path(self, split: str) -> Path:
+        """The same as a path of this machine; from afar it is fetched, once."""
+        return self.storage.on_this_machine(self.mixtures_name(split))
 
     def manifest(self) -> Manifest:
         """The manifest that the corpus was written from."""
-        return Manifest.read(self.path / MANIFEST_FILE)
+        manifest = read_manifest(self.storage)
+        if manifest.hash != self.manifest_hash:
+            raise CorpusError(f"{self.storage}: its manifest is of another run: prepare the corpus again")
+        return manifest
 
     def verify(self) -> None:
         """Read every file and compare its checksum. Raises CorpusError for the first that differs."""
         for name, about in self.files.items():
-            if sha256_of(self.path / name) != about["sha256"]:
+            with self.storage.open(name) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != about["sha256"]:
                 raise CorpusError(
-                    f"{self.path / name}: is damaged (wrong checksum): prepare the corpus again"
+                    f"{self.storage.address(name)}: is damaged (wrong checksum): prepare the corpus again"
                 )
 
     def summary(self) -> str:
         """A few lines for a person."""
-        lines = [f"{self.path}: {self.sample_rate} Hz, segments of {self.segment_s:g} s"]
+        lines = [f"{self.storage}: {self.sample_rate} Hz, segments of {self.segment_s:g} s"]
         for split, about in self.splits.items():
             lines.append(
                 f"{split:5} speech {about.speech_hours:.2f} h, {about.num_speakers} speakers, "
                 f"{about.num_segments} segments; "
                 f"noise {about.noise_hours:.2f} h, {about.num_recordings} recordings"
+                + (f"; {about.num_rooms} room responses" if about.num_rooms else "")
             )
         return "\n".join(lines)
 
-    @staticmethod
-    def _check_split(split: str) -> None:
-        if split not in ("train", "val", "test"):
+    def _names(self, role: str, split: str) -> list[str]:
+        if split not in SPLITS:
             raise CorpusError(f"there is no split {split!r}: expected 'train', 'val' or 'test'")
+        return sorted(name for name in self.files if name.startswith(f"{role}/{split}/"))
+
+    def _bank(self, bank: Callable[[list[Path]], Bank], names: list[str]) -> Bank:
+        try:
+            return bank([self.storage.on_this_machine(name) for name in names])
+        except (OSError, pa.ArrowException) as error:
+            first = self.storage.address(names[0])
+            raise CorpusError(
+                f"{first}: is damaged ({_first_line(error)}): prepare the corpus again"
+            ) from error
 
 
 def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
     """Open a corpus that `write_shards` wrote; reads `corpus.json` and checks that all files have their size.
 
-    Raises CorpusError, one line, if it is missing, damaged, cut short or of a newer format.
+    Raises CorpusError, one line, if it is missing, damaged, cut short or of another format.
     """
-    path = local_path(uri)
-    corpus_file = path / CORPUS_FILE
     try:
-        text = corpus_file.read_bytes()
+        storage = Storage(uri)
+        text = storage.read(CORPUS_FILE)
+    except StorageError as error:
+        raise CorpusError(str(error)) from error
     except OSError as error:
         raise CorpusError(
-            f"{path}: holds no corpus ({CORPUS_FILE}: {error.strerror}): prepare one with jobs.prepare"
+            f"{uri}: holds no corpus ({CORPUS_FILE}: {_why(error)}): prepare one with jobs.prepare"
         ) from error
+    address = storage.address(CORPUS_FILE)
     try:
-        corpus = _parse(path, text)
+        corpus = _parse(storage, text)
         sizes = {name: int(file["bytes"]) for name, file in corpus.files.items()}
     except CorpusError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorpusError(
-            f"{corpus_file}: is damaged ({_first_line(error)}): prepare the corpus again"
+            f"{address}: is damaged ({_first_line(error)}): prepare the corpus again"
         ) from error
+    there = {file.name: file.size_bytes for file in storage.files()}
     for name, size in sizes.items():
-        file = path / name
-        if not file.is_file():
-            raise CorpusError(f"{file}: is missing: prepare the corpus again")
-        if file.stat().st_size != size:
+        if name not in there:
+            raise CorpusError(f"{storage.address(name)}: is missing: prepare the corpus again")
+        if there[name] != size:
             raise CorpusError(
-                f"{file}: is damaged ({file.stat().st_size} of {size} bytes): prepare the corpus again"
+                f"{storage.address(name)}: is damaged ({there[name]} of {size} bytes): prepare the corpus again"
             )
     return corpus
 
 
-def _parse(path: Path, text: bytes) -> Corpus:
+def _parse(storage: Storage, text: bytes) -> Corpus:
     """The corpus that `corpus.json` describes; whatever error comes of damage is left to the caller."""
     about = json.loads(text)
+    address = storage.address(CORPUS_FILE)
     if about["format"] != FORMAT:
-        raise CorpusError(f"{path / CORPUS_FILE}: is not a Wave Wizard corpus (format {about['format']!r})")
+        raise CorpusError(f"{address}: is not a Wave Wizard corpus (format {about['format']!r})")
+    if about["format_version"] < FORMAT_VERSION:
+        raise CorpusError(f"{address}: is of an earlier version: prepare the corpus again in another folder")
     if about["format_version"] > FORMAT_VERSION:
         raise CorpusError(
-            f"{path / CORPUS_FILE}: has format {about['format_version']}, not {FORMAT_VERSION}: "
+            f"{address}: has format {about['format_version']}, not {FORMAT_VERSION}: "
             "update Wave Wizard or prepare the corpus again"
         )
     return Corpus(
-        path=path,
+        storage=storage,
         sample_rate=int(about["sample_rate"]),
         segment_samples=int(about["segment_samples"]),
         manifest_hash=str(about["manifest_hash"]),
@@ -181,29 +209,26 @@ def _parse(path: Path, text: bytes) -> Corpus:
 
 def write_corpus_file(corpus: Corpus) -> None:
     """Write `corpus.json`: the mark that everything else is in place."""
-    about: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION} | asdict(corpus)
-    del about["path"]
-    temporary = corpus.path / f".{CORPUS_FILE}.partial"
-    temporary.write_text(json.dumps(about, indent=1))
-    temporary.replace(corpus.path / CORPUS_FILE)
+    about: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    about |= {field.name: getattr(corpus, field.name) for field in fields(corpus) if field.name != "storage"}
+    about["splits"] = {split: asdict(summary) for split, summary in corpus.splits.items()}
+    corpus.storage.write(CORPUS_FILE, json.dumps(about, indent=1).encode())
 
 
-def local_path(uri: str | os.PathLike[str]) -> Path:
-    """The path that a corpus URI names: a plain path or file:///..."""
-    text = os.fspath(uri)
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    if "://" in text:
-        raise CorpusError(
-            f"{text}: a corpus must lie in a folder that every node can reach, such as /mnt/shared/corpus"
-        )
-    return Path(text).absolute()
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest in a corpus' folder. Raises CorpusError if it is missing or damaged."""
+    with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
+        copy = storage.path(MANIFEST_FILE) if storage.is_local else Path(folder, MANIFEST_FILE)
+        if not storage.is_local:
+            try:
+                copy.write_bytes(storage.read(MANIFEST_FILE))
+            except OSError as error:
+                raise CorpusError(f"{storage.address(MANIFEST_FILE)}: {_why(error)}") from error
+        return Manifest.read(copy)
 
 
-def sha256_of(path: Path) -> str:
-    """Checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _why(error: OSError) -> str:
+    return error.strerror or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

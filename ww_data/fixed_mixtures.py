@@ -1,12 +1,14 @@
 """The fixed mixtures of the held-out splits: drawn once, stored as float32, the same for every model.
 
-They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often.
+They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often. The file
+names the manifest (its hash, in the metadata) and the clips that each mixture was made of.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.activity import frame_energies
+from ww_data.activity import frame_energies, frame_length
+from ww_data.draws import MixingConfig, MixtureParams, draw_mixture, mixture_rng
 from ww_data.keyed import hash64, keyed_order, philox
+from ww_data.levels import gains
 from ww_data.manifest import CorpusError
-from ww_data.mixing import MixingConfig, MixtureParams, draw_mixture, mix, mixture_rng
+from ww_data.mixing import mix
 from ww_data.noise_bank import NoiseBank
 from ww_data.segments import SegmentBlock, read_shard
+from ww_data.storage import Storage
 
 Item = TypeVar("Item")
 
@@ -31,13 +36,14 @@ _MIN_VALID = 0.75
 _PAUSE_DB = 15.0
 _MAX_DRAWS = 10
 _ROWS_PER_GROUP = 16
+_HASH_KEY = b"manifest_hash"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A segment that could become a mixture: where it is stored and how much of it is speech."""
+    """A segment that could become a mixture: the shard and row it is stored in, and how much of it is speech."""
 
-    shard: Path
+    shard: str
     row: int
     key: int
     speaker: str
@@ -47,6 +53,7 @@ class Candidate:
 
 def write_mixtures(
     path: Path,
+    storage: Storage,
     candidates: Sequence[Candidate],
     bank: NoiseBank,
     *,
@@ -54,23 +61,26 @@ def write_mixtures(
     num_mixtures: int,
     snr_db: Sequence[float],
     seed: int,
+    manifest_hash: str,
 ) -> None:
-    """Choose and mix `num_mixtures` whole segments and write them to one Parquet file."""
+    """Choose and mix `num_mixtures` whole segments of `storage` and write them to one Parquet file.
+
+    Segments that were recorded with a noise of their own (corpora of pairs) become mixtures as they were recorded.
+    """
     chosen = _choose_speech(candidates, num_mixtures, seed)
+    blocks = _read_chosen(storage, chosen)
     noises = _take_turns(_by_recording(bank), num_mixtures, seed)
     snrs = _balanced_snrs(snr_db, num_mixtures, seed)
-    blocks: dict[Path, SegmentBlock] = {}
     rows = []
     writer = None
     try:
         for index, (candidate, noise_index, snr) in enumerate(zip(chosen, noises, snrs, strict=True)):
-            if candidate.shard not in blocks:
-                blocks[candidate.shard] = read_shard(candidate.shard)
-            block = blocks[candidate.shard].take([candidate.row])
+            block, name = blocks[candidate.shard, candidate.row], f"{split}-{index:05d}"
+            recorded = _as_recorded(name, block, bank)
             rng = mixture_rng(seed, index, candidate.key)
-            rows.append(_mixture(f"{split}-{index:05d}", block, bank, noise_index, snr, rng))
+            rows.append(recorded or _mixture(name, block, bank, noise_index, snr, rng))
             if len(rows) == _ROWS_PER_GROUP or index == num_mixtures - 1:
-                table = _to_table(rows, bank.sample_rate)
+                table = _to_table(rows, bank.sample_rate).replace_schema_metadata({_HASH_KEY: manifest_hash})
                 writer = writer or pq.ParquetWriter(
                     path, table.schema, compression="none", use_dictionary=False
                 )
@@ -79,6 +89,26 @@ def write_mixtures(
     finally:
         if writer:
             writer.close()
+
+
+def read_sources(storage: Storage, name: str) -> set[str]:
+    """The ids of the clips of speech and noise that a file of mixtures was made of."""
+    with storage.open(name) as file:
+        table = pq.read_table(file, columns=["clip_id", "noise_id"])
+    return {clip_id for column in table.columns for clip_id in column.to_pylist()}
+
+
+def _read_chosen(storage: Storage, chosen: Iterable[Candidate]) -> dict[tuple[str, int], SegmentBlock]:
+    """The chosen segments, each a block of one, by shard and row. One shard at a time lies in memory."""
+    rows_of: defaultdict[str, set[int]] = defaultdict(set)
+    for candidate in chosen:
+        rows_of[candidate.shard].add(candidate.row)
+    found = {}
+    for shard, rows in rows_of.items():
+        with storage.open(shard) as file:
+            block = read_shard(file)
+        found.update({(shard, row): block.take([row]) for row in rows})
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +120,7 @@ class _Row:
     snr_db: float
     level_dbfs: float
     speaker: str
+    clip_id: str
     noise_id: str
 
 
@@ -99,17 +130,59 @@ def _mixture(
     """Mix one segment as a whole with the noise and the SNR chosen for it; the rest is drawn."""
     params, noise_T = _draw_audible(block, bank, noise_index, rng)
     params = replace(params, snr_db=snr_db, noise_index=noise_index)
+    return _mixed(name, block, bank, noise_T, params)
+
+
+def _mixed(
+    name: str, block: SegmentBlock, bank: NoiseBank, noise_T: np.ndarray, params: MixtureParams
+) -> _Row:
     noisy_T, clean_T = mix(block.pcm_NS[0], noise_T, params, active_floor=int(block.active_floor_N[0]))
     return _Row(
         id=name,
         key=int(block.key_N[0]),
         noisy=noisy_T,
         clean=clean_T,
-        snr_db=snr_db,
+        snr_db=params.snr_db,
         level_dbfs=params.level_dbfs,
         speaker=str(block.speaker_N[0]),
-        noise_id=bank.ids[noise_index],
+        clip_id=str(block.clip_id_N[0]),
+        noise_id=bank.ids[params.noise_index],
     )
+
+
+def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> _Row | None:
+    """A segment with the noise that was recorded with it, at the levels of both; None without (audible) ones."""
+    own = bank.own_noise(str(block.clip_id_N[0]), int(block.start_N[0]))
+    if own is None:
+        return None
+    num_samples = block.pcm_NS.shape[1]
+    noise_T = np.zeros(num_samples, np.int16)
+    recorded_T = bank.pcm(own[0])[own[1] : own[1] + num_samples]
+    noise_T[: len(recorded_T)] = recorded_T
+    params = MixtureParams(
+        crop_start=0,
+        num_samples=num_samples,
+        valid_samples=int(block.valid_samples_N[0]),
+        noise_index=own[0],
+        noise_start=own[1],
+        snr_db=0.0,
+        level_dbfs=0.0,
+        snr_over="active",
+        sample_rate=bank.sample_rate,
+    )
+    frame = frame_length(bank.sample_rate)
+    # At 0 dB and full scale, a gain is one over the level that it brings there.
+    gain = gains(
+        frame_energies(block.pcm_NS[0], frame),
+        frame_energies(noise_T, frame),
+        params,
+        int(block.active_floor_N[0]),
+    )
+    if not (gain.speech_active and gain.noise_active):
+        return None
+    snr_db = 20 * math.log10(gain.noise / gain.speech)
+    level_dbfs = -20 * math.log10(32768 * gain.speech)
+    return _mixed(name, block, bank, noise_T, replace(params, snr_db=snr_db, level_dbfs=level_dbfs))
 
 
 def _draw_audible(
@@ -196,6 +269,7 @@ def _to_table(rows: Sequence[_Row], sample_rate: int) -> pa.Table:
             "snr_db": [row.snr_db for row in rows],
             "level_dbfs": [row.level_dbfs for row in rows],
             "speaker": [row.speaker for row in rows],
+            "clip_id": [row.clip_id for row in rows],
             "noise_id": [row.noise_id for row in rows],
             "sample_rate": pa.array([sample_rate] * len(rows), pa.int64()),
         }

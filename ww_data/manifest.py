@@ -1,6 +1,6 @@
-"""From folders of speech and noise to a manifest: what there is, who speaks, and which split it belongs to.
+"""The manifest of a corpus: every clip there is, who speaks, which split it is in, or why it is left out.
 
-No speaker and no noise recording is in two splits. A file that cannot be used stays listed with the reason.
+It is one Parquet file with a row per clip: `pandas.read_parquet("manifest.parquet")` reads it.
 """
 
 from __future__ import annotations
@@ -8,30 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.audio import AudioError, iter_blocks, open_audio
-from ww_data.audio_files import Found, Grouping, find_audio
-from ww_data.parallel import ordered_map
-from ww_data.splits import SPLITS, assign_splits
+from ww_data.splits import SPLITS
 
-Role = Literal["speech", "noise"]
+Role = Literal["speech", "noise", "rir"]
 Progress = Callable[[int, int, str], None]
-Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-ROLES: tuple[Role, ...] = ("speech", "noise")
-MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1}
-SILENT_BELOW_DBFS = -80.0
-_FORMAT_VERSION = 1
+ROLES: tuple[Role, ...] = get_args(Role)
+# What a group of each role is called: `Clip.speaker` names the group, which is never in two splits.
+GROUP_WORDS: dict[str, str] = {"speech": "speakers", "noise": "recordings", "rir": "rooms"}
+_FORMAT_VERSION = 2
 _METADATA_KEY = b"wave_wizard_manifest"
 
 
@@ -41,20 +37,29 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One audio file. For noise, `speaker` is the recording; `split` is empty where `skip_reason` is not."""
+    """One sound: an audio file or, for the noise of a recorded pair, the noisy file minus the clean one.
 
-    id: str
-    path: str
-    role: str
-    speaker: str
-    sample_rate: int = 0
+    Exactly one of `split` and `skip_reason` is empty. `content_hash` is that of the samples, channels averaged, and
+    empty where the file itself is of no use. Lengths and levels are those of the file as it is.
+    """
+
+    id: str  # role/path below its root
+    path: str  # or address, such as s3://bucket/corpus/a.wav
+    role: str  # "speech", "noise" or "rir" (room impulse response)
+    speaker: str  # for noise the recording, for impulse responses the room
+    sample_rate: int = 0  # Hz
     num_frames: int = 0
     num_channels: int = 0
     seconds: float = 0.0
     split: str = ""
-    level_dbfs: float = float("-inf")
+    level_dbfs: float = float("-inf")  # over all channels, without their constant parts
     content_hash: str = ""
     skip_reason: str = ""
+    layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...
+    size_bytes: int = 0  # of both files, where there is a `minus`
+    modified_ns: int = 0  # since 1970; of the newer file, where there is a `minus`
+    minus: str = ""  # path or address of the clean file to subtract, sample by sample
+    shard: str = ""  # the file of the corpus that it was written to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ class Manifest:
     seed: int = 0
 
     def used(self, role: str, split: str) -> list[Clip]:
-        """The usable clips of a role ("speech", "noise") in a split ("train", "val", "test")."""
+        """The usable clips of a role ("speech", "noise", "rir") in a split ("train", "val", "test")."""
         return [clip for clip in self.clips if clip.role == role and clip.split == split]
 
     @property
@@ -83,48 +88,75 @@ class Manifest:
                 digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
 
-    def summary(self) -> str:
-        """A few lines for a person: minutes, files and speakers per split, then what was skipped and why."""
-        lines = []
-        for role, group in (("speech", "speakers"), ("noise", "recordings")):
-            for split in SPLITS:
-                clips = self.used(role, split)
-                minutes = sum(clip.seconds for clip in clips) / 60
-                num_groups = len({clip.speaker for clip in clips})
-                lines.append(
-                    f"{role:6} {split:5} {minutes:8.1f} min {len(clips):6} files {num_groups:5} {group}"
+    def check(self) -> None:
+        """Raises CorpusError if a speaker, recording, room or the same sound is used in two splits."""
+        first: dict[tuple[str, str], Clip] = {}
+        for clip in self.clips:
+            if clip.skip_reason:
+                continue
+            if clip.role not in ROLES or clip.split not in SPLITS:
+                raise CorpusError(
+                    f"{clip.id}: has role {clip.role!r} and split {clip.split!r}: expected a role of "
+                    f"{', '.join(ROLES)} and a split of {', '.join(SPLITS)}"
                 )
-        reasons = Counter(clip.skip_reason.split(" (")[0] for clip in self.skipped)
-        lines += [f"skipped {count} x {reason}" for reason, count in reasons.most_common()]
+            for what, key in (
+                (f"{GROUP_WORDS[clip.role].removesuffix('s')} {clip.speaker}", (clip.role, clip.speaker)),
+                ("the same sound", ("", clip.content_hash)),
+            ):
+                other = first.setdefault(key, clip)
+                if other.split != clip.split and key[1]:
+                    raise CorpusError(
+                        f"{what} is in two splits: {other.id} in {other.split} and {clip.id} in {clip.split}: "
+                        "scan the folders again or take one of them out"
+                    )
+
+    def summary(self) -> str:
+        """A few lines for a person: hours, files, speakers and levels per role and split, what is left out and why.
+
+        Levels are the range that eight of ten files lie in.
+        """
+        lines = []
+        for role in ROLES:
+            if any(clip.role == role for clip in self.clips):
+                lines += [_summary_line(role, split, self.used(role, split)) for split in SPLITS]
+        reasons: defaultdict[str, list[Clip]] = defaultdict(list)
+        for clip in self.skipped:
+            reasons[clip.skip_reason.split(" (")[0]].append(clip)
+        for reason, clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
+            lines.append(f"left out {len(clips)} x {reason}, such as {clips[0].id}")
         return "\n".join(lines)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as Parquet, one row per clip (`pandas.read_parquet(path)` reads it)."""
-        table = pa.Table.from_pylist([asdict(clip) for clip in self.clips], schema=_SCHEMA)
+        """Write as Parquet, one row per clip; the file appears whole or not at all."""
         about = json.dumps({"format_version": _FORMAT_VERSION, "seed": self.seed, "hash": self.hash})
+        table = clips_to_table(self.clips).replace_schema_metadata({_METADATA_KEY: about.encode()})
         temporary = Path(f"{os.fspath(path)}.{os.getpid()}.partial")
         try:
-            pq.write_table(table.replace_schema_metadata({_METADATA_KEY: about.encode()}), temporary)
+            pq.write_table(table, temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read what `write` wrote. Raises CorpusError if it is missing, damaged or of a newer format."""
+    def read(cls, source: str | os.PathLike[str] | pa.NativeFile, name: str = "") -> Manifest:
+        """Read what `write` wrote, from a path or an open file that errors call `name`.
+
+        Raises CorpusError if it is missing, damaged or of a newer format.
+        """
+        name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "the manifest")
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(source)
             about = json.loads((table.schema.metadata or {})[_METADATA_KEY])
             if about["format_version"] > _FORMAT_VERSION:
-                raise CorpusError(f"{path}: was written by a newer version of Wave Wizard: update this one")
-            manifest = cls(clips=tuple(Clip(**row) for row in table.to_pylist()), seed=about["seed"])
+                raise CorpusError(f"{name}: was written by a newer version of Wave Wizard: update this one")
+            manifest = cls(clips=table_to_clips(table), seed=about["seed"])
         except (OSError, KeyError, TypeError, pa.ArrowException, json.JSONDecodeError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CorpusError(
-                f"{path}: is not a readable manifest ({first_line}): prepare the corpus again"
+                f"{name}: is not a readable manifest ({first_line}): prepare the corpus again"
             ) from error
         if manifest.hash != about["hash"]:
-            raise CorpusError(f"{path}: does not hold what was written to it: prepare the corpus again")
+            raise CorpusError(f"{name}: does not hold what was written to it: prepare the corpus again")
         return manifest
 
 
@@ -132,145 +164,25 @@ _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _SCHEMA = pa.schema([(field.name, _ARROW_TYPES[str(field.type)]) for field in fields(Clip)])
 
 
-def scan_corpus(
-    speech_dirs: Folders,
-    noise_dirs: Folders,
-    *,
-    speaker_from: Grouping = "auto",
-    recording_from: Grouping = "file",
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Read every audio file below the folders once and deal speakers and noise recordings to the splits.
-
-    `speaker_from` and `recording_from` say what makes a group that must stay in one split: "folder" (the
-    first sub-folder), "prefix" (the file name up to `__`, `_` or `-`), "file", or "auto" (the folder, if
-    there are sub-folders, else the prefix). Levels are over all channels and the whole file. `progress(done,
-    total, what)`.
-
-    Raises CorpusError for a missing folder, no usable audio, or fewer than three speakers or recordings.
-    """
-    _check_fractions(val_fraction, test_fraction)
-    found: list[tuple[Role, Found]] = []
-    found += [("speech", item) for item in _find("speech", speech_dirs, speaker_from)]
-    found += [("noise", item) for item in _find("noise", noise_dirs, recording_from)]
-    clips = []
-    for index, clip in enumerate(ordered_map(lambda item: _inspect(*item), found)):
-        clips.append(clip)
-        if progress:
-            progress(index + 1, len(found), f"reading {clip.id}")
-    clips = _skip_duplicates(clips)
-    for role, grouping_option in (("speech", "speaker_from"), ("noise", "recording_from")):
-        clips = _deal(clips, role, grouping_option, val_fraction, test_fraction, seed)
-    return Manifest(clips=tuple(clips), seed=seed)
-
-
-def _check_fractions(val_fraction: float, test_fraction: float) -> None:
-    if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-        raise CorpusError(
-            f"val_fraction is {val_fraction} and test_fraction {test_fraction}: "
-            "expected each above 0 and their sum below 1"
-        )
-
-
-def _find(role: Role, folders: Folders, grouping: Grouping) -> list[Found]:
-    """The audio files of one role, sorted by id; ids are paths below the root they were found in."""
-    roots = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
-    if not roots:
-        raise CorpusError(f"no folder of {role} was given")
-    found: dict[str, Found] = {}
-    for root in map(Path, roots):
-        if not root.is_dir():
-            raise CorpusError(f"{root}: is not a folder of {role} that can be read: check the path")
-        for item in find_audio(root, grouping):
-            number = 1
-            name = item.name
-            while name in found:  # the same relative path below several roots
-                number += 1
-                name = f"{item.name}#{number}"
-            found[name] = replace(item, name=name, group=name if grouping == "file" else item.group)
-    if not found:
-        raise CorpusError(
-            f"no audio file was found for {role} below {', '.join(str(root) for root in roots)}"
-        )
-    return [found[name] for name in sorted(found)]
-
-
-def _inspect(role: Role, found: Found) -> Clip:
-    """Read one file to its end, block by block: length, level and content hash, or why it cannot be used."""
-    clip = Clip(id=f"{role}/{found.name}", path=found.shown_path, role=role, speaker=found.group)
-    if found.skip_reason:
-        return replace(clip, skip_reason=found.skip_reason)
-    digest = hashlib.blake2b(digest_size=16)
-    energy, num_frames = 0.0, 0
-    try:
-        with open_audio(found.path) as file:
-            sample_rate, num_channels = int(file.samplerate), int(file.channels)
-            for block in iter_blocks(file, ""):
-                digest.update(np.ascontiguousarray(block).data)
-                energy += float(np.square(block, dtype=np.float64).sum())
-                num_frames += len(block)
-    except AudioError as error:
-        return replace(clip, skip_reason=str(error).removeprefix(found.shown_path).removeprefix(": "))
-    digest.update(f"{sample_rate} {num_channels}".encode())
-    mean_square = energy / (num_frames * num_channels)
-    clip = replace(
-        clip,
-        sample_rate=sample_rate,
-        num_frames=num_frames,
-        num_channels=num_channels,
-        seconds=num_frames / sample_rate,
-        level_dbfs=float(10 * np.log10(mean_square)) if mean_square > 0 else float("-inf"),
-        content_hash=digest.hexdigest(),
+def clips_to_table(clips: Iterable[Clip]) -> pa.Table:
+    """One row per clip, one column per field."""
+    clips = tuple(clips)
+    return pa.table(
+        {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(Clip)}, _SCHEMA
     )
-    return replace(clip, skip_reason=_why_useless(clip, role))
 
 
-def _why_useless(clip: Clip, role: Role) -> str:
-    if clip.seconds < MIN_SECONDS[role]:
-        return f"too short ({clip.seconds:.3f} s, at least {MIN_SECONDS[role]} s of {role} are needed)"
-    if clip.level_dbfs < SILENT_BELOW_DBFS:
-        return f"silent ({clip.level_dbfs:.0f} dBFS, below {SILENT_BELOW_DBFS:.0f})"
-    return ""
+def table_to_clips(table: pa.Table) -> tuple[Clip, ...]:
+    """The clips of a table of `clips_to_table`; columns that an older version did not write are empty."""
+    return tuple(Clip(**row) for row in table.to_pylist())
 
 
-def _skip_duplicates(clips: Iterable[Clip]) -> list[Clip]:
-    """Keep the first of several clips with the same samples: copies would let a split leak into another."""
-    first: dict[str, str] = {}
-    kept = []
-    for clip in clips:
-        if not clip.skip_reason and first.setdefault(clip.content_hash, clip.id) != clip.id:
-            clip = replace(clip, skip_reason=f"same sound as another file ({first[clip.content_hash]})")
-        kept.append(clip)
-    return kept
-
-
-def _deal(
-    clips: list[Clip], role: str, option: str, val_fraction: float, test_fraction: float, seed: int
-) -> list[Clip]:
-    """Give each usable clip of a role its split."""
-    group_seconds: defaultdict[str, float] = defaultdict(float)
-    for clip in clips:
-        if clip.role == role and not clip.skip_reason:
-            group_seconds[clip.speaker] += clip.seconds
-    if len(group_seconds) < len(SPLITS):
-        raise CorpusError(_too_few(clips, role, option, sorted(group_seconds)))
-    split_of = assign_splits(group_seconds, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    return [
-        replace(clip, split=split_of[clip.speaker]) if clip.role == role and not clip.skip_reason else clip
-        for clip in clips
-    ]
-
-
-def _too_few(clips: Iterable[Clip], role: str, option: str, groups: Sequence[str]) -> str:
-    what = "speakers" if role == "speech" else "recordings"
-    of_role = [clip for clip in clips if clip.role == role]
-    skipped = [clip for clip in of_role if clip.skip_reason]
-    text = f"{role}: {len(SPLITS)} {what} are needed, one for each split, but {len(groups)} were found"
-    text += f" ({', '.join(groups)})" if groups else ""
-    text += f" in {len(of_role) - len(skipped)} usable files"
-    if skipped:
-        text += f" ({len(skipped)} skipped, the first, {skipped[0].id}: {skipped[0].skip_reason})"
-    return f"{text}: add {what} or say how they are told apart ({option}: folder, prefix or file)"
+def _summary_line(role: str, split: str, clips: Sequence[Clip]) -> str:
+    minutes = sum(clip.seconds for clip in clips) / 60
+    length = f"{minutes:8.1f} min" if minutes < 120 else f"{minutes / 60:8.1f} h  "
+    num_groups = len({clip.speaker for clip in clips})
+    line = f"{role:6} {split:5} {length} {len(clips):7} files {num_groups:6} {GROUP_WORDS[role]:10}"
+    if clips:
+        low, high = np.quantile([clip.level_dbfs for clip in clips], [0.1, 0.9])
+        line += f" {low:.0f} to {high:.0f} dBFS"
+    return line.rstrip()

@@ -1,8 +1,8 @@
 """Mixing speech with noise. Randomness is drawn first (`draw_mixture`) and applied then (`mix`).
 
-A draw is keyed by (seed, epoch, segment), so that a run sees the same mixtures on one worker or on
-sixty-four. `noisy - clean` is the scaled noise, at exactly the SNR that was drawn; nothing is ever divided by
-silence.
+Order: crop; speed; room or echo; noise at its SNR, level; on both sides gain change and filters; on the noisy side
+alone clipping, dropouts, quantisation. Up to the filters `noisy - clean` is the scaled noise (and, of a room, what is
+to be removed), at exactly the SNR that was drawn; nothing is ever divided by silence.
 """
 
 from __future__ import annotations
@@ -10,90 +10,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.activity import FRAME_S, frame_energies, frame_length
-from ww_data.keyed import philox
+from ww_data.activity import frame_energies, frame_length
+from ww_data.audio import resample
+from ww_data.channel import clipped, gain_over_time, quantised, with_dropouts
+from ww_data.draws import MixingConfig, MixtureParams, SnrOver, draw_mixture
+from ww_data.effects import SPEED_STEPS, Augmentation
+from ww_data.equaliser import apply_gain_curve, gain_curve
+from ww_data.keyed import PhiloxStreams
+from ww_data.levels import gains
 from ww_data.noise_bank import NoiseBank
+from ww_data.reverb import in_room, with_echo
+from ww_data.rooms import RoomBank, RoomResponse
 from ww_data.segments import SegmentBlock
 
 FloatArray = npt.NDArray[np.float32]
-FloatArray64 = npt.NDArray[np.float64]
 Int16Array = npt.NDArray[np.int16]
 BoolArray = npt.NDArray[np.bool_]
-SnrOver = Literal["active", "clip"]
+PcmArray = npt.NDArray[Any]  # int16, or float32 of the same scale
 
 # Peaks of mixtures that would leave full scale are brought down to this.
 _PEAK = 0.999
-# Speech is active if it is so for this long; a word's last 20 ms alone would be blown up to the level of
-# speech.
-_MIN_ACTIVE_S = 0.1
-# Rows that are mixed at once: their intermediate results stay in the cache.
-_ROWS_AT_ONCE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """What mixtures are drawn from. Ranges are uniform, in dB.
-
-    `crop_s`: seconds of each mixture; None takes whole segments.
-    `snr_db`: speech power over noise power. `snr_over`: "active" takes the speech's power over its active
-    frames (not its pauses), "clip" over the whole crop; the noise's is always over the whole crop.
-    `level_dbfs`: RMS of that same speech in the mixture, before peaks beyond full scale scale everything
-    down.
-    """
-
-    crop_s: float | None = 1.5
-    snr_db: tuple[float, float] = (-5.0, 25.0)
-    level_dbfs: tuple[float, float] = (-35.0, -15.0)
-    snr_over: SnrOver = "active"
-
-    def __post_init__(self) -> None:
-        if self.crop_s is not None and not 0.1 <= self.crop_s < math.inf:
-            raise ValueError(f"crop_s is {self.crop_s}: expected at least 0.1 s, or None for whole segments")
-        for name, low, high in (("snr_db", -60, 120), ("level_dbfs", -90, 0)):
-            values = getattr(self, name)
-            if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-                raise ValueError(f"{name} is {values}: expected (lowest, highest) within {low} and {high}")
-            object.__setattr__(self, name, (float(values[0]), float(values[1])))
-        if self.snr_over not in ("active", "clip"):
-            raise ValueError(f"snr_over is {self.snr_over!r}: expected 'active' or 'clip'")
-
-    def num_samples(self, segment_samples: int, sample_rate: int) -> int:
-        """Samples of a mixture from segments of this length; a crop longer than those is a ValueError."""
-        if self.crop_s is None:
-            return segment_samples
-        num_samples = round(self.crop_s * sample_rate)
-        if num_samples > segment_samples:
-            raise ValueError(
-                f"crop_s is {self.crop_s} but the segments have {segment_samples / sample_rate:g} s: "
-                "take a shorter crop or prepare the corpus with a longer segment_s"
-            )
-        return num_samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixtureParams:
-    """Everything random about one mixture. Starts and lengths are in samples."""
-
-    crop_start: int
-    num_samples: int
-    valid_samples: int  # of the crop: what lies behind it is padding
-    noise_index: int
-    noise_start: int
-    snr_db: float
-    level_dbfs: float
-    snr_over: SnrOver
-    sample_rate: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixtures:
     """A block of N mixtures of T samples, float32 at full scale +-1.
 
+    `snr_db_N`: the SNRs that were drawn; `snr_over`: the part of the speech that they refer to.
     `speech_active_N` is False where the crop holds no speech: the clean side is then as recorded and the
     noise at the drawn level. `noise_active_N` is False where the noise is silent: noisy equals clean.
     """
@@ -101,187 +49,230 @@ class Mixtures:
     noisy_NT: FloatArray
     clean_NT: FloatArray
     params: Sequence[MixtureParams]
+    snr_db_N: npt.NDArray[np.float64]
+    snr_over: SnrOver
     speech_active_N: BoolArray
     noise_active_N: BoolArray
 
 
-def mixture_rng(seed: int, epoch: int, key: int) -> np.random.Generator:
-    """The generator of one draw. It depends on nothing but these three (seed and epoch below 2**32)."""
-    return np.random.Generator(philox(seed, epoch, key))
-
-
-def draw_mixture(
-    rng: np.random.Generator,
-    config: MixingConfig,
-    *,
-    valid_samples: int,
-    sample_rate: int,
-    noise_lengths: npt.NDArray[np.int64],
-    segment_samples: int | None = None,
-) -> MixtureParams:
-    """Draw one mixture for a segment with `valid_samples` of `segment_samples` (default: all valid).
-
-    `noise_lengths` (K,) are those of the noise bank; each of its clips is as likely as any other.
-    """
-    # New effects draw behind these five, so that what is drawn today stays as it is.
-    where, which, noise_where, snr, level = rng.random(5).tolist()
-    num_samples = config.num_samples(segment_samples or valid_samples, sample_rate)
-    crop_start = int(where * (max(valid_samples - num_samples, 0) + 1))
-    noise_index = int(which * len(noise_lengths))
-    noise_length = int(noise_lengths[noise_index])
-    # A clip that is long enough is never looped; a shorter one may start anywhere in its loop.
-    num_starts = noise_length - num_samples + 1 if noise_length >= num_samples else noise_length
-    return MixtureParams(
-        crop_start=crop_start,
-        num_samples=num_samples,
-        valid_samples=min(valid_samples - crop_start, num_samples),
-        noise_index=noise_index,
-        noise_start=int(noise_where * num_starts),
-        snr_db=_between(config.snr_db, snr),
-        level_dbfs=_between(config.level_dbfs, level),
-        snr_over=config.snr_over,
-        sample_rate=sample_rate,
-    )
-
-
-def mix(
-    speech_T: Int16Array, noise_T: Int16Array, params: MixtureParams, *, active_floor: int = 0
-) -> tuple[FloatArray, FloatArray]:
-    """Mix a crop of speech with as much noise, both int16 PCM: (noisy_T, clean_T) float32 at full scale +-1.
-
-    `active_floor`: frames of at least this energy are speech (0: every frame with any energy).
-    """
-    mixtures = mix_crops(speech_T[None], noise_T[None], [params], np.array([active_floor]))
-    return mixtures.noisy_NT[0], mixtures.clean_NT[0]
-
-
 def mix_segments(
-    block: SegmentBlock, epochs_N: npt.ArrayLike, bank: NoiseBank, config: MixingConfig, seed: int
+    block: SegmentBlock,
+    epochs_N: npt.ArrayLike,
+    bank: NoiseBank,
+    config: MixingConfig,
+    seed: int,
+    rooms: RoomBank | None = None,
 ) -> Mixtures:
-    """Draw and mix each segment of a block, for its own epoch, with noise from the bank."""
-    epochs = np.broadcast_to(np.asarray(epochs_N), len(block)).tolist()
-    segment_samples = block.pcm_NS.shape[1]
+    """Draw and mix each segment of a block, for its own epoch, with noise from the bank. Rows are independent."""
+    num_rows, segment_samples = block.pcm_NS.shape
+    epochs = np.broadcast_to(np.asarray(epochs_N), num_rows).tolist()
     num_samples = config.num_samples(segment_samples, bank.sample_rate)
-    params = [
-        draw_mixture(
-            mixture_rng(seed, epoch, key),
+    noisy_NT, clean_NT = (np.empty((num_rows, num_samples), np.float32) for _ in range(2))
+    active_N2 = np.empty((num_rows, 2), np.bool_)
+    params, streams = [], PhiloxStreams()
+    columns = (block.key_N, block.valid_samples_N, block.start_N, block.active_floor_N)
+    for row, (key, valid_samples, start, active_floor) in enumerate(
+        zip(*(column.tolist() for column in columns), strict=True)
+    ):
+        draw = draw_mixture(
+            streams.at(seed, epochs[row], key),
             config,
             valid_samples=valid_samples,
             sample_rate=bank.sample_rate,
             noise_lengths=bank.lengths_N,
             segment_samples=segment_samples,
+            own_noise=bank.own_noise(block.clip_id_N[row], start) if config.remix < 1 else None,
+            num_rooms=len(rooms) if rooms is not None else 0,
         )
-        for epoch, key, valid_samples in zip(
-            epochs, block.key_N.tolist(), block.valid_samples_N.tolist(), strict=True
+        active_N2[row] = _mix_into(
+            noisy_NT[row],
+            clean_NT[row],
+            block.pcm_NS[row, draw.crop_start : draw.crop_start + draw.source_samples],
+            bank.crop(draw.noise_index, draw.noise_start, num_samples),
+            draw,
+            active_floor,
+            *_more_sources(draw, bank, rooms),
         )
-    ]
-    speech_NT = np.empty((len(block), num_samples), np.int16)
-    noise_NT = np.empty((len(block), num_samples), np.int16)
-    for row, draw in enumerate(params):
-        speech_NT[row] = block.pcm_NS[row, draw.crop_start : draw.crop_start + num_samples]
-        noise_NT[row] = bank.crop(draw.noise_index, draw.noise_start, num_samples)
-    return mix_crops(speech_NT, noise_NT, params, block.active_floor_N)
-
-
-def mix_crops(
-    speech_NT: Int16Array,
-    noise_NT: Int16Array,
-    params: Sequence[MixtureParams],
-    active_floor_N: npt.NDArray[np.int64],
-) -> Mixtures:
-    """Mix N crops (int16 PCM) with as much noise each. Rows do not depend on their neighbours."""
-    if speech_NT.shape != noise_NT.shape or speech_NT.dtype != np.int16 or noise_NT.dtype != np.int16:
-        raise ValueError(
-            f"speech is {speech_NT.dtype} {speech_NT.shape} and noise {noise_NT.dtype} {noise_NT.shape}: "
-            "expected int16 PCM of one shape"
-        )
-    frame = frame_length(params[0].sample_rate) if params else 1
-    speech_energy_NF, noise_energy_NF = _by_chunks(speech_NT, frame), _by_chunks(noise_NT, frame)
-    gain_2N, active_2N = _gains(speech_energy_NF, noise_energy_NF, params, active_floor_N, speech_NT.shape[1])
-    noisy_NT, clean_NT = np.empty(speech_NT.shape, np.float32), np.empty(speech_NT.shape, np.float32)
-    peak_N = np.empty(len(speech_NT))
-    for rows in _chunks(len(speech_NT)):
-        _apply(speech_NT[rows], noise_NT[rows], gain_2N[:, rows], noisy_NT[rows], clean_NT[rows])
-        peak_N[rows] = np.maximum(_peak(noisy_NT[rows]), _peak(clean_NT[rows]))
-    for row in np.flatnonzero(peak_N > 1.0).tolist():
-        rows = slice(row, row + 1)
-        lower_2N = gain_2N[:, rows] * (_PEAK / peak_N[row])
-        _apply(speech_NT[rows], noise_NT[rows], lower_2N, noisy_NT[rows], clean_NT[rows])
+        params.append(draw)
     return Mixtures(
         noisy_NT=noisy_NT,
         clean_NT=clean_NT,
         params=params,
-        speech_active_N=active_2N[0],
-        noise_active_N=active_2N[1],
+        snr_db_N=np.array([draw.snr_db for draw in params], np.float64),
+        snr_over=config.snr_over,
+        speech_active_N=active_N2[:, 0],
+        noise_active_N=active_N2[:, 1],
     )
 
 
-def _chunks(num_rows: int) -> list[slice]:
-    return [slice(first, first + _ROWS_AT_ONCE) for first in range(0, num_rows, _ROWS_AT_ONCE)]
+def mix(
+    speech_T: Int16Array,
+    noise_T: Int16Array,
+    params: MixtureParams,
+    *,
+    active_floor: int = 0,
+    further_noises: Sequence[Int16Array] = (),
+    room: RoomResponse | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Mix a crop of speech with as much noise, both int16 PCM: (noisy_T, clean_T) float32 at full scale +-1.
+
+    `speech_T` has `params.source_samples`. `active_floor`: frames of at least this energy are speech (0: every frame
+    with any energy). `further_noises`, `room`: what the augmentation names by index.
+    """
+    expected = (params.source_samples, params.num_samples)
+    if (len(speech_T), len(noise_T)) != expected or speech_T.dtype != np.int16 or noise_T.dtype != np.int16:
+        raise ValueError(
+            f"speech is {speech_T.dtype} {speech_T.shape} and noise {noise_T.dtype} {noise_T.shape}: "
+            f"expected int16 PCM of {expected[0]} and {expected[1]} samples"
+        )
+    noisy_T, clean_T = np.empty(params.num_samples, np.float32), np.empty(params.num_samples, np.float32)
+    _mix_into(noisy_T, clean_T, speech_T, noise_T, params, active_floor, further_noises, room)
+    return noisy_T, clean_T
 
 
-def _by_chunks(x_NT: Int16Array, frame: int) -> FloatArray64:
-    """Frame energies (N, F)."""
-    parts = [frame_energies(x_NT[rows], frame) for rows in _chunks(len(x_NT))]
-    return np.concatenate(parts) if parts else np.empty((0, 0))
+def _more_sources(
+    draw: MixtureParams, bank: NoiseBank, rooms: RoomBank | None
+) -> tuple[list[Int16Array], RoomResponse | None]:
+    """The further noises and the room that a draw names."""
+    augmentation = draw.augmentation
+    if augmentation is None:
+        return [], None
+    noises = [
+        bank.crop(noise.noise_index, noise.noise_start, draw.num_samples)
+        for noise in augmentation.further_noises
+    ]
+    if augmentation.room_index is None or rooms is None:
+        return noises, None
+    return noises, rooms.response(augmentation.room_index, draw.num_samples, augmentation.early_ms)
 
 
-def _gains(
-    speech_energy_NF: FloatArray64,
-    noise_energy_NF: FloatArray64,
-    params: Sequence[MixtureParams],
-    active_floor_N: npt.NDArray[np.int64],
-    num_samples: int,
-) -> tuple[FloatArray64, BoolArray]:
-    """Gains (2, N) from PCM to full scale +-1 for speech and noise, and whether each of them is active."""
-    speech_power_N, speech_active_N = _speech_power(speech_energy_NF, params, active_floor_N, num_samples)
-    noise_power_N = noise_energy_NF.sum(axis=1) / num_samples
-    noise_active_N = noise_power_N >= 1.0  # below, there is nothing but rounding
-    level_N = 10 ** (np.array([draw.level_dbfs for draw in params]) / 20)
-    noise_to_speech_N = 10 ** (np.array([draw.snr_db for draw in params]) / -20)
-    speech_gain_N = np.where(speech_active_N, level_N / np.sqrt(speech_power_N), 1 / 32768)
-    noise_level_N = np.where(speech_active_N, level_N * noise_to_speech_N, level_N)
-    noise_gain_N = np.where(noise_active_N, noise_level_N / np.sqrt(np.maximum(noise_power_N, 1.0)), 0.0)
-    return np.stack([speech_gain_N, noise_gain_N]), np.stack([speech_active_N, noise_active_N])
+def _mix_into(
+    noisy_T: FloatArray,
+    clean_T: FloatArray,
+    speech_T: Int16Array,
+    noise_T: Int16Array,
+    params: MixtureParams,
+    active_floor: float,
+    further_noises: Sequence[Int16Array],
+    room: RoomResponse | None,
+) -> tuple[bool, bool]:
+    """Mixes into the arrays given; whether the speech and the noise are active."""
+    augmentation, frame = params.augmentation, frame_length(params.sample_rate)
+    sources = _Sources(_at_speed(speech_T, params), None, noise_T, active_floor)
+    if augmentation is not None:
+        sources = _augmented(sources, params, augmentation, further_noises, room)
+    gain = gains(
+        frame_energies(sources.heard_T, frame),
+        frame_energies(sources.noise_T, frame),
+        params,
+        sources.active_floor,
+    )
+    _add(noisy_T, clean_T, sources, gain.speech, gain.noise)
+    peak = max(_peak(noisy_T), _peak(clean_T))
+    if peak > 1.0:
+        _add(noisy_T, clean_T, sources, gain.speech * (_PEAK / peak), gain.noise * (_PEAK / peak))
+    if augmentation is not None:
+        _through_channel(noisy_T, clean_T, augmentation, params.sample_rate)
+    return gain.speech_active, gain.noise_active
 
 
-def _speech_power(
-    energy_NF: FloatArray64,
-    params: Sequence[MixtureParams],
-    active_floor_N: npt.NDArray[np.int64],
-    num_samples: int,
-) -> tuple[FloatArray64, BoolArray]:
-    """Mean square (N,) of the speech that the SNR refers to (1 without any), and whether there is any."""
-    num_frames = energy_NF.shape[1]
-    frame_samples_F = np.full(num_frames, frame_length(params[0].sample_rate) if params else 1)
-    frame_samples_F[-1:] = num_samples - frame_samples_F[:-1].sum()
-    is_speech_NF = energy_NF >= np.maximum(active_floor_N, 1)[:, None]
-    min_active = min(round(_MIN_ACTIVE_S / FRAME_S), num_frames)
-    active_N = is_speech_NF.sum(axis=1) >= min_active
-    over_clip_N = np.array([draw.snr_over == "clip" for draw in params], np.bool_)
-    valid_N = np.array([draw.valid_samples for draw in params], np.int64)
-    energy_N = np.where(over_clip_N, energy_NF.sum(axis=1), (energy_NF * is_speech_NF).sum(axis=1))
-    count_N = np.where(over_clip_N, valid_N, is_speech_NF @ frame_samples_F)
-    return np.where(active_N, energy_N / np.maximum(count_N, 1), 1.0), active_N
+class _Sources(NamedTuple):
+    """What is added up, as PCM. `target_T`: what the clean side holds of the speech; None: just what is heard."""
+
+    heard_T: PcmArray
+    target_T: PcmArray | None
+    noise_T: PcmArray
+    active_floor: float
 
 
-def _apply(
-    speech_nT: Int16Array,
-    noise_nT: Int16Array,
-    gain_2n: FloatArray64,
-    noisy_nT: FloatArray,
-    clean_nT: FloatArray,
+def _at_speed(speech_T: Int16Array, params: MixtureParams) -> PcmArray:
+    if params.speed == 1.0 and len(speech_T) == params.num_samples:
+        return speech_T
+    played_T = np.zeros(params.num_samples, np.float32)
+    rate = 1000 * SPEED_STEPS  # any two rates in the ratio of the speed
+    resampled_T = resample(speech_T, round(rate * params.speed), rate)[: params.num_samples]
+    played_T[: len(resampled_T)] = resampled_T  # a whole segment that is played faster ends early
+    return played_T
+
+
+def _augmented(
+    sources: _Sources,
+    params: MixtureParams,
+    augmentation: Augmentation,
+    further_noises: Sequence[Int16Array],
+    room: RoomResponse | None,
+) -> _Sources:
+    """The sources of one mixture with room or echo, and with all noises in one."""
+    heard_T, target_T, noise_T, active_floor = sources
+    if augmentation.noise_only:
+        heard_T = np.zeros_like(heard_T)
+    if further_noises:
+        noise_T = _sum_of_noises(noise_T, further_noises, augmentation)
+    if augmentation.clean_only:
+        noise_T = np.zeros_like(noise_T)
+    if room is not None:
+        heard_T, target_T = in_room(heard_T, room)
+        active_floor *= room.energy  # reverberation lifts speech and its pauses alike
+    elif augmentation.echo is not None:
+        heard_T, target_T, noise_T, energy = with_echo(
+            heard_T, noise_T, augmentation.echo, params.sample_rate
+        )
+        active_floor *= energy
+    return _Sources(heard_T, target_T, noise_T, active_floor)
+
+
+def _sum_of_noises(
+    noise_T: PcmArray, further_noises: Sequence[Int16Array], augmentation: Augmentation
+) -> FloatArray:
+    """The first noise with the others at their levels relative to it; beside silence they stay as they are."""
+    power = _power(noise_T)
+    sum_T = noise_T.astype(np.float32)
+    for further_T, drawn in zip(further_noises, augmentation.further_noises, strict=True):
+        further_power = _power(further_T)
+        gain = 1.0
+        if power >= 1 and further_power >= 1:
+            gain = math.sqrt(power / further_power) * 10 ** (drawn.level_db / 20)
+        sum_T += further_T * np.float32(gain)
+    return sum_T
+
+
+def _add(
+    noisy_T: FloatArray, clean_T: FloatArray, sources: _Sources, speech_gain: float, noise_gain: float
 ) -> None:
-    """clean = speech x gain, noisy = clean + noise x gain, into the arrays given."""
-    speech_gain_n1, noise_gain_n1 = gain_2n.astype(np.float32)[:, :, None]
-    np.multiply(speech_nT, speech_gain_n1, out=clean_nT)
-    np.multiply(noise_nT, noise_gain_n1, out=noisy_nT)
-    noisy_nT += clean_nT
+    """clean = target x gain, noisy = heard x gain + noise x gain, into the arrays given."""
+    heard_T, target_T, noise_T, _ = sources
+    np.multiply(heard_T if target_T is None else target_T, np.float32(speech_gain), out=clean_T)
+    np.multiply(noise_T, np.float32(noise_gain), out=noisy_T)
+    noisy_T += clean_T if target_T is None else heard_T * np.float32(speech_gain)
 
 
-def _peak(x_nT: FloatArray) -> FloatArray:
-    return np.maximum(x_nT.max(axis=1), -x_nT.min(axis=1))
+def _through_channel(
+    noisy_T: FloatArray, clean_T: FloatArray, augmentation: Augmentation, sample_rate: int
+) -> None:
+    """Linear effects on both sides, then those that spoil the noisy side alone."""
+    if augmentation.gain_change is not None:
+        gain_T = gain_over_time(augmentation.gain_change, len(noisy_T), sample_rate)
+        noisy_T *= gain_T
+        clean_T *= gain_T
+    if augmentation.biquads or augmentation.pass_band_hz or augmentation.masked_band_hz:
+        bands = augmentation.biquads, augmentation.pass_band_hz, augmentation.masked_band_hz
+        gain_F = gain_curve(len(noisy_T), sample_rate, *bands)
+        noisy_T[:], clean_T[:] = apply_gain_curve((noisy_T, clean_T), gain_F, sample_rate)
+    peak = max(_peak(noisy_T), _peak(clean_T))
+    if peak > 1.0:
+        noisy_T *= np.float32(_PEAK / peak)
+        clean_T *= np.float32(_PEAK / peak)
+    if augmentation.clipping_db is not None:
+        noisy_T[:] = clipped(noisy_T, augmentation.clipping_db)
+    if augmentation.dropouts is not None:
+        noisy_T[:] = with_dropouts(noisy_T, augmentation.dropouts, sample_rate)
+    if augmentation.quantisation is not None:
+        noisy_T[:] = quantised(noisy_T, augmentation.quantisation)
 
 
-def _between(bounds: tuple[float, float], position: float) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * position
+def _peak(x_T: FloatArray) -> float:
+    return max(float(x_T.max()), -float(x_T.min()))
+
+
+def _power(pcm_T: Int16Array) -> float:
+    return float(frame_energies(pcm_T, 1 << 10).sum()) / len(pcm_T)

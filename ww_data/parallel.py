@@ -1,19 +1,25 @@
-"""Decoding files on all cores while results come back in order."""
+"""Working on many items at once: how is for the caller to say, and threads are the way without a cluster."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+class Run(Protocol):
+    """`function` of every item, in any order. Function, items and results may have to be pickled on the way."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]: ...
+
+
+def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
     """`map(function, items)` on threads, a few results ahead: decoding and hashing release Python's lock."""
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     remaining = iter(items)
@@ -28,3 +34,6 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item]) -> It
         finally:
             for future in waiting:
                 future.cancel()
+
+
+on_threads: Run = ordered_map

@@ -18,6 +18,9 @@ from ww_data.keyed import hash64, philox
 
 Int64Array = npt.NDArray[np.int64]
 
+# Shards that are shuffled together: who walks along the plan needs no more of them at hand.
+WINDOW_SHARDS = 8
+
 
 class PlanItems(NamedTuple):
     """Places in the corpus: for each item its epoch, its shard and its row in that shard."""
@@ -39,7 +42,7 @@ class Plan:
     seed: int
     shard_sizes: Sequence[int]  # segments in each shard
     global_batch: int  # items of a step, over all workers
-    window_shards: int = 8
+    window_shards: int = WINDOW_SHARDS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shard_sizes", tuple(int(size) for size in self.shard_sizes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ Int16Array = npt.NDArray[np.int16]
 
 # What remains of a clip after its last whole segment is kept if it is at least this part of a segment.
 _MIN_TAIL = 0.25
+# In the metadata of a shard: all of its samples lie in one page, which Parquet limits to 2 GB.
+_ONE_PIECE, _MAX_PAGE_BYTES = b"samples in one piece", 2**31 - 1
+_COLUMNS = {"key", "clip_id", "start", "valid_samples", "speaker", "active_floor", "pcm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +49,43 @@ class SegmentBlock:
             **{name: np.concatenate([vars(block)[name] for block in blocks]) for name in names}
         )
 
+    @staticmethod
+    def gather(
+        blocks: Mapping[int, SegmentBlock], block_N: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64]
+    ) -> SegmentBlock:
+        """One block of row `row_N[n]` of `blocks[block_N[n]]` for each n. Samples are copied only once."""
+        columns = {}
+        for name, column in vars(next(iter(blocks.values()))).items():
+            columns[name] = np.empty((len(row_N), *column.shape[1:]), column.dtype)
+            sources = {index: vars(block)[name] for index, block in blocks.items()}
+            for n, (index, row) in enumerate(zip(block_N.tolist(), row_N.tolist(), strict=True)):
+                columns[name][n] = sources[index][row]
+        return SegmentBlock(**columns)
+
     def to_table(self) -> pa.Table:
-        """As an Arrow table with the columns of a shard."""
+        """As an Arrow table with the columns of a shard; `pcm` has the bytes of S little-endian int16."""
+        num_segments, num_samples = self.pcm_NS.shape
+        if not num_samples:
+            raise ValueError("segments have no samples: expected 1 or more each")
+        pcm = pa.py_buffer(np.ascontiguousarray(self.pcm_NS, "<i2"))
         columns = {
-            "key": self.key_N,
+            "key": pa.array(self.key_N, pa.uint64()),
             "clip_id": pa.array(self.clip_id_N, pa.string()),
-            "start": self.start_N,
-            "valid_samples": self.valid_samples_N,
+            "start": pa.array(self.start_N, pa.int64()),
+            "valid_samples": pa.array(self.valid_samples_N, pa.int64()),
             "speaker": pa.array(self.speaker_N, pa.string()),
-            "active_floor": self.active_floor_N,
-            "pcm": pa.FixedShapeTensorArray.from_numpy_ndarray(self.pcm_NS),
+            "active_floor": pa.array(self.active_floor_N, pa.int64()),
+            "pcm": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(2 * num_samples), num_segments, [None, pcm]
+            ),
         }
         return pa.table(columns)
 
     @staticmethod
     def from_table(table: pa.Table) -> SegmentBlock:
-        """From an Arrow table with the columns of a shard."""
+        """From an Arrow table with the columns of a shard. The arrays cannot be written to: they lie in the table."""
         return SegmentBlock(
-            pcm_NS=table["pcm"].combine_chunks().to_numpy_ndarray(),
+            pcm_NS=_pcm(table["pcm"]),
             valid_samples_N=table["valid_samples"].to_numpy(),
             key_N=table["key"].to_numpy(),
             start_N=table["start"].to_numpy(),
@@ -73,15 +95,62 @@ class SegmentBlock:
         )
 
 
-def read_shard(path: str | os.PathLike[str]) -> SegmentBlock:
-    """All segments of one shard."""
-    return SegmentBlock.from_table(pq.read_table(path, memory_map=True))
+def read_shard(source: str | os.PathLike[str] | pa.NativeFile) -> SegmentBlock:
+    """All segments of one shard: of a path, or of a file that a `Storage` opened.
+
+    Of a file on this machine the samples are mapped, not read: they come from the disk as they are used, and all
+    processes share them. Raises OSError or pyarrow.ArrowInvalid if it cannot be read, ValueError if it is no shard of
+    segments.
+    """
+    file = source if isinstance(source, pa.NativeFile) else pa.memory_map(os.fspath(source))
+    with pq.ParquetFile(file) as shard:
+        if missing := _COLUMNS - set(shard.schema_arrow.names):
+            raise ValueError(
+                f"holds no segments (there is no column {min(missing)!r}): prepare the corpus again"
+            )
+        pcm = _stored_pcm(file, shard)
+        names = _COLUMNS if pcm is None else _COLUMNS - {"pcm"}
+        table = shard.read(columns=sorted(names), use_threads=False)
+    return SegmentBlock.from_table(table if pcm is None else table.append_column("pcm", pcm))
 
 
 def write_shard(path: str | os.PathLike[str], block: SegmentBlock) -> None:
-    """Write one shard. Parquet has no 16-bit integers: as differences, PCM takes a third of plain ones."""
-    encoding = {"pcm.list.element": "DELTA_BINARY_PACKED"}
-    pq.write_table(block.to_table(), path, compression="none", use_dictionary=False, column_encoding=encoding)
+    """Write one shard. PCM is stored as plain bytes in one piece, for `read_shard` to map."""
+    table = block.to_table().replace_schema_metadata({_ONE_PIECE: "yes"})
+    pq.write_table(
+        table,
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,  # they would hold a whole segment as the smallest, and one as the largest
+        row_group_size=max(len(block), 1),
+        data_page_size=_MAX_PAGE_BYTES,
+    )
+
+
+def _stored_pcm(file: pa.NativeFile, shard: pq.ParquetFile) -> pa.FixedSizeBinaryArray | None:
+    """The column `pcm` as it lies in the file; None if it was not written by `write_shard` and has to be decoded."""
+    about = shard.metadata
+    if about.num_row_groups != 1 or _ONE_PIECE not in (shard.schema_arrow.metadata or {}):
+        return None
+    column = about.row_group(0).column(shard.schema_arrow.get_field_index("pcm"))
+    kind = shard.schema_arrow.field("pcm").type
+    num_bytes = about.num_rows * kind.byte_width
+    # A page is a header and the values, one after the other; so they end where the column's only page ends.
+    file.seek(column.data_page_offset + column.total_compressed_size - num_bytes)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, about.num_rows, [None, file.read_buffer(num_bytes)])
+
+
+def _pcm(column: pa.ChunkedArray) -> Int16Array:
+    """The samples (N, S) of a column; of one in one piece without a copy."""
+    segments = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    num_bytes = segments.type.byte_width
+    shape, offset = (len(segments), num_bytes // 2), segments.offset * num_bytes
+    values = segments.buffers()[1]
+    if values is None:
+        return np.empty(shape, np.int16)
+    pcm_NS = np.frombuffer(values, "<i2", len(segments) * shape[1], offset).reshape(shape)
+    return pcm_NS.astype(np.int16, copy=False)  # a copy where the machine is a big-endian one
 
 
 def segment_key(split: str, clip_id: str, start: int) -> int:

@@ -1,42 +1,39 @@
-"""From a manifest to a corpus on disk: shards of speech, noise banks, fixed mixtures (see ww_data.corpus).
+"""From a manifest to a corpus on disk (see ww_data.corpus): its parts, the fixed mixtures, and corpus.json at the end.
 
-Everything is written to a folder beside the target that is renamed at the end: a run that dies leaves no
-corpus, and a second run with the same manifest and settings finds the work done.
+A run that is killed goes on where it stopped. A corpus may grow: files that it has stay as they are, its fixed mixtures
+too, and only what is new is read.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from ww_data.activity import active_floor, activity
-from ww_data.atomic import whole_folder
-from ww_data.audio import AudioError, read_mono
+from ww_data.activity import activity
 from ww_data.corpus import (
     CORPUS_FILE,
     MANIFEST_FILE,
     Corpus,
     SplitSummary,
-    local_path,
     open_corpus,
-    sha256_of,
     write_corpus_file,
 )
-from ww_data.fixed_mixtures import Candidate, write_mixtures
-from ww_data.keyed import keyed_order
-from ww_data.manifest import Clip, CorpusError, Manifest, Progress
-from ww_data.noise_bank import Int16Array, NoiseBank, write_noise_bank
-from ww_data.parallel import ordered_map
-from ww_data.segments import SegmentBlock, segment_key, segment_starts, write_shard
+from ww_data.fixed_mixtures import Candidate, read_sources, write_mixtures
+from ww_data.manifest import CorpusError, Manifest, Progress
+from ww_data.parallel import Run, on_threads
+from ww_data.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
+from ww_data.segments import read_shard
 from ww_data.splits import SPLITS
+from ww_data.storage import Storage, StorageError
 
-# 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
-_SHARD_SEGMENTS = 256
+_LOCK_FILE = ".lock"
 
 
 def write_shards(
@@ -48,28 +45,77 @@ def write_shards(
     num_val_mixtures: int = 60,
     num_test_mixtures: int = 120,
     eval_snr_db: Sequence[float] = (-5, 0, 5, 10, 15),
+    drop_missing: bool = False,
+    run: Run = on_threads,
     progress: Progress | None = None,
 ) -> Corpus:
-    """Write the corpus of a manifest to a folder and open it. Clips are made mono at `sample_rate` Hz.
+    """Write the corpus of a manifest to a folder or address and open it. Clips are made mono at `sample_rate` Hz.
 
-    If the folder already holds just this corpus, nothing is written. Raises CorpusError if it holds anything
-    else, or if a file changed since it was scanned. `progress(done, total, what)` counts clips and, at the
-    end, mixtures files.
+    Where it holds a corpus of these settings already, only what is new is written; the fixed mixtures stay as long as
+    all that they are made of is still there. Clips of that corpus that the manifest lacks are an error, unless
+    `drop_missing`. `run` spreads the work (see ww_data.parallel); `progress(done, total, what)` counts clips.
+
+    Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
     """
     settings = _settings(manifest, sample_rate, segment_s, num_val_mixtures, num_test_mixtures, eval_snr_db)
-    out = local_path(out_uri)
-    if (out / CORPUS_FILE).exists():
-        corpus = open_corpus(out)
-        if (corpus.manifest_hash, corpus.settings) == (manifest.hash, settings):
-            return corpus
+    manifest.check()
+    storage = _open_storage(out_uri)
+    with _alone(storage):
+        before = _corpus_there(storage)
+        if before is not None:
+            if before.settings != settings:
+                raise CorpusError(
+                    f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
+                    "choose another folder or remove it"
+                )
+        writer = _Writer(manifest, storage, settings, before, drop_missing, run, progress)
+        if before is None or not _is_of(manifest, before):
+            writer.write()
+        writer.remove_leftovers()
+    return open_corpus(out_uri)
+
+
+def _open_storage(out_uri: str | os.PathLike[str]) -> Storage:
+    try:
+        return Storage(out_uri)
+    except StorageError as error:
+        raise CorpusError(str(error)) from error
+
+
+def _corpus_there(storage: Storage) -> Corpus | None:
+    """The corpus that a storage holds; None where there is nothing yet, or what an interrupted run left."""
+    if storage.is_local and storage.path().exists() and not storage.path().is_dir():
+        raise CorpusError(f"{storage}: is not a folder: choose another name")
+    if storage.size(CORPUS_FILE) is not None:
+        return open_corpus(storage.uri)
+    names = [file.name for file in storage.files() if file.name != _LOCK_FILE]
+    if names and not any(name.startswith(f"{PROGRESS_FOLDER}/") for name in names):
+        raise CorpusError(f"{storage}: is not an empty folder ({names[0]}): choose another one or remove it")
+    return None
+
+
+@contextmanager
+def _alone(storage: Storage) -> Iterator[None]:
+    """Two runs must not write into one folder of this machine at the same time."""
+    if not storage.is_local or (storage.path().exists() and not storage.path().is_dir()):
+        yield
+        return
+    try:
+        storage.path().mkdir(parents=True, exist_ok=True)
+        lock_path = storage.path(_LOCK_FILE)
+        with lock_path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CorpusError(f"{storage}: another run is writing there: wait for it") from None
+            try:
+                yield
+            finally:
+                lock_path.unlink(missing_ok=True)
+    except PermissionError as error:
         raise CorpusError(
-            f"{out}: holds another corpus (other files or settings): choose another folder or remove it"
-        )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CorpusError(f"{out}: is not an empty folder: choose another one or remove it")
-    with whole_folder(out) as partial:
-        _Writer(manifest, partial, settings, progress).write()
-    return open_corpus(out)
+            f"{storage}: cannot be written ({error.strerror}): choose another folder"
+        ) from error
 
 
 def _settings(
@@ -99,150 +145,175 @@ def _settings(
     }
 
 
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
+    )
+
+
+def _is_of(manifest: Manifest, corpus: Corpus) -> bool:
+    """Whether a corpus was written from just this manifest, files that were left out and their reasons included."""
+    written = corpus.manifest()
+    return manifest.seed == written.seed and list(manifest.clips) == [
+        replace(clip, shard="") for clip in written.clips
+    ]
+
+
 @dataclass
 class _Writer:
-    """One run of `write_shards` into an empty folder."""
+    """One run of `write_shards`."""
 
     manifest: Manifest
-    folder: Path
+    storage: Storage
     settings: dict[str, Any]
+    before: Corpus | None
+    drop_missing: bool
+    run: Run
     progress: Progress | None
-    num_done: int = 0
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def write(self) -> None:
         self.sample_rate: int = self.settings["sample_rate"]
         self.segment_samples = round(self.settings["segment_s"] * self.sample_rate)
-        self.num_segments: dict[str, int] = {}  # of each shard, by its path in the corpus
-        self.manifest.write(self.folder / MANIFEST_FILE)
-        for part in ("noise", "mixtures", *(f"speech/{split}" for split in SPLITS)):
-            (self.folder / part).mkdir(parents=True)
-        splits = {split: self._write_split(split) for split in SPLITS}
+        self._write_parts(self._keep_files())
         corpus = Corpus(
-            path=self.folder,
+            storage=self.storage,
             sample_rate=self.sample_rate,
             segment_samples=self.segment_samples,
             manifest_hash=self.manifest.hash,
             seed=self.manifest.seed,
-            splits=splits,
+            splits={},
             settings=self.settings,
-            files={},
+            files=self.files,
         )
-        write_corpus_file(replace(corpus, files=self._files()))
+        for split in self.settings["num_mixtures"]:
+            self._write_mixtures(corpus, split)
+        self._write_manifest()
+        write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
 
-    def _write_split(self, split: str) -> SplitSummary:
-        speech, noise = self.manifest.used("speech", split), self.manifest.used("noise", split)
-        noise = sorted(noise, key=lambda clip: (clip.speaker, clip.id))
-        bank_path = self.folder / f"noise/{split}.arrow"
-        write_noise_bank(
-            bank_path, ((clip.id, clip.speaker, pcm_T) for clip, pcm_T in self._pcm(noise)), self.sample_rate
-        )
-        candidates = self._write_speech(split, speech)
-        num_mixtures = self.settings["num_mixtures"].get(split, 0)
-        if num_mixtures:
-            self._tell(f"mixing {split}", advance=0)
-            write_mixtures(
-                self.folder / f"mixtures/{split}.parquet",
-                candidates,
-                NoiseBank(bank_path),
-                split=split,
-                num_mixtures=num_mixtures,
-                snr_db=self.settings["eval_snr_db"],
-                seed=self.manifest.seed,
+    def _keep_files(self) -> dict[str, list[str]]:
+        """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
+        if self.before is None:
+            return {}
+        known = self.before.manifest()
+        now = {clip.id for clip in self.manifest.clips if not clip.skip_reason}
+        missing = [clip for clip in known.clips if not clip.skip_reason and clip.id not in now]
+        if missing and not self.drop_missing:
+            raise CorpusError(
+                f"{self.storage}: {len(missing)} files of the corpus there were not found again or cannot be used "
+                f"(the first: {missing[0].path}): choose another folder, or say that they shall be dropped"
             )
-        return SplitSummary(
-            num_segments=sum(count for name, count in self.num_segments.items() if f"/{split}/" in name),
-            speech_hours=sum(clip.seconds for clip in speech) / 3600,
-            num_speakers=len({clip.speaker for clip in speech}),
-            noise_hours=sum(clip.seconds for clip in noise) / 3600,
-            num_recordings=len({clip.speaker for clip in noise}),
-            num_mixtures=num_mixtures,
+        names, kept = still_valid(known, self.manifest)
+        self.files |= {name: self.before.files[name] for name in sorted(names)}
+        return dict(kept)
+
+    def _write_parts(self, kept: dict[str, list[str]]) -> None:
+        parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept)
+        done = len(kept)
+        total = sum(not clip.skip_reason for clip in self.manifest.clips)
+        for name, about, num_clips in self.run(partial(write_part, self.storage), parts):
+            self.files[name] = about
+            done += num_clips
+            if self.progress:
+                self.progress(done, total, "writing shards")
+        shards = kept | shards_of_clips(parts)
+        self.manifest = replace(
+            self.manifest,
+            clips=tuple(
+                replace(clip, shard=" ".join(shards.get(clip.id, []))) for clip in self.manifest.clips
+            ),
         )
 
-    def _write_speech(self, split: str, clips: Sequence[Clip]) -> list[Candidate]:
-        """Write a split's shards, clips in shuffled order; returns what fixed mixtures may be made of."""
-        shuffled = sorted(clips, key=lambda clip: keyed_order(self.manifest.seed, clip.id))
-        candidates: list[Candidate] = []
-        waiting: list[SegmentBlock] = []
-        for clip, pcm_T in self._pcm(shuffled):
-            waiting.append(_segments(clip, pcm_T, self.segment_samples, self.sample_rate))
-            if sum(map(len, waiting)) >= _SHARD_SEGMENTS:
-                block = SegmentBlock.concatenate(waiting)
-                whole = len(block) // _SHARD_SEGMENTS * _SHARD_SEGMENTS
-                for first in range(0, whole, _SHARD_SEGMENTS):
-                    candidates += self._write_shard(split, block.take(slice(first, first + _SHARD_SEGMENTS)))
-                waiting = [block.take(slice(whole, None))]
-        rest = SegmentBlock.concatenate(waiting)
-        return candidates + (self._write_shard(split, rest) if len(rest) else [])
-
-    def _write_shard(self, split: str, block: SegmentBlock) -> list[Candidate]:
-        index = sum(f"/{split}/" in name for name in self.num_segments)
-        name = f"speech/{split}/shard-{index:05d}.parquet"
-        write_shard(self.folder / name, block)
-        self.num_segments[name] = len(block)
-        if split == "train":
-            return []
-        return [
-            Candidate(
-                shard=self.folder / name,
-                row=row,
-                key=int(block.key_N[row]),
-                speaker=str(block.speaker_N[row]),
-                activity=activity(block.pcm_NS[row], self.sample_rate, int(block.active_floor_N[row])),
-                valid_fraction=int(block.valid_samples_N[row]) / self.segment_samples,
-            )
-            for row in range(len(block))
-        ]
-
-    def _pcm(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Int16Array]]:
-        """Clips with their samples at the corpus's rate, decoded ahead on all cores."""
-        for clip, pcm_T in zip(clips, ordered_map(self._read, clips), strict=True):
-            self._tell(f"writing {clip.id}")
-            yield clip, pcm_T
-
-    def _read(self, clip: Clip) -> Int16Array:
-        try:
-            return to_pcm(read_mono(clip.path, self.sample_rate))
-        except AudioError as error:
-            raise CorpusError(f"{error} (it was readable when the folders were scanned)") from error
-
-    def _tell(self, what: str, advance: int = 1) -> None:
-        self.num_done += advance
+    def _write_mixtures(self, corpus: Corpus, split: str) -> None:
+        """The fixed mixtures of a held-out split: those that are there, or new ones."""
+        clips = {clip.id for role in ("speech", "noise") for clip in self.manifest.used(role, split)}
+        if self.before is not None:
+            name = self.before.mixtures_name(split)
+            if read_sources(self.storage, name) <= clips and self._unchanged(split, clips):
+                self.files[name] = self.before.files[name]
+                return
         if self.progress:
             total = sum(not clip.skip_reason for clip in self.manifest.clips)
-            self.progress(self.num_done, total, what)
+            self.progress(total, total, f"mixing {split}")
+        found = self.run(partial(_candidates, self.storage, self.sample_rate), corpus.shards(split))
+        candidates = sorted(
+            (item for items in found for item in items), key=lambda item: (item.shard, item.row)
+        )
+        name = f"mixtures/{split}-{self.manifest.hash[:20]}.parquet"
+        with self.storage.writing(name) as path:
+            write_mixtures(
+                path,
+                self.storage,
+                candidates,
+                corpus.noise_bank(split),
+                split=split,
+                num_mixtures=self.settings["num_mixtures"][split],
+                snr_db=self.settings["eval_snr_db"],
+                seed=self.manifest.seed,
+                manifest_hash=self.manifest.hash,
+            )
+            self.files[name] = _about(path.read_bytes())
 
-    def _files(self) -> dict[str, dict[str, Any]]:
-        files = {}
-        for path in sorted(self.folder.rglob("*")):
-            if path.is_file():
-                name = path.relative_to(self.folder).as_posix()
-                files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                if name in self.num_segments:
-                    files[name]["num_segments"] = self.num_segments[name]
-        return files
+    def _unchanged(self, split: str, clips: set[str]) -> bool:
+        """Whether the clips of a split that were there before still hold the same sound."""
+        assert self.before is not None
+        now = {clip.id: clip.content_hash for clip in self.manifest.clips}
+        return all(
+            now[clip.id] == clip.content_hash
+            for role in ("speech", "noise")
+            for clip in self.before.manifest().used(role, split)
+            if clip.id in clips
+        )
+
+    def _write_manifest(self) -> None:
+        with self.storage.writing(MANIFEST_FILE) as path:
+            self.manifest.write(path)
+
+    def _summary(self, split: str) -> SplitSummary:
+        speech, noise = self.manifest.used("speech", split), self.manifest.used("noise", split)
+        return SplitSummary(
+            num_segments=sum(
+                about["num_segments"]
+                for name, about in self.files.items()
+                if name.startswith(f"speech/{split}/")
+            ),
+            speech_hours=sum(clip.seconds for clip in speech) / 3600,
+            num_speakers=len(Counter(clip.speaker for clip in speech)),
+            noise_hours=sum(clip.seconds for clip in noise) / 3600,
+            num_recordings=len(Counter(clip.speaker for clip in noise)),
+            num_mixtures=self.settings["num_mixtures"].get(split, 0),
+            num_rooms=len(self.manifest.used("rir", split)),
+        )
+
+    def remove_leftovers(self) -> None:
+        """Files of earlier states of this corpus, and of runs that were killed."""
+        known = {*open_corpus(self.storage.uri).files, CORPUS_FILE, MANIFEST_FILE, _LOCK_FILE}
+        own = ("speech/", "noise/", "rir/", "mixtures/", f"{PROGRESS_FOLDER}/")
+        for file in list(self.storage.files()):
+            if file.name not in known and file.name.startswith(own):
+                self.storage.delete(file.name)
+        if self.storage.is_local:
+            leftover = self.storage.path(PROGRESS_FOLDER)
+            if leftover.is_dir() and not any(leftover.iterdir()):
+                leftover.rmdir()
 
 
-def to_pcm(x_T: np.ndarray) -> Int16Array:
-    """int16 PCM of samples at full scale +-1. Clips that leave it (by resampling) are scaled, not cut off."""
-    full_scale = 32768 * x_T
-    highest, lowest = float(full_scale.max(initial=0.0)), float(full_scale.min(initial=0.0))
-    full_scale = full_scale * min(1.0, 32767 / max(highest, 1.0), -32768 / min(lowest, -1.0))
-    return np.rint(full_scale).astype(np.int16)
+def _candidates(storage: Storage, sample_rate: int, shard: Any) -> list[Candidate]:
+    """What fixed mixtures may be made of: the segments of one shard."""
+    with storage.open(shard.name) as file:
+        block = read_shard(file)
+    return [
+        Candidate(
+            shard=shard.name,
+            row=row,
+            key=int(block.key_N[row]),
+            speaker=str(block.speaker_N[row]),
+            activity=activity(block.pcm_NS[row], sample_rate, int(block.active_floor_N[row])),
+            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NS.shape[1],
+        )
+        for row in range(len(block))
+    ]
 
 
-def _segments(clip: Clip, pcm_T: Int16Array, segment_samples: int, sample_rate: int) -> SegmentBlock:
-    """Cut one clip into its segments."""
-    starts = list(segment_starts(len(pcm_T), segment_samples))
-    pcm_NS = np.zeros((len(starts), segment_samples), np.int16)
-    valid_samples_N = np.minimum(len(pcm_T) - np.array(starts), segment_samples)
-    for row, (start, valid) in enumerate(zip(starts, valid_samples_N, strict=True)):
-        pcm_NS[row, :valid] = pcm_T[start : start + valid]
-    return SegmentBlock(
-        pcm_NS=pcm_NS,
-        valid_samples_N=valid_samples_N.astype(np.int64),
-        key_N=np.array([segment_key(clip.split, clip.id, start) for start in starts], np.uint64),
-        start_N=np.array(starts, np.int64),
-        active_floor_N=np.full(len(starts), active_floor(pcm_T, sample_rate), np.int64),
-        clip_id_N=np.full(len(starts), clip.id, object),
-        speaker_N=np.full(len(starts), clip.speaker, object),
-    )
+def _about(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

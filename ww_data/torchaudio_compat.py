@@ -1,7 +1,7 @@
-"""`torchaudio.functional`, also beside a torch without CUDA.
+"""`torchaudio.transforms`, also beside a torch without CUDA.
 
 torchaudio's wheel links CUDA: with a CPU-only torch, `import torchaudio` dies while it loads its C++
-extension. What is used here (`functional.resample` and friends) is pure Python, so after the plain import
+extension. What is used here (`transforms.Resample` and friends) is pure Python, so after the plain import
 failed a stand-in takes the place of the extension module and the import is tried again.
 """
 
@@ -41,12 +41,12 @@ def _stand_in() -> types.ModuleType:
 
 
 @functools.cache
-def torchaudio_functional() -> Any:
-    """The module `torchaudio.functional`. Imports torch (seconds), so call it only where it is needed."""
+def torchaudio_transforms() -> Any:
+    """The module `torchaudio.transforms`. Imports torch (seconds), so call it only where it is needed."""
     try:
-        return importlib.import_module("torchaudio.functional")
+        return importlib.import_module("torchaudio.transforms")
     except OSError:
         for name in [name for name in sys.modules if name == "torchaudio" or name.startswith("torchaudio.")]:
             del sys.modules[name]
         sys.modules[_EXTENSION] = _stand_in()
-        return importlib.import_module("torchaudio.functional")
+        return importlib.import_module("torchaudio.transforms")

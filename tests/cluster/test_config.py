@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from cluster.config import PRESETS_DIR, ConfigError, ExperimentConfig, differences, load_config
+from ww_data import AugmentConfig
 
 PRESET_NAMES = sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
 
@@ -28,6 +30,15 @@ def test_overrides_win_over_the_preset() -> None:
     assert config.loss.l1_weight == 2.0
     assert config.mixing.snr_db == (0.0, 5.0)
     assert config.optimizer.learning_rate == 1e-5
+
+
+def test_sections_within_sections_are_set_by_their_path() -> None:
+    config = load_config("tiny", ["mixing.augment.chain=default", "mixing.augment.equaliser=0.5"])
+    default = AugmentConfig(chain="default")
+    assert config.mixing.augment == dataclasses.replace(default, equaliser=0.5)
+    assert config.flat()["mixing.augment.room"] == default.room > 0
+    assert ExperimentConfig.from_dict(config.to_dict()) == config
+    assert load_config("tiny").mixing.augment.is_off
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,11 @@ def test_overrides_win_over_the_preset() -> None:
         ("seed=-1", "seed must lie between 0 and"),
         ("training.num_pesq_mixtures=-1", "must not be negative"),
         ("seed.a=3", "seed takes a value of type int"),
+        ("mixing.augment.equalizer=0.5", "did you mean mixing.augment.equaliser?"),
+        ("mixing.augment.equaliser=2", "augment.equaliser is 2.0: expected a probability, 0 to 1"),
+        ("mixing.augment.room=often", "mixing.augment.room takes a value of type float"),
+        ("mixing.augment=default", "mixing.augment is a section"),
+        ("mixing.augment.chain=all", "mixing.augment.chain must be one of none, default"),
     ],
 )
 def test_wrong_settings_are_named_with_what_was_meant(override: str, words: str) -> None:

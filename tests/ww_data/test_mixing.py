@@ -22,10 +22,13 @@ from ww_data import (
     segment_key,
 )
 from ww_data.activity import active_floor
-from ww_data.mixing import mix_crops
+from ww_data.bank import BankRow
+from ww_data.draws import SnrOver
+from ww_data.keyed import PhiloxStreams
 from ww_data.noise_bank import write_noise_bank
-from ww_data.shards import to_pcm
+from ww_data.pieces import to_pcm
 
+from .made_blocks import block_of, noise_bank
 from .made_sounds import RATE, hiss, syllables
 
 FRAME = 320  # 20 ms
@@ -96,31 +99,26 @@ def test_the_snr_is_the_one_asked_for_and_the_difference_is_the_noise(
 def test_inactive_speech_stays_as_it_is_and_noise_takes_the_level() -> None:
     speech = to_pcm(0.001 * hiss(0, 1.0))  # a pause: far below the floor of its clip
     noise = to_pcm(hiss(1, 1.0))
-    mixed = mix_crops(speech[None], noise[None], [params_of(RATE, level_dbfs=-30.0)], np.array([10**9]))
-    assert not mixed.speech_active_N[0]
-    assert mixed.noise_active_N[0]
-    np.testing.assert_array_equal(mixed.clean_NT[0], speech / np.float32(32768))
-    difference = (mixed.noisy_NT - mixed.clean_NT).astype(np.float64)
+    noisy, clean = mix(speech, noise, params_of(RATE, level_dbfs=-30.0), active_floor=10**9)
+    np.testing.assert_array_equal(clean, speech / np.float32(32768))
+    difference = (noisy - clean).astype(np.float64)
     assert db(np.mean(difference**2)) == pytest.approx(-30.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("over", ["active", "clip"])
-def test_silence_is_flagged_and_never_divided_by(over: str) -> None:
+def test_silence_is_flagged_and_never_divided_by(over: SnrOver, tmp_path: Path) -> None:
     silence, speech, noise = np.zeros(RATE, np.int16), to_pcm(syllables(0, 1.0)), to_pcm(hiss(0, 1.0))
-    sources = [(silence, silence), (silence, noise), (speech, silence), (speech, noise)]
-    with np.errstate(all="raise"):
-        mixed = mix_crops(
-            np.stack([pair[0] for pair in sources]),
-            np.stack([pair[1] for pair in sources]),
-            [params_of(RATE, snr_over=over)] * 4,
-            np.zeros(4, np.int64),
-        )
-    assert mixed.speech_active_N.tolist() == [False, False, True, True]
-    assert mixed.noise_active_N.tolist() == [False, True, False, True]
-    assert np.isfinite(mixed.noisy_NT).all()
-    assert not mixed.noisy_NT[0].any()
-    np.testing.assert_array_equal(mixed.noisy_NT[2], mixed.clean_NT[2])
-    assert not mixed.clean_NT[1].any()
+    config = MixingConfig(crop_s=None, snr_over=over)
+    for is_noise, noise_T in ((False, silence), (True, noise)):
+        block = block_of([silence, speech, to_pcm(0.0001 * hiss(0, 1.0))], floors=[0, 0, 10**9])
+        write_noise_bank(tmp_path / "bank", [BankRow("n", "n", 0, noise_T)], RATE)
+        with np.errstate(all="raise"):
+            mixed = mix_segments(block, 0, NoiseBank(tmp_path / "bank"), config, seed=0)
+        assert mixed.speech_active_N.tolist() == [False, True, False]
+        assert mixed.noise_active_N.tolist() == [is_noise] * 3
+        assert np.isfinite(mixed.noisy_NT).all()
+        assert not mixed.clean_NT[0].any()
+        assert is_noise or (mixed.noisy_NT == mixed.clean_NT).all()
 
 
 def test_a_word_s_last_sound_is_not_blown_up() -> None:
@@ -128,8 +126,8 @@ def test_a_word_s_last_sound_is_not_blown_up() -> None:
     speech = to_pcm(0.0001 * hiss(0, 1.0))
     speech[: 3 * FRAME] = to_pcm(0.02 * hiss(1, 3 * FRAME / RATE))
     floor = int((speech[: 3 * FRAME].astype(np.int64) ** 2).sum()) // 6
-    mixed = mix_crops(speech[None], speech[None], [params_of(RATE)], np.array([floor]))
-    assert not mixed.speech_active_N[0]
+    _, clean = mix(speech, speech, params_of(RATE), active_floor=floor)
+    np.testing.assert_array_equal(clean, speech / np.float32(32768))
 
 
 def test_padding_does_not_count_as_clip() -> None:
@@ -143,7 +141,7 @@ def test_padding_does_not_count_as_clip() -> None:
 
 @pytest.mark.parametrize("noise", [np.zeros(99, np.int16), np.zeros(100, np.float32)])
 def test_what_does_not_fit_is_refused(noise: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected int16 PCM of one shape"):
+    with pytest.raises(ValueError, match="expected int16 PCM of 100 and 100 samples"):
         mix(np.zeros(100, np.int16), noise, params_of(100))
 
 
@@ -197,6 +195,28 @@ def test_draws_never_change() -> None:
     np.testing.assert_array_equal(drawn, [0.11990613315378229, 0.0725959532679471, 0.6211192569680816])
 
 
+@given(
+    st.lists(st.tuples(*[st.integers(0, 2**32 - 1)] * 2, st.integers(0, 2**64 - 1)), min_size=1, max_size=5)
+)
+def test_one_generator_for_many_streams_gives_what_new_ones_give(names: list[tuple[int, int, int]]) -> None:
+    streams = PhiloxStreams()
+    for index, name in enumerate(names):
+        num_drawn = index % 3 + 1  # what is left in its buffer is not seen again
+        np.testing.assert_array_equal(
+            streams.at(*name).random(num_drawn), mixture_rng(*name).random(num_drawn)
+        )
+        assert streams.at(*name).integers(0, 2**31, dtype=np.int32) == mixture_rng(*name).integers(
+            0, 2**31, dtype=np.int32
+        )
+
+
+def test_levels_of_a_list_occur_equally_often() -> None:
+    levels = (-5.0, 0.0, 10.0)
+    drawn = [draw(0, 0, key, MixingConfig(snr_levels_db=levels)).snr_db for key in range(1500)]
+    assert all(430 < drawn.count(level) < 570 for level in levels)
+    assert set(drawn) == set(levels)
+
+
 def test_draws_reach_all_of_their_ranges() -> None:
     draws = [draw(0, 0, key) for key in range(2000)]
     snrs = np.array([params.snr_db for params in draws])
@@ -220,6 +240,26 @@ def test_segment_keys_tell_segments_apart() -> None:
     )  # never changes: runs depend on it
 
 
+def test_no_two_of_a_million_segments_share_a_key() -> None:
+    """Of 10 million 64-bit keys, two are the same with a chance of 3 in a million, if all bits are used evenly."""
+    keys = np.array(
+        [
+            segment_key("train", f"speech/{clip}.flac", 64000 * n)
+            for clip in range(100_000)
+            for n in range(10)
+        ],
+        np.uint64,
+    )
+    assert len(np.unique(keys)) == len(keys)
+    share = np.array(
+        [np.count_nonzero(keys >> np.uint64(bit) & np.uint64(1)) / len(keys) for bit in range(64)]
+    )
+    assert np.abs(share - 0.5).max() < 0.003  # 6 standard deviations
+    # Draws of neighbours have nothing to do with each other either: any 32 of the bits collide as chance has it.
+    for part in (keys >> np.uint64(32), keys & np.uint64(0xFFFFFFFF)):
+        assert abs(len(keys) - len(np.unique(part)) - 116) < 60
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -229,6 +269,8 @@ def test_segment_keys_tell_segments_apart() -> None:
         {"snr_db": (0, float("inf"))},
         {"level_dbfs": (-20, 3)},
         {"snr_over": "peak"},
+        {"snr_levels_db": (0, 200)},
+        {"remix": 1.5},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
@@ -240,25 +282,14 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
 
 
 def make_block(num_rows: int, num_samples: int = 2 * RATE) -> SegmentBlock:
-    pcm = np.stack([to_pcm(syllables(row, num_samples / RATE)) for row in range(num_rows)])
-    valid = np.full(num_rows, num_samples)
-    valid[0], pcm[0, 12000:] = 12000, 0  # a short one
-    return SegmentBlock(
-        pcm_NS=pcm,
-        valid_samples_N=valid,
-        key_N=np.array([segment_key("train", "x", row) for row in range(num_rows)], np.uint64),
-        start_N=np.zeros(num_rows, np.int64),
-        active_floor_N=np.array([active_floor(row, RATE) for row in pcm]),
-        clip_id_N=np.full(num_rows, "x", object),
-        speaker_N=np.full(num_rows, "y", object),
-    )
+    clips = [to_pcm(syllables(row, num_samples / RATE)) for row in range(num_rows)]
+    clips[0] = clips[0][:12000]  # a short one
+    return block_of(clips)
 
 
 @pytest.fixture
 def bank(tmp_path: Path) -> NoiseBank:
-    clips = ((f"n{index}", f"n{index}", to_pcm(hiss(index, 0.3 + index))) for index in range(4))
-    write_noise_bank(tmp_path / "bank.arrow", clips, RATE)
-    return NoiseBank(tmp_path / "bank.arrow")
+    return noise_bank(tmp_path)
 
 
 @pytest.mark.parametrize("crop_s", [1.5, None])
@@ -285,6 +316,8 @@ def test_a_block_is_mixed_as_its_segments_one_by_one(bank: NoiseBank, crop_s: fl
         noisy, clean = mix(speech, noise, params, active_floor=int(block.active_floor_N[row]))
         np.testing.assert_array_equal(noisy, mixed.noisy_NT[row])
         np.testing.assert_array_equal(clean, mixed.clean_NT[row])
+        assert mixed.snr_db_N[row] == params.snr_db
+    assert mixed.snr_over == "active"
 
 
 def test_another_epoch_is_another_mixture(bank: NoiseBank) -> None:
@@ -300,4 +333,35 @@ def test_an_empty_block_is_mixed_to_nothing(bank: NoiseBank) -> None:
 
 def test_a_crop_longer_than_the_segments_is_refused(bank: NoiseBank) -> None:
     with pytest.raises(ValueError, match=r"crop_s is 2\.5 but the segments have 2 s"):
-        mix_segments(make_block(1), 0, bank, MixingConfig(crop_s=2.5), seed=0)
+        mix_segments(make_block(2), 0, bank, MixingConfig(crop_s=2.5), seed=0)
+
+
+# What was mixed from these sounds before there were augmentations.
+BEFORE = [
+    *(4523.005044989608, 1757.0756076237958, 2988.808787685739, 2540.0777574931344),
+    *(695.4566958333453, 1034.1369335437375, 1905.5824234244792, 2023.1671118283994),
+]
+
+
+def test_mixtures_without_augmentation_never_change(bank: NoiseBank) -> None:
+    """A run that goes on after an update must see what it would have seen, on one kind of machine bit for bit."""
+    mixed = mix_segments(make_block(4), np.arange(4), bank, MixingConfig(level_dbfs=(-20, -10)), seed=5)
+    sums = [float(np.abs(x_T.astype(np.float64)).sum()) for x_T in (*mixed.noisy_NT, *mixed.clean_NT)]
+    np.testing.assert_allclose(sums, BEFORE, rtol=1e-9)
+
+
+@pytest.mark.parametrize("remix", [0.0, 0.5])
+def test_a_pair_s_own_noise_is_taken_where_it_was_recorded(remix: float, tmp_path: Path) -> None:
+    ramp = (np.arange(4 * RATE) % 20000 + 1).astype(np.int16)
+    rows = [BankRow("noise/x", "x", 0, ramp), BankRow("noise/z", "z", 0, to_pcm(hiss(1, 4.0)))]
+    write_noise_bank(tmp_path / "bank", rows, RATE)
+    block = make_block(40)
+    block = replace(block, clip_id_N=np.full(40, "speech/x", object), start_N=np.full(40, RATE))
+    mixed = mix_segments(
+        block, 0, NoiseBank(tmp_path / "bank"), MixingConfig(remix=remix, crop_s=1.0), seed=0
+    )
+    own = [draw.noise_index == 0 and draw.noise_start == RATE + draw.crop_start for draw in mixed.params]
+    assert sum(own) == 40 if remix == 0 else 8 < sum(own) < 32
+    strangers = replace(block, clip_id_N=np.full(40, "speech/y", object))
+    drawn = mix_segments(strangers, 0, NoiseBank(tmp_path / "bank"), MixingConfig(remix=0.0), seed=0).params
+    assert {draw.noise_index for draw in drawn} == {0, 1}

@@ -70,3 +70,25 @@ def test_seeds_differ() -> None:
 def test_two_groups_are_too_few() -> None:
     with pytest.raises(ValueError, match="2 groups"):
         assign_splits({"a": 1.0, "b": 1.0}, val_fraction=0.1, test_fraction=0.1, seed=0)
+
+
+@given(GROUPS, FRACTIONS, FRACTIONS, st.integers(0, 1000), st.data())
+def test_what_is_fixed_stays_and_what_is_closed_takes_no_more(
+    groups: dict[str, float], val: float, test: float, seed: int, data: st.DataObject
+) -> None:
+    names = st.sampled_from(sorted(groups))
+    fixed = data.draw(
+        st.dictionaries(names, st.sampled_from(["train", "val", "test"]), max_size=len(groups) - 3)
+    )
+    closed = data.draw(st.sets(st.sampled_from(["val", "test"])))
+    fractions = {"val_fraction": val, "test_fraction": test}
+    splits = assign_splits(groups, **fractions, seed=seed, fixed=fixed, closed=closed)
+    assert splits.keys() == groups.keys()
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert fixed.items() <= splits.items()
+    for split in closed & set(fixed.values()):
+        assert {name for name in splits if splits[name] == split} == {
+            name for name in fixed if fixed[name] == split
+        }
+    again = assign_splits(groups, **fractions, seed=seed + 1, fixed=splits, closed=closed)
+    assert again == splits

@@ -1,0 +1,254 @@
+"""How fast mixtures reach a consumer: through Ray Data, and beside it through a plain torch DataLoader.
+
+    python benchmarks/feeding.py                     # two hours of made-up sound, two minutes
+    python benchmarks/feeding.py --data data/mine --chain default
+
+Both read the same shards with the same mixing code on the same two cores, in turns. Ray Data is what training uses; it
+is started anew for each round and is running when the clock starts. The DataLoader has two workers and makes one batch
+at a time. The consumer adds all samples up, so that nobody is paid for bytes that were never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import soundfile
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cluster.datasets import OBJECT_STORE_BUDGET_BYTES, Batch, FeedConfig, RankBatches, split_among_ranks
+from cluster.feed import mix_positions
+from cluster.session import connect
+from ww_data import AugmentConfig, MixingConfig, open_corpus, scan_corpus, write_shards
+
+CORES = 2
+OBJECT_STORE_BYTES = 1_500_000_000
+MIN_SPEED, MAX_FIRST_S, MAX_GAP_S = 4000.0, 4.0, 0.5
+RATE = 16_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one contestant did in one round. `speed`: seconds of audio per second, after the first batch."""
+
+    first_s: float
+    speed: float
+    gap_s: float
+    audio_s_per_cpu_s: float
+    store_bytes: int = 0  # the most that Ray's object store held
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", metavar="DIR", help="corpus that jobs.prepare wrote (default: made up)")
+    parser.add_argument("--hours", type=float, default=2.0, help="of made-up speech (default: %(default)s)")
+    parser.add_argument(
+        "--chain", choices=["none", "default"], default="none", help="augmentation (default: none)"
+    )
+    parser.add_argument("--batch", type=int, default=32, help="items of a batch (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=20_000, help="of the run that is fed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="of each measurement (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="a missed bar is exit code 1")
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(OBJECT_STORE_BYTES)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="ww-feeding-") as folder:
+        data = arguments.data or make_corpus(Path(folder), arguments.hours)
+        feed = FeedConfig(
+            corpus_uri=str(data),
+            mixing=MixingConfig(augment=AugmentConfig(chain=arguments.chain)),
+            seed=0,
+            global_batch=arguments.batch,
+            num_workers=1,
+            start_step=0,
+            num_steps=arguments.steps,
+        )
+        rounds = [
+            (through_ray(feed, arguments.seconds), through_loader(feed, arguments.seconds))
+            for _ in range(arguments.rounds)
+        ]
+    met = report(rounds, bars=arguments.chain == "none")
+    raise SystemExit(0 if met or not arguments.check else 1)
+
+
+def make_corpus(folder: Path, hours: float) -> Path:
+    """A corpus of noise in syllables, and of noise, in clips of a minute."""
+    rng = np.random.default_rng(0)
+    syllables_T = np.clip(np.sin(2 * np.pi * 3 * np.arange(60 * RATE) / RATE), 0, 1).astype(np.float32)
+    for role, num_clips, envelope_T in (
+        ("speech", round(60 * hours), syllables_T),
+        ("noise", 30, np.ones(1, np.float32)),
+    ):
+        for clip in range(max(num_clips, 12)):
+            path = folder / role / f"{clip % 12:02d}" / f"{clip}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sound_T = 0.1 * rng.standard_normal(60 * RATE, np.float32) * envelope_T
+            soundfile.write(path, np.clip(sound_T, -1, 1), RATE)
+    manifest = scan_corpus([folder / "speech"], [folder / "noise"], val_fraction=0.08, test_fraction=0.08)
+    write_shards(manifest, folder / "corpus", num_val_mixtures=1, num_test_mixtures=1)
+    return folder / "corpus"
+
+
+def through_ray(feed: FeedConfig, measured_s: float) -> Run:
+    """What a training worker gets, in a Ray of its own."""
+    with connect(num_cpus=CORES), peak_of_store() as peak:
+        time.sleep(3)  # until its idle workers are there, as in any cluster that was not started just now
+        run = measure(lambda: iter(RankBatches(split_among_ranks(feed)[0], feed, 0)), feed, measured_s)
+        return dataclasses.replace(run, store_bytes=peak())
+
+
+def through_loader(feed: FeedConfig, measured_s: float) -> Run:
+    """A torch DataLoader that makes the same batches."""
+    loader = torch.utils.data.DataLoader(Steps(feed), batch_size=None, num_workers=CORES, prefetch_factor=8)
+    return measure(lambda: iter(loader), feed, measured_s)
+
+
+class Steps(torch.utils.data.Dataset[Batch]):
+    """The steps of a feed, as a DataLoader asks for them."""
+
+    def __init__(self, feed: FeedConfig) -> None:
+        self.feed = feed
+
+    def __len__(self) -> int:
+        return self.feed.num_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        items = mix_positions(self.feed, self.feed.batch_positions(step, 0))
+        return Batch(
+            noisy=torch.from_numpy(items.noisy_NT)[:, None],
+            clean=torch.from_numpy(items.clean_NT)[:, None],
+            snr_db=torch.from_numpy(items.snr_db_N),
+            snr_over=self.feed.mixing.snr_over,
+            positions=items.position_N,
+        )
+
+
+def measure(start: Callable[[], Iterator[Batch]], feed: FeedConfig, measured_s: float) -> Run:
+    """Asks for the first batch, then takes all that comes for a number of seconds."""
+    asked_s = time.perf_counter()
+    batches = start()
+    add_up(next(batches))
+    first_s = last_s = time.perf_counter()
+    cpu_s, num_samples, gap_s = all_cpu_s(), 0, 0.0
+    while last_s < first_s + measured_s:
+        batch = next(batches)
+        add_up(batch)
+        num_samples += batch.noisy.numel()
+        now_s = time.perf_counter()
+        gap_s, last_s = max(gap_s, now_s - last_s), now_s
+    audio_s = num_samples / open_corpus(feed.corpus_uri).sample_rate
+    run = Run(
+        first_s=first_s - asked_s,
+        speed=audio_s / (last_s - first_s),
+        gap_s=gap_s,
+        audio_s_per_cpu_s=audio_s / (all_cpu_s() - cpu_s),
+    )
+    if hasattr(batches, "close"):
+        batches.close()
+    return run
+
+
+def add_up(batch: Batch) -> float:
+    return float(batch.noisy.sum() + batch.clean.sum())
+
+
+def all_cpu_s() -> float:
+    """CPU seconds of this process and of all below it."""
+    total_s = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total_s += times.user + times.system
+    return total_s
+
+
+@contextmanager
+def peak_of_store() -> Iterator[Callable[[], int]]:
+    """Asks Ray ten times a second how full its object store is; gives a function that returns the most so far."""
+    import ray
+    from ray._private.internal_api import node_stats  # the public API has no such thing without a dashboard
+
+    node, most, stop = ray.nodes()[0], [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
+            most[0] = max(most[0], stats.store_stats.object_store_bytes_used)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: most[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def report(rounds: list[tuple[Run, Run]], *, bars: bool) -> bool:
+    """Prints the rounds' figures and their medians beside the bars; whether all of them are met."""
+    table = Table(title=f"mixtures into a consumer, {CORES} cores, {len(rounds)} rounds: median (each round)")
+    for column in ("", "Ray Data", "DataLoader", "bar", ""):
+        table.add_column(column, justify="right")
+    ray_runs, loader_runs = ([pair[side] for pair in rounds] for side in (0, 1))
+    ratios = [ours.speed / theirs.speed for ours, theirs in rounds]
+    rows: list[tuple[str, list[float], list[float], str, Callable[[float], bool] | None]] = [
+        ("audio s per s", [run.speed for run in ray_runs], [run.speed for run in loader_runs], f">= {MIN_SPEED:g}",
+         lambda value: value >= MIN_SPEED),
+        ("first batch, s", [run.first_s for run in ray_runs], [run.first_s for run in loader_runs],
+         f"<= {MAX_FIRST_S:g}", lambda value: value <= MAX_FIRST_S),
+        ("longest gap, s", [run.gap_s for run in ray_runs], [run.gap_s for run in loader_runs],
+         f"<= {MAX_GAP_S:g}", lambda value: value <= MAX_GAP_S),
+        ("Ray Data / DataLoader", ratios, [], ">= 1", lambda value: value >= 1),
+        ("peak of object store, MB", [run.store_bytes / 1e6 for run in ray_runs], [],
+         f"<= {OBJECT_STORE_BYTES / 1e6:g}", lambda value: value <= OBJECT_STORE_BYTES / 1e6),
+        ("audio s per CPU s", [run.audio_s_per_cpu_s for run in ray_runs],
+         [run.audio_s_per_cpu_s for run in loader_runs], "", None),
+    ]  # fmt: skip
+    all_met = True
+    for name, ours, theirs, bar, is_met in rows:
+        met = is_met is None or is_met(statistics.median(ours))
+        all_met &= met or not bars
+        verdict = "" if is_met is None or not bars else "met" if met else "missed"
+        table.add_row(name, shown(ours), shown(theirs), bar if bars else "", verdict)
+    console = Console(width=110)
+    console.print(table)
+    console.print(f"Ray Data may mix ahead {OBJECT_STORE_BUDGET_BYTES / 1e6:.0f} MB (cluster/datasets.py).")
+    return all_met
+
+
+def shown(values: list[float]) -> str:
+    if not values:
+        return ""
+    each = ", ".join(f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in values)
+    median = statistics.median(values)
+    return f"{median:.3g} ({each})" if median < 100 else f"{median:.0f} ({each})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""How fast jobs.prepare's work is per core, and whether its memory grows with the corpus.
+
+    python benchmarks/preparation.py
+
+Speed: seconds of audio per CPU second of one thread, for scanning and writing together (files are decoded twice), from
+made-up 16 kHz and 44.1 kHz FLAC. Memory: the most that all processes of `python -m jobs.prepare` hold at once, for a
+tenth of the files and for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import soundfile
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ww_data import scan_corpus, write_shards
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ROOT = Path(__file__).resolve().parent.parent
+BARS = {16_000: 1000.0, 44_100: 250.0}
+MAX_GROWTH = 1.25  # of memory, for ten times the files
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    with tempfile.TemporaryDirectory(prefix="ww-preparation-") as folder:
+        table = Table(title="seconds of audio per CPU second, one thread")
+        for column in ("files", "speech s", "scan", "write", "both", "bar", ""):
+            table.add_column(column, justify="right")
+        measure_speed(Table(*"1234567"), Path(folder), 48_000, 0.0, 100)  # pays for imports and first calls
+        for rate, bar in BARS.items():
+            measure_speed(table, Path(folder), rate, bar, arguments.seconds)
+        Console(width=100).print(table)
+        if arguments.files:
+            measure_memory(Path(folder), arguments.files)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=1800, help="of audio per rate (default: 1800)")
+    parser.add_argument(
+        "--files", type=int, default=20_000, help="for memory; 0 leaves that out (default: 20000)"
+    )
+    return parser
+
+
+def one_by_one(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Runs without threads, so that this process' CPU time is that of one core."""
+    return map(function, items)
+
+
+def measure_speed(table: Table, folder: Path, rate: int, bar: float, seconds: int) -> None:
+    sounds = folder / str(rate)
+    num_files = seconds // 10
+    write_sounds(sounds, rate, num_files, 10.0)
+    start = time.process_time()
+    manifest = scan_corpus(sounds / "speech", sounds / "noise", run=one_by_one)
+    scanned = time.process_time()
+    write_shards(manifest, sounds / "corpus", run=one_by_one, num_val_mixtures=1, num_test_mixtures=1)
+    written = time.process_time()
+    total_s = sum(clip.seconds for clip in manifest.clips)
+    both = total_s / (written - start)
+    table.add_row(
+        f"{num_files} of {rate / 1000:g} kHz",
+        f"{total_s:.0f}",
+        f"{total_s / (scanned - start):.0f}",
+        f"{total_s / (written - scanned):.0f}",
+        f"{both:.0f}",
+        f">= {bar:.0f}",
+        "met" if both >= bar else "missed",
+    )
+
+
+def measure_memory(folder: Path, num_files: int) -> None:
+    table = Table(title="python -m jobs.prepare: the most memory of all its processes together")
+    for column in ("files", "wall s", "MiB", "against the first"):
+        table.add_column(column, justify="right")
+    first = 0.0
+    for count in (num_files // 10, num_files):
+        sounds = folder / f"{count} files"
+        write_sounds(sounds, 16_000, count, 1.0)
+        command = [sys.executable, "-m", "jobs.prepare", "--speech", str(sounds / "speech")]
+        command += ["--noise", str(sounds / "noise"), "--out", str(sounds / "corpus")]
+        start = time.perf_counter()
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ}) as process:
+            peak = most_memory(process)
+        if process.returncode:
+            sys.exit(f"jobs.prepare ended with {process.returncode}")
+        peak_mib = peak / 2**20
+        first = first or peak_mib
+        growth = peak_mib / first
+        table.add_row(
+            f"{count}",
+            f"{time.perf_counter() - start:.0f}",
+            f"{peak_mib:.0f}",
+            f"x {growth:.2f} ({'met' if growth <= MAX_GROWTH else 'missed'}: at most x {MAX_GROWTH})",
+        )
+    Console(width=100).print(table)
+
+
+def most_memory(process: subprocess.Popen[bytes]) -> int:
+    """Bytes that a process and its descendants held at most, each page counted once."""
+    peak = 0
+    while process.poll() is None:
+        total = 0
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            break
+        for member in family:
+            try:
+                total += member.memory_full_info().pss
+            except psutil.Error:
+                continue
+        peak = max(peak, total)
+        time.sleep(1)
+    return peak
+
+
+def write_sounds(folder: Path, rate: int, num_files: int, seconds: float) -> None:
+    """speech/<speaker>/<n>.flac, ten clips a speaker, and a tenth as many noises: filtered noise with pauses."""
+    rng = np.random.default_rng(0)
+    num_samples = round(seconds * rate)
+    pool = np.cumsum(rng.standard_normal(60 * rate + num_samples)) / 50
+    pool = np.clip(np.diff(pool, prepend=0.0) + 0.9 * np.sin(pool), -3, 3) / 10
+    gate = np.clip(np.sin(2 * np.pi * 3 * np.arange(num_samples) / rate), 0, None)
+    for role, count in (("speech", num_files), ("noise", max(num_files // 10, 3))):
+        for n in track(range(count), description=f"{role}, {rate} Hz", transient=True):
+            target = folder / role / f"{n // 10:05d}" / f"{n}.flac"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            start = int(rng.integers(60 * rate))
+            samples = pool[start : start + num_samples] * (gate if role == "speech" else 1.0)
+            soundfile.write(target, samples, rate, subtype="PCM_16")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A run's side of ClearML: what ClearML shall hear is written down, and a process of its own delivers it.
+
+    training process --> tracking/clearml/messages-0001.jsonl --> cluster.clearml_process --> server or offline session
+
+So training never waits for a server, whatever the server does; ClearML's process-wide hooks (signals, forks, standard
+streams) stay out of the training process; and what was not delivered, because a server was down or the run was killed,
+still lies there when the run is resumed, and is delivered then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Mode = Literal["online", "offline"]
+Outcome = Literal["completed", "failed"]
+
+# ClearML reads these as "you belong to another task or group"; the delivering process does not.
+_NOT_INHERITED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
+_REPLAY_S = 60.0  # to turn what a server did not take into an offline session
+
+
+def clearml_is_configured() -> bool:
+    """Whether a ClearML server is named by the environment or a clearml.conf."""
+    if os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY"):
+        return True
+    conf = os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf"
+    return Path(conf).expanduser().is_file()
+
+
+class ClearMLTask:
+    """The task of one run, open from construction to `close`; no call waits for a server.
+
+    A resumed run's task is the one whose id its folder keeps. folder: where messages, their sounds and pictures and
+    offline sessions lie. close_s: how long `close` lets a server take what is left.
+    """
+
+    def __init__(
+        self, folder: Path, mode: Mode, *, project: str, run_name: str, tags: list[str], close_s: float
+    ) -> None:
+        self.folder, self._close_s = folder, close_s
+        self._start = 1 + len(list(folder.glob("messages-*.jsonl")))
+        self._media = folder / "media" / f"{self._start:04d}"
+        self._media.mkdir(parents=True, exist_ok=True)
+        self._num_media = 0
+        messages = folder / f"messages-{self._start:04d}.jsonl"
+        self._messages = messages.open("x", encoding="utf-8")
+        self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
+        self._process = _start_process(folder, mode)
+
+    def config(self, flat: Mapping[str, Any]) -> None:
+        """The resolved settings, {dotted path: value}, as hyperparameters."""
+        self._send("config", values={name: str(value) for name, value in flat.items()})
+
+    def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
+        """One point of each curve; values by the title of their plot."""
+        self._send("scalars", series=series, values=dict(values), step=step)
+
+    def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:
+        """A sound within full scale; name: "title/series"."""
+        import soundfile
+
+        path = self._new_file(".wav")  # 16-bit WAV plays in every browser
+        soundfile.write(path, signal_T, sample_rate, subtype="PCM_16")
+        self._send("audio", name=name, path=str(path), step=step)
+
+    def image(self, name: str, pixels_HWC: np.ndarray, step: int) -> None:
+        """A picture, (H, W, 3) uint8."""
+        from PIL import Image
+
+        path = self._new_file(".png")
+        Image.fromarray(pixels_HWC).save(path)
+        self._send("image", name=name, path=str(path), step=step)
+
+    def model(self, bundle: Path, name: str, metrics: Mapping[str, float]) -> None:
+        """The bundle that ships, as output model; it is copied, the caller may remove it."""
+        path = shutil.make_archive(str(self._media / "bundle"), "zip", bundle)
+        self._send("model", name=name, path=path, metrics=dict(metrics))
+
+    def close(self, outcome: Outcome = "completed") -> None:
+        """Lets the task end, within `close_s` and a minute; what no server took becomes an offline session."""
+        self._send("close", outcome=outcome)
+        self._messages.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=self._close_s + _REPLAY_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            print(
+                f"ClearML did not end in time; {self.folder} keeps what it should have heard, and a resume of the run "
+                f"delivers it (its log: {self.folder / 'clearml.log'})",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _send(self, kind: str, **content: Any) -> None:
+        self._messages.write(json.dumps({"kind": kind, **content}) + "\n")
+        self._messages.flush()
+
+    def _new_file(self, suffix: str) -> Path:
+        self._num_media += 1
+        return self._media / f"{self._num_media:06d}{suffix}"
+
+
+def _start_process(folder: Path, mode: Mode) -> subprocess.Popen[bytes]:
+    """The delivering process. It notices by the end of its standard input that the run closed it, or is gone."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    with (folder / "clearml.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster.clearml_process", str(folder), mode],
+            stdin=subprocess.PIPE,
+            stdout=2,  # what people should read goes where this process's own complaints go
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the run; this one ends after it
+        )

@@ -1,0 +1,43 @@
+"""Preparing a corpus on all cores of a cluster: the pieces of work that `ww_data` plans, as tasks of Ray Data."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.data import DataContext
+
+from ww_data import CorpusError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Results of `function` over `items`, as they come: one task each, on whichever node has a core free.
+
+    A task whose process or node dies runs again. Raises the CorpusError of the first task that has one.
+    """
+    if not items:
+        return
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    dataset = ray.data.from_items(
+        [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
+    ).map(functools.partial(_call, function), num_cpus=1)
+    for row in dataset.iter_rows():
+        result, error = pickle.loads(row["outcome"])  # our own task wrote it
+        if error is not None:
+            raise CorpusError(error)
+        yield result
+
+
+def _call(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
+    """One piece of work; what is wrong with the user's files comes back as a message, not as Ray's traceback."""
+    try:
+        return {"outcome": pickle.dumps((function(pickle.loads(row["item"])), None))}
+    except (CorpusError, OSError) as error:
+        return {"outcome": pickle.dumps((None, str(error)))}

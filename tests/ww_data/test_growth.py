@@ -1,0 +1,207 @@
+"""Preparing again: an interrupted run goes on, a corpus grows without touching what it has, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_audio, write_shards
+from ww_data import parts as parts_module
+from ww_data import pieces as pieces_module
+from ww_data.corpus import read_manifest
+from ww_data.pieces import pieces_of, read_piece
+
+from .made_sounds import RATE, hiss, syllables, write_folders
+
+SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 4, "num_test_mixtures": 4}
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts_module, "SHARD_SEGMENTS", 4)
+
+
+def scan(folder: Path, known: Manifest | None = None) -> Manifest:
+    return scan_corpus(folder / "speech", folder / "noise", val_fraction=0.2, test_fraction=0.2, known=known)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folders(tmp_path, num_speakers=6, num_noises=6)
+    return tmp_path
+
+
+@pytest.fixture
+def corpus(folder: Path) -> Corpus:
+    return write_shards(scan(folder), folder / "corpus", **SETTINGS)
+
+
+def written(corpus_folder: Path) -> dict[str, tuple[int, bytes]]:
+    """When each file was written, and what is in it."""
+    return {
+        path.relative_to(corpus_folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in corpus_folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def grow(corpus: Corpus, folder: Path, **options: bool) -> Corpus:
+    again = scan(folder, known=read_manifest(corpus.storage))
+    return write_shards(again, corpus.storage.uri, **SETTINGS, **options)
+
+
+KILLED = """
+import sys, time
+from ww_data import Manifest, write_shards, parts
+parts.SHARD_SEGMENTS = 4
+def stop(done, total, what):
+    if done >= 6:
+        print("half", flush=True)
+        time.sleep(60)
+write_shards(
+    Manifest.read(sys.argv[1]), sys.argv[2], segment_s=1.0, num_val_mixtures=4, num_test_mixtures=4, progress=stop
+)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(folder: Path) -> None:
+    manifest = scan(folder)
+    manifest.write(folder / "manifest.parquet")
+    out = folder / "corpus"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder / "manifest.parquet"), str(out)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.stdout
+    with process:
+        assert process.stdout.readline() == b"half\n"
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(CorpusError, match="holds no corpus"):
+        open_corpus(out)
+    before = {name: seen for name, seen in written(out).items() if name.startswith(("speech/", "noise/"))}
+    marked = {path.stem.replace("-", "/", 2) for path in (out / ".progress").glob("*.json")}
+    assert marked  # it had begun
+    corpus = write_shards(manifest, out, **SETTINGS)
+    corpus.verify()
+    after = written(out)
+    assert {name: after[name] for name in marked} == {name: before[name] for name in marked}
+    uninterrupted = write_shards(manifest, folder / "other", **SETTINGS)
+    assert corpus.files == uninterrupted.files
+    assert not list(out.glob(".*"))
+
+
+def test_a_part_without_its_mark_is_not_taken_for_whole(folder: Path) -> None:
+    manifest = scan(folder)
+    whole = write_shards(manifest, folder / "whole", **SETTINGS)
+    name = next(name for name in whole.files if name.startswith("speech/train/"))
+    half = folder / "corpus"
+    for path, content in ((half / name, b"half"), (half / ".progress" / "x", b"")):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    corpus = write_shards(manifest, half, **SETTINGS)
+    corpus.verify()
+    assert corpus.files == whole.files
+
+
+def test_only_what_is_new_is_written(corpus: Corpus, folder: Path) -> None:
+    out = corpus.storage.path()
+    before = written(out)
+    old = read_manifest(corpus.storage)
+    for n in range(2):
+        (folder / "speech" / f"newcomer{n}").mkdir()
+        write_audio(folder / "speech" / f"newcomer{n}" / "0.wav", syllables(5000 + n, 3.0), RATE)
+    write_audio(folder / "noise" / "later.wav", hiss(6000, 3.0), RATE)
+    grown = grow(corpus, folder)
+    grown.verify()
+    after = written(out)
+    kept = [name for name in before if name not in ("corpus.json", "manifest.parquet")]
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert len(after) > len(before)
+    now = {clip.id: clip for clip in grown.manifest().clips}
+    for clip in old.clips:
+        assert (now[clip.id].split, now[clip.id].shard) == (clip.split, clip.shard)
+    assert {"speech/newcomer0/0.wav", "noise/later.wav"} <= {clip.id for clip in now.values() if clip.shard}
+    assert grown.manifest_hash != corpus.manifest_hash
+    assert written(out) == after
+    assert grow(grown, folder) == grown
+    assert written(out) == after  # and now nothing is new
+
+
+def test_every_clip_names_the_files_it_lies_in(corpus: Corpus) -> None:
+    named = {name for clip in corpus.manifest().clips for name in clip.shard.split()}
+    assert named == {name for name in corpus.files if not name.startswith("mixtures/")}
+
+
+def test_what_is_missing_is_dropped_only_if_told(corpus: Corpus, folder: Path) -> None:
+    gone = next(clip for clip in read_manifest(corpus.storage).used("speech", "train"))
+    Path(gone.path).unlink()
+    before = written(corpus.storage.path())
+    with pytest.raises(CorpusError, match=r"1 files of the corpus there were not found"):
+        grow(corpus, folder)
+    assert written(corpus.storage.path()) == before
+    smaller = grow(corpus, folder, drop_missing=True)
+    smaller.verify()
+    assert gone.id not in {clip.id for clip in smaller.manifest().clips}
+    there = {file.name for file in smaller.storage.files()}
+    assert there == {*smaller.files, "corpus.json", "manifest.parquet"}  # the old shard is gone, too
+
+
+def test_a_changed_file_is_written_anew(corpus: Corpus, folder: Path) -> None:
+    changed = next(clip for clip in read_manifest(corpus.storage).used("speech", "train"))
+    write_audio(changed.path, syllables(7000, 3.0), RATE)
+    again = grow(corpus, folder)
+    again.verify()
+    [clip] = [clip for clip in again.manifest().clips if clip.id == changed.id]
+    assert clip.content_hash != changed.content_hash
+    assert clip.shard != changed.shard
+    assert changed.shard not in again.files
+
+
+def test_a_mixture_of_a_clip_that_is_gone_is_mixed_anew(corpus: Corpus, folder: Path) -> None:
+    Path(read_manifest(corpus.storage).used("speech", "test")[0].path).unlink()
+    again = grow(corpus, folder, drop_missing=True)
+    again.verify()
+    assert again.mixtures_name("test") != corpus.mixtures_name("test")
+
+
+def test_another_run_into_the_same_folder_is_refused(folder: Path) -> None:
+    manifest = scan(folder)
+
+    def second_run(done: int, total: int, what: str) -> None:
+        with pytest.raises(CorpusError, match="another run is writing there"):
+            write_shards(manifest, folder / "corpus", **SETTINGS)
+
+    write_shards(manifest, folder / "corpus", **SETTINGS, progress=second_run).verify()
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_a_long_recording_is_cut_without_seams(
+    rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces_module, "PIECE_S", 2)
+    write_folders(tmp_path)
+    shutil.rmtree(tmp_path / "speech" / "speaker0")
+    (tmp_path / "speech" / "speaker0").mkdir()
+    write_audio(
+        tmp_path / "speech" / "speaker0" / "long.wav", np.stack([syllables(1, 7.3, rate)] * 2, 1), rate
+    )
+    clip = next(clip for clip in scan(tmp_path).clips if clip.id.endswith("long.wav"))
+    pieces = list(pieces_of(clip))
+    assert [(piece.start_s, piece.seconds) for piece in pieces] == [(0, 2), (2, 2), (4, None)]
+    joined = np.concatenate([read_piece(piece, RATE) for piece in pieces])
+    monkeypatch.setattr(pieces_module, "PIECE_S", 600)
+    [whole] = pieces_of(clip)
+    assert np.abs(joined - read_piece(whole, RATE)).max() < 1e-5
+    monkeypatch.setattr(pieces_module, "PIECE_S", 2)
+    corpus = write_shards(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
+    corpus.verify()
+    [stored] = [item for item in corpus.manifest().clips if item.id == clip.id]
+    assert stored.shard

@@ -1,0 +1,97 @@
+"""Files of a folder or an address: whole or not there, found again under their names, fetched once."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from pathlib import Path
+
+import pytest
+
+from ww_data.storage import Storage, StorageError
+
+
+@pytest.fixture(params=["folder", "address"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(
+        tmp_path / "corpus" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/corpus"
+    )
+
+
+def test_what_was_written_is_found(storage: Storage) -> None:
+    assert list(storage.files()) == []
+    storage.write("b/two.bin", b"22")
+    storage.write("b/a/one.bin", b"1")
+    assert [(file.name, file.size_bytes) for file in storage.files()] == [
+        ("b/a/one.bin", 1),
+        ("b/two.bin", 2),
+    ]
+    assert storage.read("b/two.bin") == b"22"
+    assert storage.child("b").read("a/one.bin") == b"1"
+    with storage.open("b/two.bin") as file:
+        assert file.read() == b"22"
+    assert storage.size("b/two.bin") == 2
+    assert storage.size("b") is None
+    assert storage.size("else") is None
+    storage.delete("b/two.bin")
+    storage.delete("b/two.bin")
+    assert [file.name for file in storage.files()] == ["b/a/one.bin"]
+    with pytest.raises(OSError, match=r"b/two\.bin"):
+        storage.read("b/two.bin")
+
+
+def fail_half_way(storage: Storage, name: str) -> None:
+    with storage.writing(name) as path:
+        path.write_bytes(b"ne")
+        _ = 1 / 0
+
+
+def test_a_file_appears_whole_or_not_at_all(storage: Storage) -> None:
+    storage.write("x.bin", b"old")
+    for name in ("x.bin", "y.bin"):
+        with pytest.raises(ZeroDivisionError):
+            fail_half_way(storage, name)
+    assert [(file.name, file.size_bytes) for file in storage.files()] == [("x.bin", 3)]
+    assert storage.read("x.bin") == b"old"
+
+
+def test_it_pickles_as_its_address(storage: Storage) -> None:
+    storage.write("x.bin", b"1")
+    again = pickle.loads(pickle.dumps(storage))
+    assert again == storage
+    assert again.read("x.bin") == b"1"
+
+
+def test_a_remote_file_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WW_CACHE", str(tmp_path / "cache"))
+    storage = Storage(f"memory://{uuid.uuid4().hex}/corpus")
+    storage.write("noise/x.arrow", b"content")
+    first = storage.on_this_machine("noise/x.arrow")
+    assert first.read_bytes() == b"content"
+    storage.delete("noise/x.arrow")
+    assert storage.on_this_machine("noise/x.arrow") == first
+    with pytest.raises(OSError, match=r"y\.arrow"):
+        storage.on_this_machine("noise/y.arrow")
+    assert not list((tmp_path / "cache").glob("*.partial*"))
+
+
+def test_a_local_file_is_its_own_copy(tmp_path: Path) -> None:
+    assert Storage(tmp_path).on_this_machine("x.bin") == tmp_path / "x.bin"
+    assert Storage(f"file://{tmp_path}") == Storage(tmp_path)
+
+
+def test_options_stay_with_an_address() -> None:
+    storage = Storage("s3://bucket/corpus?endpoint_override=http://127.0.0.1:9")
+    assert storage.address("x.bin") == "s3://bucket/corpus/x.bin"
+    assert storage.child("noise").uri == "s3://bucket/corpus/noise?endpoint_override=http://127.0.0.1:9"
+
+
+def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
+        Storage("s3://me:hush@bucket/corpus")
+    assert "hush" not in str(caught.value)
+
+
+def test_an_unknown_address_is_one_clear_error() -> None:
+    with pytest.raises(StorageError, match="tape://reel: no file system is known for it"):
+        Storage("tape://reel")

@@ -1,0 +1,196 @@
+"""Files by name below one folder: a path of this machine, or an address such as s3://bucket/corpus.
+
+Addresses are those of `pyarrow.fs` (s3://, gs://, hdfs://, ...; options behind a `?`, as in
+`s3://bucket/corpus?endpoint_override=http://host:port`) and, where it knows none, of fsspec.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+_COPY_BYTES = 1 << 22
+
+
+class StorageError(OSError):
+    """An address that cannot be used. One line: which, and what is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file below a storage's folder. `name` is its path from there, with "/" on every system."""
+
+    name: str
+    size_bytes: int
+    modified_ns: int
+
+
+class Storage:
+    """A folder that every process of a run can reach. It pickles as its address.
+
+    Whatever the file system has against a name is an OSError.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        """Raises StorageError for an address that no file system is known for."""
+        self.uri = os.fspath(uri)
+        self.is_local = "://" not in self.uri or self.uri.startswith("file://")
+        if self.is_local:
+            self.uri = str(Path(self.uri.removeprefix("file://")).absolute())
+        self._fs, self._root = _file_system(self.uri, self.is_local)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Storage, (self.uri,))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and self.uri == other.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    def __str__(self) -> str:
+        return self.uri.partition("?")[0]
+
+    def child(self, name: str) -> Storage:
+        """The folder `name` below this one."""
+        address, question, options = self.uri.partition("?")
+        return Storage(f"{address.rstrip('/')}/{name}{question}{options}")
+
+    def address(self, name: str) -> str:
+        """What to call a file in a message."""
+        return f"{str(self).rstrip('/')}/{name}"
+
+    def for_arrow(self, name: str) -> tuple[str, pafs.FileSystem]:
+        """A file as the readers of pyarrow and Ray Data take it: its path and the file system."""
+        return self._full(name), self._fs
+
+    def path(self, name: str = "") -> Path:
+        """The path of a file, or of the folder. Only for a local storage."""
+        if not self.is_local:
+            raise StorageError(f"{self.uri}: is not a folder of this machine")
+        return Path(self._root, name) if name else Path(self._root)
+
+    def files(self) -> Iterator[StoredFile]:
+        """All files in any depth, in the order of their names; none if there is no such folder."""
+        selector = pafs.FileSelector(self._root, allow_not_found=True, recursive=True)
+        found = [about for about in self._fs.get_file_info(selector) if about.type == pafs.FileType.File]
+        for about in sorted(found, key=lambda about: about.path):
+            name = about.path.removeprefix(self._root).lstrip("/")
+            yield StoredFile(name=name, size_bytes=about.size, modified_ns=about.mtime_ns or 0)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none of that name."""
+        about = self._fs.get_file_info(self._full(name))
+        return int(about.size) if about.type == pafs.FileType.File else None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file to read from, anywhere in it. On this machine it is memory-mapped."""
+        if self.is_local and self.size(name):  # an empty file cannot be mapped
+            return pa.memory_map(self._full(name))
+        return self._fs.open_input_file(self._full(name))
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file."""
+        with self._fs.open_input_stream(self._full(name)) as file:
+            return bytes(file.read())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file that appears whole or not at all."""
+        with self.writing(name) as path:
+            path.write_bytes(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A path of this machine to write to; it becomes the file `name`, whole, if the block ends well."""
+        if self.is_local:
+            target = self.path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+            try:
+                yield temporary
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
+            temporary = Path(folder, "file")
+            yield temporary
+            # An object store shows an upload only once it is complete.
+            with temporary.open("rb") as source, self._fs.open_output_stream(self._full(name)) as upload:
+                shutil.copyfileobj(source, upload, _COPY_BYTES)
+
+    def delete(self, name: str) -> None:
+        """Removes a file; one that is gone already is no error."""
+        if self.size(name) is not None:
+            self._fs.delete_file(self._full(name))
+
+    def on_this_machine(self, name: str) -> Path:
+        """A path that can be memory-mapped: the file itself or, from afar, a copy that is fetched only once.
+
+        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard). Only for files whose names change with their
+        content: a copy is never fetched again.
+        """
+        if self.is_local:
+            return self.path(name)
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = hashlib.blake2b(self.address(name).encode(), digest_size=16).hexdigest()
+        copy = folder / f"{stem}-{Path(name).name}"
+        with (folder / f"{stem}.lock").open("w") as lock:
+            # The workers of a node start together: one fetches, the others wait.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not copy.exists():
+                temporary = copy.with_suffix(".partial")
+                with self._fs.open_input_stream(self._full(name)) as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target, _COPY_BYTES)
+                temporary.replace(copy)
+        return copy
+
+    def _full(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+
+def cache_folder() -> Path:
+    """Where copies of remote files are kept: WW_CACHE, or wave-wizard in the user's cache folder."""
+    if chosen := os.environ.get("WW_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wave-wizard"
+
+
+def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
+    if is_local:
+        return pafs.LocalFileSystem(), uri
+    if re.match(r"[^/]*://[^/]*@", uri):
+        raise StorageError(
+            f"{uri.partition('://')[0]}://...{uri.partition('@')[2]}: keys do not belong in an address, which ends up "
+            "in logs and files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        )
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if re.match(r"(s3|gs|gcs|hdfs|abfss?)://", uri):
+            raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error
+    try:
+        import fsspec
+
+        system, root = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise StorageError(f"{uri}: no file system is known for it ({_first_line(error)})") from error
+    return pafs.PyFileSystem(pafs.FSSpecHandler(system)), root
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
