@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
+import secrets
 import statistics
 import tempfile
 import threading
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import ray
 import soundfile
 import torch
 from rich.console import Console
@@ -30,11 +33,11 @@ from rich.table import Table
 
 from cluster.datasets import OBJECT_STORE_BUDGET_BYTES, Batch, FeedConfig, RankBatches, split_among_ranks
 from cluster.feed import mix_positions
-from cluster.session import connect
 from ww_data import AugmentConfig, MixingConfig, open_corpus, scan_corpus, write_shards
 
 CORES = 2
 OBJECT_STORE_BYTES = 1_500_000_000
+RAY_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 MIN_SPEED, MAX_FIRST_S, MAX_GAP_S = 4000.0, 4.0, 0.5
 RATE = 16_000
 
@@ -73,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(OBJECT_STORE_BYTES)
+    os.environ.update(RAY_ENVIRONMENT)
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="ww-feeding-") as folder:
         data = arguments.data or make_corpus(Path(folder), arguments.hours)
@@ -115,7 +118,7 @@ def make_corpus(folder: Path, hours: float) -> Path:
 
 def through_ray(feed: FeedConfig, measured_s: float) -> Run:
     """What a training worker gets, in a Ray of its own."""
-    with connect(num_cpus=CORES), peak_of_store() as peak:
+    with small_ray(), peak_of_store() as peak:
         time.sleep(3)  # until its idle workers are there, as in any cluster that was not started just now
         run = measure(lambda: iter(RankBatches(split_among_ranks(feed)[0], feed, 0)), feed, measured_s)
         return dataclasses.replace(run, store_bytes=peak())
@@ -189,9 +192,31 @@ def all_cpu_s() -> float:
 
 
 @contextmanager
+def small_ray() -> Iterator[None]:
+    """A Ray of this machine alone, as `cluster.session.connect` starts it, but with a small object store."""
+    with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=CORES,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+        )
+        try:
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = context.print_on_execution_start = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
 def peak_of_store() -> Iterator[Callable[[], int]]:
     """Asks Ray ten times a second how full its object store is; gives a function that returns the most so far."""
-    import ray
     from ray._private.internal_api import node_stats  # the public API has no such thing without a dashboard
 
     node, most, stop = ray.nodes()[0], [0], threading.Event()

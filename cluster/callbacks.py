@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,30 @@ import pytorch_lightning as pl
 import ray.train
 from ray.train import Checkpoint
 
+from cluster.bundle_scores import add_scores, compared_scores
 from cluster.config import ExperimentConfig
 from cluster.datasets import RankBatches
-from cluster.lightning import DenoisingModule, compared_scores
+from cluster.lightning import DenoisingModule
 from cluster.pictures import compare_signals
 from cluster.tracking import Tracker
+from cluster.training_result import spoken_duration
+from cluster.weight_average import shipped_weights
 from ww_models import save_bundle
-
-SCORE = "si_sdr_db"  # the checkpoint with the best validation score becomes the bundle
 
 
 def save_validated(
-    path: Path, module: DenoisingModule, config: ExperimentConfig, data: dict[str, Any], step: int
+    path: Path, trainer: pl.Trainer, module: DenoisingModule, config: ExperimentConfig, data: dict[str, Any]
 ) -> Path:
     """The model as a bundle whose card holds the scores of the last validation."""
-    return save_bundle(
-        path,
-        module.model,
-        metrics={**compared_scores(module.validation_scores), "step": step},
-        training=config.to_dict(),
-        data=data,
-        licence=config.licence,
-    )
+    with shipped_weights(trainer, module):
+        return save_bundle(
+            path,
+            module.model,
+            metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
+            training=config.to_dict(),
+            data=data,
+            licence=config.licence,
+        )
 
 
 class ReportCheckpoint(pl.Callback):
@@ -54,28 +57,47 @@ class ReportCheckpoint(pl.Callback):
             if trainer.global_rank != 0:
                 ray.train.report(metrics)
                 return
-            save_validated(Path(folder) / "bundle", module, self.config, self.data, trainer.global_step)
+            save_validated(Path(folder) / "bundle", trainer, module, self.config, self.data)
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
 class TrackRun(pl.Callback):
-    """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver."""
+    """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver.
+
+    last_step: of the whole run (0: training.max_steps). deadline_s: when it has to end, seconds since 1970.
+    """
 
     def __init__(
-        self, config: ExperimentConfig, data: dict[str, Any], tracker: Tracker | None, board: Any
+        self,
+        config: ExperimentConfig,
+        data: dict[str, Any],
+        tracker: Tracker | None,
+        board: Any,
+        last_step: int = 0,
+        deadline_s: float | None = None,
+        late_scores: Mapping[int, dict[str, float]] | None = None,
     ) -> None:
+        # {step: scores} that come after their validation; somebody else fills it.
+        self.late_scores = {} if late_scores is None else late_scores
+        self.last_step = last_step or config.training.max_steps
+        self.deadline_s = deadline_s
         self.config, self.data, self.tracker, self.board = config, data, tracker, board
-        self._best_score, self._best_scores = -math.inf, dict[str, float]()
+        self._best_score, self._best_scores, self._best_step = math.nan, dict[str, float](), 0
         self._best_folder = tempfile.TemporaryDirectory(prefix="ww-best-")
         self._since_s = time.monotonic()
         self._since_step: int | None = None
         self._waited_s = 0.0
+        self._of_step: list[dict[str, Any]] = []  # the loss terms of each batch of the step being done
         self._note = ""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, every = trainer.global_step, self.config.tracking.log_every_steps
+        self._of_step.append({"loss": outputs["batch_loss"], **outputs["terms"]})
+        if (batch_idx + 1) % self.config.training.accumulate:
+            return  # within a step
+        of_step, self._of_step = self._of_step, []
         if self._since_step is None:  # the first step holds all the starting up: measure from after it
             self._restart_clock(trainer)
             return
@@ -87,25 +109,22 @@ class TrackRun(pl.Callback):
         # fetched ahead of their step, and of a validation before it.
         waited_s = _waited_s(trainer) - self._waited_s
         steps = step - self._since_step
-        values = {"loss": float(outputs["loss"]), **{name: float(v) for name, v in outputs["terms"].items()}}
-        audio_s = steps * self.config.training.batch_size * batch.noisy.shape[-1] / module.model.sample_rate
+        values = {name: sum(float(part[name]) for part in of_step) / len(of_step) for name in of_step[0]}
+        items = steps * self.config.training.items_per_step
+        audio_s = items * batch.noisy.shape[-1] / module.model.sample_rate
         speed = {
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "steps_per_s": steps / elapsed_s,
             "audio_s_per_s": audio_s / elapsed_s,
             "data_wait_fraction": waited_s / elapsed_s,
         }
-        if not math.isfinite(values["loss"]):
-            raise ValueError(
-                f"the loss became {values['loss']} at step {step}; lower optimizer.learning_rate or set "
-                "optimizer.gradient_clip_norm"
-            )
         if self.tracker is not None:
             self.tracker.scalars("train", {**values, **speed}, step)
         self._post(
             step,
             f"loss {values['loss']:.3f}, {speed['audio_s_per_s']:.0f} s of audio/s, "
-            f"waits for data {speed['data_wait_fraction']:.0%}{self._note}",
+            f"waits for data {speed['data_wait_fraction']:.0%}{self._note}, "
+            f"{self._remaining(step, speed['steps_per_s'])} left",
         )
         self._restart_clock(trainer)
 
@@ -121,16 +140,21 @@ class TrackRun(pl.Callback):
             self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
             self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
             self._show_examples(module, step)
-            if scores.get(SCORE, -math.inf) > self._best_score:
-                self._best_score, self._best_scores = scores[SCORE], scores
-                save_validated(Path(self._best_folder.name) / "bundle", module, self.config, self.data, step)
+            score = scores.get(self.config.training.score, math.nan)
+            if self.config.training.is_better(score, self._best_score):
+                self._best_score, self._best_scores, self._best_step = score, scores, step
+                save_validated(
+                    Path(self._best_folder.name) / "bundle", trainer, module, self.config, self.data
+                )
         self._restart_clock(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The best bundle, which is the one that ships, becomes the tracked run's output model."""
         bundle = Path(self._best_folder.name) / "bundle"
         if self.tracker is not None and bundle.is_dir():
-            self.tracker.model(bundle, self._best_scores)
+            late = self.late_scores.get(self._best_step, {})
+            add_scores(bundle, late)
+            self.tracker.model(bundle, self._best_scores | late)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self._best_folder.cleanup()
@@ -154,7 +178,14 @@ class TrackRun(pl.Callback):
 
     def _post(self, step: int, note: str) -> None:
         if self.board is not None:
-            self.board.post.remote(step, self.config.training.max_steps, note)
+            self.board.post.remote(step, self.last_step, note)
+
+    def _remaining(self, step: int, steps_per_s: float) -> str:
+        """How long training goes on at this speed, validations aside; early stopping may end it before."""
+        left_s = (self.last_step - step) / steps_per_s
+        if self.deadline_s is not None:
+            left_s = min(left_s, max(0.0, self.deadline_s - time.time()))
+        return spoken_duration(left_s)
 
 
 def _waited_s(trainer: pl.Trainer) -> float:

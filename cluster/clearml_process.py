@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cluster.clearml_task import NOTICE_FILE, media_folder, message_number
+
 KNOCK_S = 3.0  # for an answer to a login
 OPEN_S = 20.0  # for a server that answered the knock to open a task
 KNOCKS_UNTIL_LOST = 3
@@ -33,6 +35,7 @@ class Delivery:
 
     def __init__(self, folder: Path, mode: str, reason: str) -> None:
         self.folder, self.offline, self.reason = folder, mode == "offline", reason
+        self._environment = dict(os.environ)
         self.notices = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # ClearML prints to standard output
         self.run_ended, self._opened = threading.Event(), threading.Event()
@@ -65,15 +68,20 @@ class Delivery:
             self._forget_delivered()
 
     def say(self, line: str) -> None:
+        """Tells people, in one line; the run's driver, which may be elsewhere, reads it from the notice file."""
+        line = " ".join(line.split())
+        (self.folder / NOTICE_FILE).write_text(line, encoding="utf-8")
         with contextlib.suppress(OSError):  # nobody listens any more
-            print(" ".join(line.split()), file=self.notices, flush=True)
+            print(line, file=self.notices, flush=True)
 
     def go_offline(self, reason: str) -> NoReturn:
         """Starts over as an offline session: ClearML cannot be taken out of a process that it is in."""
         self._deciding.acquire()
         os.dup2(self.notices.fileno(), 1)
-        command = ["-m", "cluster.clearml_process", str(self.folder), "offline", reason]
-        os.execv(sys.executable, [sys.executable, *command])
+        command = [sys.executable, "-m", "cluster.clearml_process", str(self.folder), "offline", reason]
+        os.execve(
+            sys.executable, command, self._environment
+        )  # ClearML has left notes to itself in os.environ
 
     def _await_end(self) -> None:
         while sys.stdin.buffer.read(1024):
@@ -96,9 +104,10 @@ class Delivery:
     def _messages(self) -> Iterator[dict[str, Any]]:
         """All that earlier starts left undelivered, then this start's messages until the run closes or is gone."""
         for path in self.earlier:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = (json.loads(line) for line in lines if line.endswith("\n"))
-            yield from (message for message in whole if message["kind"] != "close")
+            with contextlib.suppress(FileNotFoundError):  # delivered meanwhile by the start that wrote it
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                whole = (json.loads(line) for line in lines if line.endswith("\n"))
+                yield from (message for message in whole if message["kind"] != "close")
         with self.current.open(encoding="utf-8") as messages:
             while True:
                 is_last_look = self.run_ended.is_set()
@@ -114,7 +123,9 @@ class Delivery:
     def _forget_delivered(self) -> None:
         for path in (*self.earlier, self.current):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "media", ignore_errors=True)
+            shutil.rmtree(media_folder(self.folder, message_number(path)), ignore_errors=True)
+        with contextlib.suppress(OSError):  # a later start's media stay
+            (self.folder / "media").rmdir()
         shutil.rmtree(self.folder / "offline", ignore_errors=True)
 
     def _tell_how_to_upload(self, session: ClearMLSession) -> None:
@@ -125,9 +136,9 @@ class Delivery:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         previous = session.known_id()
         continued = f", previous_task_id='{previous}'" if previous else ""
-        why = f"ClearML is not reachable ({self.reason}): the" if self.reason else "The"
+        why = f"ClearML did not take the run ({self.reason}): it" if self.reason else "The run"
         self.say(
-            f"{why} run is kept in an offline session; upload it with "
+            f"{why} is kept in an offline session; upload it with "
             f"python -c \"from clearml import Task; Task.import_offline_session('{archive}'{continued})\""
         )
 
@@ -137,16 +148,21 @@ class ClearMLSession:
 
     def __init__(self, folder: Path, opening: dict[str, Any], *, offline: bool) -> None:
         self.folder, self.offline = folder, offline
-        self._outcome, self._model = "stopped", None
+        self._outcome = "stopped"
+        self._model: dict[str, Any] | None = None
         if offline:
             # By default sessions lie in the user's home: keep them with the run.
             os.environ["CLEARML_CACHE_DIR"] = str(folder)
-        from clearml import Task
-        from clearml.backend_interface.task.development.stop_signal import TaskStopSignal
+        # By default ClearML drops what it was sending when a server answers so: try again.
+        os.environ.setdefault("CLEARML_API_EXTRA_RETRY_CODES", "500,504")
+        import clearml
+        from clearml.backend_interface.task.development import stop_signal
 
+        Task: Any = clearml.Task
         Task.set_offline(offline)
         Task._report_subprocess_enabled = False  # this process is the one that reports
-        TaskStopSignal.enabled = False  # "abort" in the browser would end this process, not the training
+        stopping: Any = stop_signal.TaskStopSignal
+        stopping.enabled = False  # "abort" in the browser would end this process, not the training
         known = "" if offline else self.known_id()
         self._task: Any = Task.init(
             project_name=opening["project"],
@@ -160,12 +176,12 @@ class ClearMLSession:
             auto_connect_frameworks={"detect_repository": False, **dict.fromkeys(_FRAMEWORKS, False)},
             # The load of the whole machine: the work is not done in this process. Against steps, not seconds.
             auto_resource_monitoring={
-                "report_global_mem_used": True,
+                "report_mem_used_per_process": False,
                 "report_start_sec": 3.0,
                 "wait_for_first_iteration_to_start_sec": 1e9,
             },
         )
-        self._logger = self._task.get_logger()
+        self._logger: Any = self._task.get_logger()
         if not offline:
             _write_whole(self._id_file, self._task.id)
 
@@ -183,6 +199,8 @@ class ClearMLSession:
 
     def deliver(self, message: dict[str, Any]) -> None:
         kind, step = message["kind"], message.get("step")
+        if "path" in message and not Path(message["path"]).is_file():
+            return  # delivered, and removed, by the start that made it
         if kind == "config":
             self._task.set_parameters({f"config/{name}": value for name, value in message["values"].items()})
         elif kind == "scalars":
@@ -199,6 +217,9 @@ class ClearMLSession:
             self._outcome = message["outcome"]
 
     def close(self) -> None:
+        if not self.offline and self._task.get_status() != "in_progress":
+            # Stopped in the browser, or by the process of a killed start after this one took the task up.
+            self._task.mark_started(force=True)
         if self._model is not None:
             self._register(self._model)
         self._task.flush(wait_for_uploads=True)
@@ -208,7 +229,9 @@ class ClearMLSession:
         if self._outcome == "failed":
             self._task.mark_failed(force=True, status_reason="training failed")
         elif self._outcome == "stopped":
-            self._task.mark_stopped(force=True, status_message="the run ended without closing; it can be resumed")
+            self._task.mark_stopped(
+                force=True, status_message="the run ended without closing; it can be resumed"
+            )
 
     def _register(self, model: dict[str, Any]) -> None:
         for title, value in model["metrics"].items():

@@ -25,7 +25,20 @@ Outcome = Literal["completed", "failed"]
 
 # ClearML reads these as "you belong to another task or group"; the delivering process does not.
 _NOT_INHERITED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
+NOTICE_FILE = "notice.txt"
 _REPLAY_S = 60.0  # to turn what a server did not take into an offline session
+
+
+def clearml_mode(choice: Literal["auto", "offline", "never"]) -> Mode | None:
+    """How a choice turns out here: auto is online where a server is configured, None otherwise.
+
+    CLEARML_OFFLINE_MODE=1 in the environment, ClearML's own switch, turns auto into offline.
+    """
+    if choice == "auto" and os.environ.get("CLEARML_OFFLINE_MODE", "").lower() in ("1", "true", "yes", "on"):
+        return "offline"
+    if choice == "auto":
+        return "online" if clearml_is_configured() else None
+    return "offline" if choice == "offline" else None
 
 
 def clearml_is_configured() -> bool:
@@ -34,6 +47,22 @@ def clearml_is_configured() -> bool:
         return True
     conf = os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf"
     return Path(conf).expanduser().is_file()
+
+
+def clearml_notice(tracking_folder: Path) -> str:
+    """What people should know of the last start's ClearML session (how to upload it, say), or an empty string."""
+    notice = tracking_folder / "clearml" / NOTICE_FILE
+    return notice.read_text(encoding="utf-8") if notice.is_file() else ""
+
+
+def message_number(messages: Path) -> int:
+    """Which of the run's starts wrote these messages."""
+    return int(messages.stem.rpartition("-")[2])
+
+
+def media_folder(folder: Path, number: int) -> Path:
+    """Where the sounds, pictures and bundle of a start's messages lie."""
+    return folder / "media" / f"{number:04d}"
 
 
 class ClearMLTask:
@@ -47,12 +76,12 @@ class ClearMLTask:
         self, folder: Path, mode: Mode, *, project: str, run_name: str, tags: list[str], close_s: float
     ) -> None:
         self.folder, self._close_s = folder, close_s
-        self._start = 1 + len(list(folder.glob("messages-*.jsonl")))
-        self._media = folder / "media" / f"{self._start:04d}"
+        (folder / NOTICE_FILE).unlink(missing_ok=True)
+        number = 1 + max((message_number(path) for path in folder.glob("messages-*.jsonl")), default=0)
+        self._media = media_folder(folder, number)
         self._media.mkdir(parents=True, exist_ok=True)
         self._num_media = 0
-        messages = folder / f"messages-{self._start:04d}.jsonl"
-        self._messages = messages.open("x", encoding="utf-8")
+        self._messages = (folder / f"messages-{number:04d}.jsonl").open("x", encoding="utf-8")
         self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
         self._process = _start_process(folder, mode)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from cluster.lightning import OptimizerConfig, TrainingConfig
+from cluster.loop_config import OptimizerConfig, TrainingConfig
 from cluster.placement import ResourcesConfig
 from cluster.tracking import TrackingConfig
 from ww_data import MixingConfig

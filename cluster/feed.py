@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from ww_data import (
     read_shard,
 )
 from ww_data.plan import WINDOW_SHARDS
+from ww_data.segments import SegmentRows
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -39,7 +41,7 @@ class FeedConfig:
     """What decides the sequence of training batches, and how it is dealt to ranks.
 
     global_batch: items of one optimizer step over all ranks, a multiple of num_workers.
-    start_step, num_steps: the stretch of the plan to feed.
+    start_step, num_steps: the stretch of the plan to feed. Wrong numbers are a ValueError.
     manifest_hash: of the corpus that is meant; "" takes whichever lies at corpus_uri.
 
     A block holds whole batches of one rank. Blocks come in rounds, one for each rank: block b is of round
@@ -55,6 +57,18 @@ class FeedConfig:
     start_step: int
     num_steps: int
     manifest_hash: str = ""
+
+    def __post_init__(self) -> None:
+        least = {"global_batch": 1, "num_workers": 1, "seed": 0, "start_step": 0, "num_steps": 0}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or value < lowest:
+                raise ValueError(f"{name} is {value!r}: expected a whole number of at least {lowest}")
+        if self.global_batch % self.num_workers:
+            raise ValueError(
+                f"global_batch is {self.global_batch} and num_workers {self.num_workers}: expected a multiple of it, "
+                "for each worker trains on as many items of a step"
+            )
 
     @property
     def rank_batch(self) -> int:
@@ -120,7 +134,7 @@ def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     runs = [plan.at(int(run[0]), int(run[-1]) + 1) for run in np.split(position_N, breaks)]
     epoch_N, shard_N, row_N = (np.concatenate(column) for column in zip(*runs, strict=True))
     blocks = {shard: _read_shard(opened, shard) for shard in np.unique(shard_N).tolist()}
-    segments = SegmentBlock.gather(blocks, shard_N, row_N)
+    segments = SegmentRows.gather(blocks, shard_N, row_N)
     mixed = mix_segments(segments, epoch_N, opened.bank, feed.mixing, feed.seed, opened.rooms)
     return MixedItems(
         noisy_NT=mixed.noisy_NT,

@@ -12,6 +12,8 @@ from ray.data import DataContext
 
 from ww_data import CorpusError
 
+_MAX_RETRIES = 3  # of a task whose process died; Ray Data's own default is for ever
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,17 +29,24 @@ def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
     context.enable_progress_bars = False
     dataset = ray.data.from_items(
         [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
-    ).map(functools.partial(_call, function), num_cpus=1)
-    for row in dataset.iter_rows():
-        result, error = pickle.loads(row["outcome"])  # our own task wrote it
-        if error is not None:
-            raise CorpusError(error)
-        yield result
+    ).map(functools.partial(_call, function), num_cpus=1, max_retries=_MAX_RETRIES)
+    try:
+        for row in dataset.iter_rows():
+            result, error = pickle.loads(row["outcome"])  # our own task wrote it
+            if error is not None:
+                raise CorpusError(error)
+            yield result
+    except ray.exceptions.RayError as error:
+        raise CorpusError(
+            f"a process that worked on the files ended {_MAX_RETRIES + 1} times, out of memory perhaps "
+            f"({str(error).strip().splitlines()[0]}): free memory or take fewer cores, then start again: what is done "
+            "is not done twice"
+        ) from error
 
 
 def _call(function: Callable[[Any], Any], row: dict[str, Any]) -> dict[str, Any]:
     """One piece of work; what is wrong with the user's files comes back as a message, not as Ray's traceback."""
     try:
         return {"outcome": pickle.dumps((function(pickle.loads(row["item"])), None))}
-    except (CorpusError, OSError) as error:
+    except (ValueError, OSError) as error:  # CorpusError and AudioError are ValueErrors
         return {"outcome": pickle.dumps((None, str(error)))}

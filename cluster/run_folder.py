@@ -26,9 +26,18 @@ def _read_record(run_dir: Path) -> dict[str, Any]:
         raise ConfigError(f"{record} is damaged ({error}); start a new run under another name") from error
 
 
-def claim_run_folder(run_dir: Path, config: ExperimentConfig, manifest_hash: str, resume: bool) -> None:
+def read_finetuned_from(run_dir: Path) -> str:
+    """The id of the weights that a run started from; "" for one that started from random ones."""
+    return str(_read_record(run_dir).get("finetuned_from", ""))
+
+
+def claim_run_folder(
+    run_dir: Path, config: ExperimentConfig, manifest_hash: str, resume: bool, finetuned_from: str = ""
+) -> None:
     """Makes the run's folder with its settings, or, to resume, checks that they are the ones asked for."""
     settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
+    if finetuned_from:
+        settings["finetuned_from"] = finetuned_from
     if resume:
         changed = differences(_deciding(_read_record(run_dir)), _deciding(settings))
         if changed:
@@ -50,7 +59,13 @@ def claim_run_folder(run_dir: Path, config: ExperimentConfig, manifest_hash: str
 
 
 def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's record that decides its result: where it runs and who hears of it may change."""
+    """The part of a run's record that decides its result: where it runs, for how long at a time and who hears of it
+    may change.
+    """
     free = ("resources", "tracking", "licence", "preset")
-    config = {name: value for name, value in record["config"].items() if name not in free}
+    settings = ExperimentConfig.from_dict(
+        record["config"]
+    ).to_dict()  # one that is newer than the run: its default
+    settings["training"].pop("max_minutes")
+    config = {name: value for name, value in settings.items() if name not in free}
     return {"manifest_hash": record["manifest_hash"], **config}

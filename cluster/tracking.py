@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cluster.clearml_task import ClearMLTask, clearml_is_configured
+from cluster.clearml_task import ClearMLTask, clearml_mode
 from cluster.pictures import pixels_of
 
 SERIES = ("train", "val", "noisy", "test")
@@ -133,11 +133,12 @@ class Tracker:
 
 
 def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: list[str]) -> ClearMLTask | None:
-    if config.clearml == "never" or (config.clearml == "auto" and not clearml_is_configured()):
+    mode = clearml_mode(config.clearml)
+    if mode is None:
         return None
     return ClearMLTask(
         folder / "clearml",
-        "offline" if config.clearml == "offline" else "online",
+        mode,
         project=config.clearml_project,
         run_name=run_name,
         tags=tags,

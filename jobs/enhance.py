@@ -95,9 +95,7 @@ def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
         path = Path(name)
         if path.is_dir():
             results = out if _lies_in(out, path) and not _lies_in(path, out) else None
-            found = [
-                item for item in find_audio(path) if not (results and _lies_in(item.path, results))
-            ]
+            found = [item for item in find_audio(path) if not (results and _lies_in(item.path, results))]
             if not found:
                 raise ValueError(
                     f"no recordings in {path}; expected WAV, FLAC, OGG, MP3 or the like, at any depth"

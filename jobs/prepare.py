@@ -19,12 +19,12 @@ from ww_data import (
     Grouping,
     Manifest,
     Storage,
-    open_corpus,
     scan_corpus,
     write_shards,
 )
-from ww_data.corpus import CORPUS_FILE
+from ww_data.corpus_folder import known_manifest
 from ww_data.parts import PROGRESS_FOLDER
+from ww_data.shards import checked_settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,9 +123,7 @@ def scan(
 ) -> Manifest:
     """Reads all files that `out` does not know yet and deals them to the splits."""
     storage = None if out is None else Storage(out)
-    known = None
-    if storage is not None and storage.size(CORPUS_FILE) is not None:
-        known = open_corpus(storage.uri).manifest()
+    known = None if storage is None else known_manifest(storage.uri)
     with progress("reading files") as report:
         return scan_corpus(
             speech,
@@ -176,6 +174,7 @@ def write(
 def run(arguments: argparse.Namespace) -> None:
     if not arguments.corpus and not (arguments.speech and arguments.noise):
         raise CorpusError("give --speech and --noise, or --corpus with a data set that holds both")
+    checked_settings(**corpus_settings(arguments), seed=arguments.seed)  # found out now, not after hours
     start = time.monotonic()
     with connect() as where:
         print(f"preparing {arguments.out} on {where}")
@@ -198,8 +197,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _files(out: str) -> set[str]:
-    """Names of the files of the corpus that is there already."""
-    return set(open_corpus(out).files) if Storage(out).size(CORPUS_FILE) is not None else set()
+    """Names of what is there already."""
+    return {file.name for file in Storage(out).files() if file.name.endswith((".parquet", ".arrow"))}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 from cluster.config import ExperimentConfig, load_config, override
+from cluster.finetune import Source, finetune_config, open_source
 from cluster.run_folder import read_run_config
 from cluster.session import connect
-from cluster.training import TrainingResult, run_training
+from cluster.training import run_training
 from jobs.cli import main, make_parser
 
 DEFAULT_PRESET = "demo"
@@ -22,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         __doc__
         + """
 Without a cluster it starts Ray on this machine. With RAY_ADDRESS set, or started by `ray job submit --working-dir .
--- python -m jobs.train ...`, it runs there; --data and --storage must then be folders that all nodes reach.
+-- python -m jobs.train ...`, it runs there; --data and --storage must then be folders that all nodes reach, --data may
+also be an address such as s3://bucket/corpus.
 WW_WORKER_LOGS=1 shows what the workers print.
 
 example: python -m jobs.train --data data/mine --preset gatewave-compact --workers 2 --set loss.l1_weight=2""",
@@ -33,6 +35,12 @@ example: python -m jobs.train --data data/mine --preset gatewave-compact --worke
         "--resume",
         metavar="RUN",
         help="go on with this run of --storage, with the settings that it was started with",
+    )
+    parser.add_argument(
+        "--finetune",
+        metavar="BUNDLE",
+        help="start from the weights of a bundle, or of a public checkpoint (.th) of facebook's denoiser; the model's "
+        "settings come from it, all others from --preset and --set",
     )
     return parser
 
@@ -63,8 +71,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def config_from(arguments: argparse.Namespace) -> ExperimentConfig:
-    """The preset with the command line's overrides; of a run to resume, the settings that it has."""
+def config_from(arguments: argparse.Namespace, source: Source | None = None) -> ExperimentConfig:
+    """The preset with the command line's overrides; of a run to resume, the settings that it has.
+
+    source: weights to start from, which the model's settings come with.
+    """
     overrides = list(arguments.overrides)
     if arguments.workers is not None:
         overrides.append(f"resources.num_workers={arguments.workers}")
@@ -73,7 +84,8 @@ def config_from(arguments: argparse.Namespace) -> ExperimentConfig:
     if getattr(arguments, "resume", None) and arguments.preset is None:
         started_with = read_run_config(Path(arguments.storage) / arguments.resume)
         return override(started_with.to_dict(), overrides)
-    return load_config(arguments.preset or DEFAULT_PRESET, overrides)
+    preset = arguments.preset or DEFAULT_PRESET
+    return load_config(preset, overrides) if source is None else finetune_config(source, preset, overrides)
 
 
 def run_name(arguments: argparse.Namespace) -> str:
@@ -82,34 +94,34 @@ def run_name(arguments: argparse.Namespace) -> str:
     return arguments.name or f"{Path(arguments.preset or DEFAULT_PRESET).stem}-{now}"
 
 
-def describe(result: TrainingResult) -> str:
-    """What came out, for people."""
-    scores = result.scores
-    lines = [f"trained {result.steps} steps in {result.wall_s:.0f} s; on unseen validation mixtures:"]
-    for metric, name in (
-        ("si_sdr_db", "SI-SDR dB"),
-        ("pesq", "PESQ"),
-        ("stoi", "STOI"),
-        ("snr_db", "SNR dB"),
-    ):
-        if metric in scores and f"noisy_{metric}" in scores:
-            lines.append(
-                f"  {name:10} noisy {scores[f'noisy_{metric}']:7.3f}   enhanced {scores[metric]:7.3f}"
-            )
-    lines.append(f"run:    {result.run_dir}\nbundle: {result.bundle}")
-    lines.append(f"curves: tensorboard --logdir {result.run_dir / 'tracking'}")
-    return "\n".join(lines)
+def _limits(config: ExperimentConfig) -> str:
+    """How long training goes on, in words."""
+    training = config.training
+    limits = [f"{training.max_steps} steps"] if training.max_steps else []
+    limits += [f"{training.max_epochs:g} epochs"] if training.max_epochs else []
+    limits += [f"{training.max_minutes:g} minutes"] if training.max_minutes else []
+    return " or ".join(limits)
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.resume and arguments.name:
         raise ValueError("--resume names the run already; leave --name out")
-    config = config_from(arguments)
+    if arguments.resume and arguments.finetune:
+        raise ValueError("--resume goes on with weights of its own; leave --finetune out")
+    source = open_source(arguments.finetune) if arguments.finetune else None
+    config = config_from(arguments, source)
     name = arguments.resume or run_name(arguments)
     with connect() as where:
-        print(f"{name}: {config.model_name}, {config.training.max_steps} steps on {where}")
-        result = run_training(config, arguments.data, arguments.storage, name, resume=bool(arguments.resume))
-        print(describe(result))
+        print(f"{name}: {config.model_name}, {_limits(config)} on {where}")
+        result = run_training(
+            config,
+            arguments.data,
+            arguments.storage,
+            name,
+            resume=bool(arguments.resume),
+            finetune=source,
+        )
+        print(result.table())
 
 
 if __name__ == "__main__":

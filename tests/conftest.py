@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile as sf
@@ -17,6 +18,10 @@ os.environ.setdefault("CLEARML_LOG_LEVEL", "ERROR")
 # Of the S3 server that tests start: Ray's workers inherit them.
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("wave-wizard", deadline=None)
+hypothesis.settings.load_profile("wave-wizard")
 
 SAMPLE_RATE = 16_000
 
@@ -44,7 +49,7 @@ def speech_like(rng: np.random.Generator, seconds: float) -> np.ndarray:
 def write_small_sources(
     folder: Path, *, num_speakers: int = 6, num_noises: int = 6, seconds: float = 5.0
 ) -> None:
-    """speech/<speaker>/<n>.wav and noise/<n>.wav below a folder."""
+    """speech/<speaker>/<n>.wav, noise/<n>.wav and three rooms, rir/<room>/0.wav, below a folder."""
     rng = np.random.default_rng(0)
     for speaker in range(num_speakers):
         (folder / "speech" / f"s{speaker}").mkdir(parents=True)
@@ -55,11 +60,17 @@ def write_small_sources(
     for n in range(num_noises):
         noise = np.convolve(rng.standard_normal(int(seconds * SAMPLE_RATE)), rng.standard_normal(16), "same")
         sf.write(folder / "noise" / f"n{n}.wav", 0.1 * noise / np.abs(noise).max(), SAMPLE_RATE)
+    for room, rt60_s in enumerate((0.2, 0.4, 0.6)):
+        (folder / "rir" / f"room{room}").mkdir(parents=True)
+        t = np.arange(int(rt60_s * SAMPLE_RATE)) / SAMPLE_RATE
+        tail = 0.1 * rng.standard_normal(len(t)) * 10 ** (-3 * t / rt60_s)
+        response = np.concatenate([[1.0], tail.clip(-0.5, 0.5)])
+        sf.write(folder / "rir" / f"room{room}" / "0.wav", 0.9 * response, SAMPLE_RATE)
 
 
 @pytest.fixture(scope="session")
 def small_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with speech/ and noise/, a minute of sound each, as a user would bring them; never written to."""
+    """A folder with a minute of speech/ and of noise/, and rir/, as a user would bring them; never written to."""
     folder = tmp_path_factory.mktemp("sources")
     write_small_sources(folder)
     return folder
@@ -67,11 +78,11 @@ def small_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_corpus(small_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared corpus of one minute of speech-like sound, shared and never written to."""
+    """A prepared corpus of one minute of speech-like sound, with a room in each split; shared, never written to."""
     from ww_data import scan_corpus, write_shards
 
-    speech, noise = [small_sources / "speech"], [small_sources / "noise"]
-    manifest = scan_corpus(speech, noise, val_fraction=0.17, test_fraction=0.17)
+    speech, noise, rooms = ([small_sources / role] for role in ("speech", "noise", "rir"))
+    manifest = scan_corpus(speech, noise, rir_dirs=rooms, val_fraction=0.17, test_fraction=0.17)
     data = tmp_path_factory.mktemp("corpus") / "data"
     write_shards(manifest, data, segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
     return data

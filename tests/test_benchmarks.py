@@ -12,8 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_streaming(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_benchmark("streaming", *arguments)
+
+
+def run_benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "streaming.py"), *arguments],
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments],
         capture_output=True,
         text=True,
         timeout=200,
@@ -61,3 +65,26 @@ def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, 
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "rows"),
+    [
+        ("mixing", ("--rounds", "1", "--seconds", "0.05"), ("plain", "default chain")),
+        ("preparation", ("--seconds", "100", "--files", "0"), ("10 of 16 kHz", "10 of 44.1 kHz")),
+        pytest.param(
+            "feeding",
+            ("--hours", "0.3", "--rounds", "1", "--seconds", "1"),
+            ("DataLoader", "first batch, s"),
+            marks=pytest.mark.cluster,
+        ),
+    ],
+)
+def test_benchmarks_of_data_print_their_tables(
+    name: str, arguments: tuple[str, ...], rows: tuple[str, ...]
+) -> None:
+    done = run_benchmark(name, *arguments)
+    assert done.returncode == 0, done.stderr
+    for row in rows:
+        assert row in done.stdout
+    assert "\u2026" not in done.stdout  # a table that was cut

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Real
 from typing import Literal
 
 Range = tuple[float, float]
@@ -14,14 +16,13 @@ _CHAINS: dict[str, dict[str, float]] = {
     "none": {},
     "default": {"room": 0.3, "equaliser": 0.3, "band_mask": 0.3, "second_noise": 0.3},
 }
-_AS_IN_CHAIN = -1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """The probability of each effect (0 to 1), and the ranges, all uniform, that it is drawn from.
 
-    `chain` gives every probability that is not set: "none" is 0 throughout; "default" is rooms (if the corpus has
+    `chain` gives every probability that is None: "none" is 0 throughout; "default" is rooms (if the corpus has
     any), equaliser, band mask and a second noise, 0.3 each. In their order of application:
 
     `speed`: speech is played faster or slower, pitch included.
@@ -36,21 +37,21 @@ class AugmentConfig:
     """
 
     chain: Chain = "none"
-    speed: float = _AS_IN_CHAIN
-    room: float = _AS_IN_CHAIN
-    echo: float = _AS_IN_CHAIN
-    second_noise: float = _AS_IN_CHAIN
-    third_noise: float = _AS_IN_CHAIN
-    noise_only: float = _AS_IN_CHAIN
-    clean_only: float = _AS_IN_CHAIN
-    gain_change: float = _AS_IN_CHAIN
-    equaliser: float = _AS_IN_CHAIN
-    telephone: float = _AS_IN_CHAIN
-    low_pass: float = _AS_IN_CHAIN
-    band_mask: float = _AS_IN_CHAIN
-    clipping: float = _AS_IN_CHAIN
-    dropouts: float = _AS_IN_CHAIN
-    quantisation: float = _AS_IN_CHAIN
+    speed: float | None = None
+    room: float | None = None
+    echo: float | None = None
+    second_noise: float | None = None
+    third_noise: float | None = None
+    noise_only: float | None = None
+    clean_only: float | None = None
+    gain_change: float | None = None
+    equaliser: float | None = None
+    telephone: float | None = None
+    low_pass: float | None = None
+    band_mask: float | None = None
+    clipping: float | None = None
+    dropouts: float | None = None
+    quantisation: float | None = None
 
     speed_factor: Range = (0.9, 1.1)
     early_ms: float = 50.0
@@ -69,36 +70,71 @@ class AugmentConfig:
     quantisation_bits: tuple[int, int] = (6, 12)
 
     def __post_init__(self) -> None:
-        if self.chain not in _CHAINS:
+        if self.chain not in tuple(_CHAINS):
             raise ValueError(f"augment.chain is {self.chain!r}: expected one of {', '.join(_CHAINS)}")
         for name in EFFECTS:
             value = getattr(self, name)
-            if value == _AS_IN_CHAIN:
+            if value is None:
                 value = _CHAINS[self.chain].get(name, 0.0)
-            if not 0 <= value <= 1:
-                raise ValueError(f"augment.{name} is {value}: expected a probability, 0 to 1")
+            if not is_within(value, (0, 1)):
+                raise ValueError(f"augment.{name} is {value!r}: expected a probability, 0 to 1")
             object.__setattr__(self, name, float(value))
-        if self.noise_only + self.clean_only > 1:
+        for name, limits in _LIMITS.items():
+            what, value = f"augment.{name}", getattr(self, name)
+            if isinstance(getattr(type(self), name), tuple):
+                object.__setattr__(self, name, range_of(what, value, limits))
+            elif is_within(value, limits):
+                object.__setattr__(self, name, float(value))
+            else:
+                raise ValueError(f"{what} is {value!r}: expected a value within {_as_text(limits)}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        chances = self.chances
+        if chances["noise_only"] + chances["clean_only"] > 1:
             raise ValueError(
                 f"augment.noise_only is {self.noise_only} and clean_only {self.clean_only}: expected at most 1 in all"
             )
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            ends = value if isinstance(value, tuple | list) else (value, value)
-            if len(ends) != 2 or not low <= ends[0] <= ends[1] <= high:
-                what = "(lowest, highest)" if isinstance(value, tuple | list) else "a value"
-                raise ValueError(f"augment.{name} is {value}: expected {what} within {low:g} and {high:g}")
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        if chances["third_noise"] and not chances["second_noise"]:
+            raise ValueError(
+                f"augment.third_noise is {self.third_noise} and second_noise {self.second_noise}: "
+                "expected a second noise, too, for a third one comes only beside it"
+            )
+        low, high = self.quantisation_bits
+        if low != int(low) or high != int(high):
+            raise ValueError(f"augment.quantisation_bits is {(low, high)}: expected whole numbers")
+        object.__setattr__(self, "quantisation_bits", (int(low), int(high)))
+
+    @cached_property
+    def chances(self) -> Mapping[str, float]:
+        """The probability of each effect."""
+        return {name: getattr(self, name) for name in EFFECTS}
 
     @cached_property
     def is_off(self) -> bool:
         """Whether there is nothing to draw."""
-        return not any(getattr(self, name) for name in EFFECTS)
+        return not any(self.chances.values())
+
+
+def is_within(value: object, limits: Range) -> bool:
+    """Whether a value is a number, and within limits."""
+    return isinstance(value, Real) and not isinstance(value, bool) and limits[0] <= float(value) <= limits[1]
+
+
+def range_of(name: str, value: object, limits: Range) -> Range:
+    """(lowest, highest) as they came in a setting, checked. Anything else is a ValueError that names the setting."""
+    ends = tuple(value) if isinstance(value, Iterable) else ()
+    if len(ends) != 2 or not all(is_within(end, limits) for end in ends) or not ends[0] <= ends[1]:
+        raise ValueError(f"{name} is {value!r}: expected (lowest, highest) within {_as_text(limits)}")
+    return float(ends[0]), float(ends[1])
+
+
+def _as_text(limits: Range) -> str:
+    return f"{limits[0]:g} and {limits[1]:g}"
 
 
 # Names of the probabilities, in the order of the fields.
-EFFECTS = tuple(field.name for field in fields(AugmentConfig) if field.default == _AS_IN_CHAIN)
+EFFECTS = tuple(field.name for field in fields(AugmentConfig) if field.default is None)
 _LIMITS: dict[str, Range] = {
     "speed_factor": (0.5, 2.0),
     "early_ms": (0.0, 1000.0),

@@ -1,6 +1,7 @@
 """Filtering by FFT. Signals are cut into four blocks: four FFTs at once take a third of the time of a long one.
 
-The rows of one call are those of one mixture, so that its samples never depend on what else is mixed.
+The rows of one call are those of one mixture, so that its samples never depend on what else is mixed. SciPy is
+imported at the first use: it takes longer to start than all else that a process needs which mixes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -19,11 +19,15 @@ _NUM_BLOCKS = 4
 
 def fft_length(num_samples: int, num_before: int, num_after: int) -> int:
     """Samples of an FFT for signals of `num_samples` and a response of as many samples before and after its time 0."""
+    import scipy.fft
+
     return int(scipy.fft.next_fast_len(_block_samples(num_samples) + num_before + num_after, real=True))
 
 
 def response_of(kernel_K: FloatArray, time_zero: int, fft_samples: int) -> npt.NDArray[np.complex64]:
     """The spectrum (F,) of a kernel whose sample `time_zero` is its time 0; what lies before wraps to the end."""
+    import scipy.fft
+
     wrapped_T = np.zeros(fft_samples, np.float32)
     wrapped_T[: len(kernel_K) - time_zero] = kernel_K[time_zero:]
     if time_zero:
@@ -39,6 +43,8 @@ def convolve(
     num_before: int,
 ) -> FloatArray:
     """Each of N signals (T,) with each of R responses (F,), which reach `num_before` samples ahead: (R, N, T)."""
+    import scipy.fft
+
     num_samples = len(signals[0])
     block_samples = _block_samples(num_samples)
     starts = range(0, num_samples, block_samples)

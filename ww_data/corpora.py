@@ -6,6 +6,7 @@ plain folder that holds what its user says.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,8 @@ def _list(root: str | os.PathLike[str], shown: str, role: Role | None) -> list[F
     except OSError as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorpusError(f"{shown}: cannot be listed ({first_line}): check the address") from error
+    if not files and "://" in shown:
+        raise CorpusError(f"{shown}: cannot be listed, or holds no audio files: check the address")
     if not files and role is None:
         raise CorpusError(f"{shown}: holds no audio files: check the path")
     return files
@@ -121,10 +124,17 @@ def _readers(root_name: str, grouping: Mapping[Role, Grouping]) -> dict[str, Rea
 def _data_set(files: Sequence[Found], root_name: str, layout: Layout, is_forced: bool) -> list[Entry] | None:
     paths = [(root_name, *file.parts) for file in files]
     fits = [layout.rule(parts) for parts in paths]
+    if elsewhere := layout.without(paths):
+        other = Fit(
+            role=layout.roles[0], group="", skip_reason="lies beside noisy speech: give its folder by itself"
+        )
+        fits = [
+            other if any(parts[:depth] in elsewhere for depth in range(1, len(parts))) else fit
+            for fit, parts in zip(fits, paths, strict=True)
+        ]
     num_fits = sum(fit is not None and not fit.skip_reason for fit in fits)
-    is_there = num_fits > 0 and (
-        is_forced or (sum(fit is not None for fit in fits) >= _ENOUGH * len(files) and layout.is_there(paths))
-    )
+    is_enough = layout.is_told_by_folders or sum(fit is not None for fit in fits) >= _ENOUGH * len(files)
+    is_there = num_fits > 0 and (is_forced or (is_enough and layout.is_there(paths)))
     if not is_there:
         return None
     entries = [_entry(file, fit) for file, fit in zip(files, fits, strict=True) if fit]
@@ -173,10 +183,16 @@ def _pairs(files: Sequence[Found], speaker_from: Grouping, is_forced: bool) -> l
                     noise,
                     minus=clean.location,
                     size_bytes=noisy.size_bytes + clean.size_bytes,
-                    modified_ns=max(noisy.modified_ns, clean.modified_ns),
+                    modified_ns=_state_of_both(noisy, clean),
                 )
             entries.append(noise if clean else replace(noise, skip_reason="has no clean file of its name"))
     return entries
+
+
+def _state_of_both(noisy: Found, clean: Found) -> int:
+    """A number that changes with the size or the time of either file."""
+    state = (noisy.size_bytes, noisy.modified_ns, clean.size_bytes, clean.modified_ns)
+    return int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=7).digest())
 
 
 def _with_the_rest(

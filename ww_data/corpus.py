@@ -1,7 +1,8 @@
 """A prepared corpus on disk: what `write_shards` makes and everything else reads.
 
 corpus.json                       written last: without it there is no corpus
-manifest.parquet                  every clip, its split and the files it lies in, or why it is not used
+manifest-<hash>.parquet           every clip, its split and the files it lies in, or why it is not used
+manifest.parquet                  the same, for people
 speech/<split>/<hash>.parquet     segments of speech (see ww_data.segments)
 noise/<split>/<hash>.arrow        the noise bank (see ww_data.noise_bank)
 rir/<split>/<hash>.arrow          responses of rooms, if there are any (see ww_data.rooms)
@@ -16,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -36,6 +36,10 @@ FORMAT = "wave-wizard corpus"
 FORMAT_VERSION = 2
 CORPUS_FILE = "corpus.json"
 MANIFEST_FILE = "manifest.parquet"
+
+
+class DamagedCorpusError(CorpusError):
+    """A `corpus.json` or a manifest that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +103,21 @@ class Corpus:
             raise CorpusError(f"there are fixed mixtures for 'val' and 'test', not for {split!r}")
         return next(name for name in self.files if name.startswith(f"mixtures/{split}-"))
 
+    @property
+    def manifest_name(self) -> str:
+        """The Parquet file of the manifest."""
+        return next(name for name in self.files if name.startswith("manifest-"))
+
     def mixtures_path(self, split: str) -> Path:
         """The same as a path of this machine; from afar it is fetched, once."""
-        return self.storage.on_this_machine(self.mixtures_name(split))
+        return self._on_this_machine(self.mixtures_name(split))
 
     def manifest(self) -> Manifest:
         """The manifest that the corpus was written from."""
-        manifest = read_manifest(self.storage)
-        if manifest.hash != self.manifest_hash:
-            raise CorpusError(f"{self.storage}: its manifest is of another run: prepare the corpus again")
-        return manifest
+        try:
+            return Manifest.read(self._on_this_machine(self.manifest_name))
+        except (CorpusError, OSError) as error:
+            raise DamagedCorpusError(str(error)) from error
 
     def verify(self) -> None:
         """Read every file and compare its checksum. Raises CorpusError for the first that differs."""
@@ -137,9 +146,12 @@ class Corpus:
             raise CorpusError(f"there is no split {split!r}: expected 'train', 'val' or 'test'")
         return sorted(name for name in self.files if name.startswith(f"{role}/{split}/"))
 
+    def _on_this_machine(self, name: str) -> Path:
+        return self.storage.on_this_machine(name, self.files[name]["sha256"])
+
     def _bank(self, bank: Callable[[list[Path]], Bank], names: list[str]) -> Bank:
         try:
-            return bank([self.storage.on_this_machine(name) for name in names])
+            return bank([self._on_this_machine(name) for name in names])
         except (OSError, pa.ArrowException) as error:
             first = self.storage.address(names[0])
             raise CorpusError(
@@ -152,6 +164,22 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
 
     Raises CorpusError, one line, if it is missing, damaged, cut short or of another format.
     """
+    corpus = read_corpus_file(uri)
+    storage = corpus.storage
+    there = {file.name: file.size_bytes for file in storage.files()}
+    for name, about in corpus.files.items():
+        size = about["bytes"]
+        if name not in there:
+            raise CorpusError(f"{storage.address(name)}: is missing: prepare the corpus again")
+        if there[name] != size:
+            raise CorpusError(
+                f"{storage.address(name)}: is damaged ({there[name]} of {size} bytes): prepare the corpus again"
+            )
+    return corpus
+
+
+def read_corpus_file(uri: str | os.PathLike[str]) -> Corpus:
+    """The corpus that `corpus.json` describes, whether or not all of its files are there. Raises like `open_corpus`."""
     try:
         storage = Storage(uri)
         text = storage.read(CORPUS_FILE)
@@ -163,23 +191,13 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
         ) from error
     address = storage.address(CORPUS_FILE)
     try:
-        corpus = _parse(storage, text)
-        sizes = {name: int(file["bytes"]) for name, file in corpus.files.items()}
-    except CorpusError:
-        raise
+        return _parse(storage, text)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CorpusError(
+        if isinstance(error, CorpusError):
+            raise
+        raise DamagedCorpusError(
             f"{address}: is damaged ({_first_line(error)}): prepare the corpus again"
         ) from error
-    there = {file.name: file.size_bytes for file in storage.files()}
-    for name, size in sizes.items():
-        if name not in there:
-            raise CorpusError(f"{storage.address(name)}: is missing: prepare the corpus again")
-        if there[name] != size:
-            raise CorpusError(
-                f"{storage.address(name)}: is damaged ({there[name]} of {size} bytes): prepare the corpus again"
-            )
-    return corpus
 
 
 def _parse(storage: Storage, text: bytes) -> Corpus:
@@ -203,7 +221,7 @@ def _parse(storage: Storage, text: bytes) -> Corpus:
         seed=int(about["seed"]),
         splits={split: SplitSummary(**summary) for split, summary in about["splits"].items()},
         settings=dict(about["settings"]),
-        files=dict(about["files"]),
+        files={name: {**file, "bytes": int(file["bytes"])} for name, file in about["files"].items()},
     )
 
 
@@ -213,18 +231,6 @@ def write_corpus_file(corpus: Corpus) -> None:
     about |= {field.name: getattr(corpus, field.name) for field in fields(corpus) if field.name != "storage"}
     about["splits"] = {split: asdict(summary) for split, summary in corpus.splits.items()}
     corpus.storage.write(CORPUS_FILE, json.dumps(about, indent=1).encode())
-
-
-def read_manifest(storage: Storage) -> Manifest:
-    """The manifest in a corpus' folder. Raises CorpusError if it is missing or damaged."""
-    with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
-        copy = storage.path(MANIFEST_FILE) if storage.is_local else Path(folder, MANIFEST_FILE)
-        if not storage.is_local:
-            try:
-                copy.write_bytes(storage.read(MANIFEST_FILE))
-            except OSError as error:
-                raise CorpusError(f"{storage.address(MANIFEST_FILE)}: {_why(error)}") from error
-        return Manifest.read(copy)
 
 
 def _why(error: OSError) -> str:

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ww_data.copies import STAYS, leave_out_copies, leave_out_noises
+from ww_data.known import find_known, kept_splits, with_known_groups
 from ww_data.manifest import GROUP_WORDS, ROLES, Clip, CorpusError, Manifest
 from ww_data.splits import SPLITS, assign_splits, splits_without_groups
 
 _OPTION = {"speech": "speaker_from", "noise": "recording_from"}
-# Which of several copies of a sound stays.
-_STAYS = {"": 0, "train": 1, "val": 2, "test": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +38,42 @@ class Dealer:
         Raises CorpusError if there are too few groups of speech or of noise.
         """
         hints = _useful_hints(clips, self.hints)
-        known: list[Clip] = []
-        if self.known and self.known.seed == self.seed:
-            known = [clip for clip in self.known.clips if clip.split]
-        in_use = {clip.id: clip for clip in known}
-        dealt = leave_out_copies(clips, hints, in_use)
+        known = self._known()
+        found = find_known(clips, known)
+        dealt = with_known_groups(clips, found)
+        known_splits = {
+            role: {clip.speaker: clip.split for clip in known if clip.role == role} for role in ROLES
+        }
+        labels = _labels(dealt, hints) | known_splits["speech"]
+        dealt, stand_ins = leave_out_copies(dealt, hints, found, labels)
         # What is in use already was dealt under the same rules, perhaps with fewer hints.
-        new_hints = {name: hint for name, hint in hints.items() if name not in in_use}
+        new_hints = {name: hint for name, hint in hints.items() if name not in found}
         for role in ROLES:
-            fixed = {clip.speaker: clip.split for clip in known if clip.role == role}
+            fixed = known_splits[role]
             if role == "noise":
-                fixed |= _splits_of_partners(dealt)
-            dealt = self._deal_role(dealt, role, hints, new_hints, fixed)
+                partners = _splits_of_partners(dealt)
+                dealt = leave_out_noises(dealt, hints, found, partners)
+                fixed = fixed | partners
+            dealt = self._deal_role(
+                dealt, role, hints, new_hints, fixed, stand_ins if role == "speech" else {}
+            )
         return dealt
+
+    def notes(self, clips: Sequence[Clip]) -> tuple[str, ...]:
+        """What to tell of the splits that were kept: whether other options, or a new start, would change them."""
+        found = find_known(clips, self._known())
+        try:
+            fresh = replace(self, known=None).deal(clips) if found else []
+        except CorpusError:
+            return ()
+        note = kept_splits(found, fresh)
+        return (note,) if note else ()
+
+    def _known(self) -> list[Clip]:
+        """The clips that keep their splits."""
+        if not self.known or self.known.seed != self.seed:
+            return []
+        return [clip for clip in self.known.clips if clip.split]
 
     def _deal_role(
         self,
@@ -59,6 +82,7 @@ class Dealer:
         hints: Mapping[str, str],
         new_hints: Mapping[str, str],
         fixed: Mapping[str, str],
+        stand_ins: Mapping[str, str],
     ) -> list[Clip]:
         held_out = _held_out_groups(clips, role, hints)
         fixed = {**held_out, **fixed}
@@ -66,8 +90,9 @@ class Dealer:
         group_seconds: defaultdict[str, float] = defaultdict(float)
         for clip in clips:
             if clip.role == role and not clip.skip_reason:
-                group_seconds[clip.speaker] += clip.seconds
-        fixed = {group: split for group, split in fixed.items() if group in group_seconds}
+                group_seconds[stand_ins.get(clip.speaker, clip.speaker)] += clip.seconds
+        present = {clip.speaker for clip in clips if clip.role == role and not clip.skip_reason}
+        fixed = {stand_ins.get(group, group): split for group, split in fixed.items() if group in present}
         num_free, empty = len(group_seconds) - len(fixed), splits_without_groups(fixed)
         if num_free >= len(empty):
             split_of = assign_splits(
@@ -83,34 +108,11 @@ class Dealer:
         else:
             raise CorpusError(_too_few(clips, role, sorted(group_seconds.keys() - fixed.keys()), empty))
         return [
-            replace(clip, split=split_of[clip.speaker])
+            replace(clip, split=split_of[stand_ins.get(clip.speaker, clip.speaker)])
             if clip.role == role and not clip.skip_reason
             else clip
             for clip in clips
         ]
-
-
-def leave_out_copies(
-    clips: Sequence[Clip], hints: Mapping[str, str], known: Mapping[str, Clip]
-) -> list[Clip]:
-    """Keep one of several clips with the same samples: the one in use before, else the held-out one, then the first."""
-
-    def rank(clip: Clip) -> tuple[bool, int]:
-        before = known.get(clip.id)
-        return before is not None and before.content_hash == clip.content_hash, _STAYS[hints.get(clip.id, "")]
-
-    kept: dict[str, Clip] = {}
-    for clip in clips:
-        if not clip.skip_reason and rank(clip) > rank(kept.setdefault(clip.content_hash, clip)):
-            kept[clip.content_hash] = clip
-    result = []
-    for clip in clips:
-        if not clip.skip_reason and (other := kept[clip.content_hash]) is not clip:
-            split = hints.get(other.id, "")
-            where = f", which is in {split}" if split and split != hints.get(clip.id, "") else ""
-            clip = replace(clip, skip_reason=f"same sound as another file ({other.id}{where})")
-        result.append(clip)
-    return result
 
 
 def _useful_hints(clips: Sequence[Clip], hints: Mapping[str, str]) -> dict[str, str]:
@@ -129,8 +131,14 @@ def _held_out_groups(clips: Sequence[Clip], role: str, hints: Mapping[str, str])
     for clip in clips:
         hint = hints.get(clip.id, "")
         if clip.role == role and not clip.skip_reason and hint in ("val", "test"):
-            held_out[clip.speaker] = max(held_out.get(clip.speaker, ""), hint, key=_STAYS.__getitem__)
+            held_out[clip.speaker] = max(held_out.get(clip.speaker, ""), hint, key=STAYS.__getitem__)
     return held_out
+
+
+def _labels(clips: Sequence[Clip], hints: Mapping[str, str]) -> dict[str, str]:
+    """The splits that speakers come with; train, if nothing of them is held out."""
+    of_train = {clip.speaker: "train" for clip in clips if hints.get(clip.id) == "train"}
+    return of_train | _held_out_groups(clips, "speech", hints)
 
 
 def _without_conflict(

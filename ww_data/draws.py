@@ -6,13 +6,15 @@ A draw is keyed by (seed, epoch, segment), so that a run sees the same mixtures 
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.augment import AugmentConfig
+from ww_data.augment import AugmentConfig, is_within, range_of
 from ww_data.effects import DRAWS, Augmentation, between, draw_augmentation, drawn_speed, noise_crop
 from ww_data.keyed import philox
 
@@ -42,23 +44,22 @@ class MixingConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if self.crop_s is not None and not 0.1 <= self.crop_s < math.inf:
-            raise ValueError(f"crop_s is {self.crop_s}: expected at least 0.1 s, or None for whole segments")
-        for name, (low, high) in _LIMITS.items():
-            values = getattr(self, name)
-            if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-                raise ValueError(
-                    f"{name} is {values}: expected (lowest, highest) within {low:g} and {high:g}"
-                )
-            object.__setattr__(self, name, (float(values[0]), float(values[1])))
-        levels = tuple(float(level) for level in self.snr_levels_db)
-        if not all(_LIMITS["snr_db"][0] <= level <= _LIMITS["snr_db"][1] for level in levels):
-            raise ValueError(f"snr_levels_db is {levels}: expected values within -60 and 120")
-        object.__setattr__(self, "snr_levels_db", levels)
+        if self.crop_s is not None and not is_within(self.crop_s, (0.1, sys.float_info.max)):
+            raise ValueError(
+                f"crop_s is {self.crop_s!r}: expected at least 0.1 s, or None for whole segments"
+            )
+        for name, limits in _LIMITS.items():
+            object.__setattr__(self, name, range_of(name, getattr(self, name), limits))
+        levels = self.snr_levels_db
+        if not isinstance(levels, Iterable) or not all(is_within(x, _LIMITS["snr_db"]) for x in levels):
+            raise ValueError(f"snr_levels_db is {levels!r}: expected a list of values within -60 and 120")
+        object.__setattr__(self, "snr_levels_db", tuple(float(level) for level in levels))
         if self.snr_over not in ("active", "clip"):
             raise ValueError(f"snr_over is {self.snr_over!r}: expected 'active' or 'clip'")
-        if not 0 <= self.remix <= 1:
-            raise ValueError(f"remix is {self.remix}: expected a probability, 0 to 1")
+        if not is_within(self.remix, (0, 1)):
+            raise ValueError(f"remix is {self.remix!r}: expected a probability, 0 to 1")
+        if not isinstance(self.augment, AugmentConfig):
+            raise ValueError(f"augment is {self.augment!r}: expected an AugmentConfig")
 
     def num_samples(self, segment_samples: int, sample_rate: int) -> int:
         """Samples of a mixture from segments of this length; a crop longer than those is a ValueError."""

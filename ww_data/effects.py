@@ -108,7 +108,7 @@ def between(bounds: Range, position: float) -> float:
 
 def drawn_speed(config: AugmentConfig, u: Draws) -> float:
     """How much faster speech is played: a multiple of 1/40; 1 where it stays as it is."""
-    if u["speed"] >= config.speed:
+    if u["speed"] >= config.chances["speed"]:
         return 1.0
     return round(between(config.speed_factor, u["speed_factor"]) * SPEED_STEPS) / SPEED_STEPS
 
@@ -130,9 +130,10 @@ def draw_augmentation(
 ) -> Augmentation | None:
     """The effects on one mixture from a uniform number for each of `DRAWS`; None if there are none."""
     found: dict[str, object] = {}
-    if num_rooms and u["room"] < config.room:
+    chances = config.chances
+    if num_rooms and u["room"] < chances["room"]:
         found.update(room_index=int(u["room_index"] * num_rooms), early_ms=config.early_ms)
-    elif u["echo"] < config.echo:
+    elif u["echo"] < chances["echo"]:
         found["echo"] = Echo(
             between(config.echo_initial, u["echo_initial"]),
             between(config.echo_delay_ms, u["echo_delay_ms"]) / 1000,
@@ -140,19 +141,19 @@ def draw_augmentation(
             config.echo_kept,
             _key(u["echo_jitter"]),
         )
-    if u["second_noise"] < config.second_noise:
-        ranks = ("second", "third") if u["third_noise"] < config.third_noise else ("second",)
+    if u["second_noise"] < chances["second_noise"]:
+        ranks = ("second", "third") if u["third_noise"] < chances["third_noise"] else ("second",)
         noises = []
         for rank in ranks:
             index = int(u[f"{rank}_index"] * len(noise_lengths))
             start = noise_crop(u[f"{rank}_start"], int(noise_lengths[index]), num_samples)
             noises.append(FurtherNoise(index, start, between(config.further_noise_db, u[f"{rank}_db"])))
         found["further_noises"] = tuple(noises)
-    if u["content"] < config.noise_only:
+    if u["content"] < chances["noise_only"]:
         found["noise_only"] = True
-    elif u["content"] >= 1 - config.clean_only:
+    elif u["content"] >= 1 - chances["clean_only"]:
         found["clean_only"] = True
-    if u["gain_change"] < config.gain_change:
+    if u["gain_change"] < chances["gain_change"]:
         found["gain_change"] = GainChange(
             between(config.gain_change_db, u["gain_change_db"]),
             u["gain_change_position"],
@@ -164,8 +165,8 @@ def draw_augmentation(
 
 
 def _draw_filters(config: AugmentConfig, u: Draws, sample_rate: int, found: dict[str, object]) -> None:
-    nyquist_hz = sample_rate / 2
-    if u["equaliser"] < config.equaliser:
+    chances, nyquist_hz = config.chances, sample_rate / 2
+    if u["equaliser"] < chances["equaliser"]:
         highest_hz = min(0.8 * nyquist_hz, 8000.0)
 
         def gain_db(which: str) -> float:
@@ -186,11 +187,11 @@ def _draw_filters(config: AugmentConfig, u: Draws, sample_rate: int, found: dict
                 0.7,
             ),
         )
-    if u["telephone"] < config.telephone:
+    if u["telephone"] < chances["telephone"]:
         found["pass_band_hz"] = (300.0, min(3400.0, nyquist_hz))
-    elif u["low_pass"] < config.low_pass:
+    elif u["low_pass"] < chances["low_pass"]:
         found["pass_band_hz"] = (0.0, min(between(config.low_pass_hz, u["low_pass_hz"]), nyquist_hz))
-    if u["band_mask"] < config.band_mask:
+    if u["band_mask"] < chances["band_mask"]:
         lowest, highest = mel_of(_MEL_FROM_HZ), mel_of(nyquist_hz)
         width = (highest - lowest) * config.band_mask_width * u["band_mask_width"]
         low = lowest + (highest - lowest - width) * u["band_mask_position"]
@@ -198,12 +199,13 @@ def _draw_filters(config: AugmentConfig, u: Draws, sample_rate: int, found: dict
 
 
 def _draw_noisy_side(config: AugmentConfig, u: Draws, found: dict[str, object]) -> None:
-    if u["clipping"] < config.clipping:
+    chances = config.chances
+    if u["clipping"] < chances["clipping"]:
         found["clipping_db"] = between(config.clipping_db, u["clipping_db"])
-    if u["dropouts"] < config.dropouts:
+    if u["dropouts"] < chances["dropouts"]:
         share = between(config.dropout_share, u["dropout_share"])
         found["dropouts"] = Dropouts(share, _key(u["dropout_packets"]))
-    if u["quantisation"] < config.quantisation:
+    if u["quantisation"] < chances["quantisation"]:
         low, high = config.quantisation_bits
         bits = low + int((high - low + 1) * u["quantisation_bits"])
         found["quantisation"] = Quantisation(bits, u["quantisation_mu_law"] < 0.5)

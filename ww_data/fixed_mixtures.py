@@ -1,14 +1,15 @@
 """The fixed mixtures of the held-out splits: drawn once, stored as float32, the same for every model.
 
-They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often. The file
-names the manifest (its hash, in the metadata) and the clips that each mixture was made of.
+They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often. Segments
+that were recorded with a noise of their own become mixtures as they were recorded, each of them once. The file names
+the manifest (its hash, in the metadata) and the clips that each mixture was made of.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.activity import frame_energies, frame_length
+from ww_data.activity import activity, frame_energies, frame_length
 from ww_data.draws import MixingConfig, MixtureParams, draw_mixture, mixture_rng
 from ww_data.keyed import hash64, keyed_order, philox
 from ww_data.levels import gains
@@ -46,6 +47,8 @@ class Candidate:
     shard: str
     row: int
     key: int
+    clip_id: str
+    start: int
     speaker: str
     activity: float
     valid_fraction: float
@@ -62,15 +65,15 @@ def write_mixtures(
     snr_db: Sequence[float],
     seed: int,
     manifest_hash: str,
-) -> None:
-    """Choose and mix `num_mixtures` whole segments of `storage` and write them to one Parquet file.
+) -> int:
+    """Choose and mix `num_mixtures` whole segments of `storage`, write them to one Parquet file; how many there are.
 
-    Segments that were recorded with a noise of their own (corpora of pairs) become mixtures as they were recorded.
+    There are fewer if all segments were recorded with a noise of their own and do not suffice: each is taken once.
     """
-    chosen = _choose_speech(candidates, num_mixtures, seed)
+    chosen = _choose_speech(candidates, bank, num_mixtures, seed)
     blocks = _read_chosen(storage, chosen)
-    noises = _take_turns(_by_recording(bank), num_mixtures, seed)
-    snrs = _balanced_snrs(snr_db, num_mixtures, seed)
+    noises = _take_turns(_by_recording(bank), len(chosen), seed)
+    snrs = _balanced_snrs(snr_db, len(chosen), seed)
     rows = []
     writer = None
     try:
@@ -79,7 +82,7 @@ def write_mixtures(
             recorded = _as_recorded(name, block, bank)
             rng = mixture_rng(seed, index, candidate.key)
             rows.append(recorded or _mixture(name, block, bank, noise_index, snr, rng))
-            if len(rows) == _ROWS_PER_GROUP or index == num_mixtures - 1:
+            if len(rows) == _ROWS_PER_GROUP or index == len(chosen) - 1:
                 table = _to_table(rows, bank.sample_rate).replace_schema_metadata({_HASH_KEY: manifest_hash})
                 writer = writer or pq.ParquetWriter(
                     path, table.schema, compression="none", use_dictionary=False
@@ -89,6 +92,26 @@ def write_mixtures(
     finally:
         if writer:
             writer.close()
+    return len(chosen)
+
+
+def read_candidates(storage: Storage, sample_rate: int, shard: str) -> list[Candidate]:
+    """What mixtures may be made of: the segments of one shard."""
+    with storage.open(shard) as file:
+        block = read_shard(file)
+    return [
+        Candidate(
+            shard=shard,
+            row=row,
+            key=int(block.key_N[row]),
+            clip_id=str(block.clip_id_N[row]),
+            start=int(block.start_N[row]),
+            speaker=str(block.speaker_N[row]),
+            activity=activity(block.pcm_NS[row], sample_rate, int(block.active_floor_N[row])),
+            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NS.shape[1],
+        )
+        for row in range(len(block))
+    ]
 
 
 def read_sources(storage: Storage, name: str) -> set[str]:
@@ -211,14 +234,32 @@ def _draw_audible(
     return best[1], best[2]
 
 
-def _choose_speech(candidates: Sequence[Candidate], num_mixtures: int, seed: int) -> list[Candidate]:
-    """Segments in turns over the speakers: those with much speech, or a speaker's best if there are none."""
+def _choose_speech(
+    candidates: Sequence[Candidate], bank: NoiseBank, num_mixtures: int, seed: int
+) -> list[Candidate]:
+    """Segments in turns over the speakers: those with much speech, or a speaker's best if there are none.
+
+    Where these were all recorded with a noise of their own and are too few, those with less speech follow them.
+    """
     by_speaker: defaultdict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
         by_speaker[item.speaker].append(item)
     if not by_speaker:
         raise CorpusError("a held-out split has no segment of speech: add speech or change the seed")
-    return _take_turns({name: _good(items) for name, items in by_speaker.items()}, num_mixtures, seed)
+
+    def is_recorded(item: Candidate) -> bool:
+        return bank.own_noise(item.clip_id, item.start) is not None
+
+    good = {name: _good(items) for name, items in by_speaker.items()}
+    chosen = _take_turns(good, num_mixtures, seed, once=is_recorded)
+    if len(chosen) == num_mixtures:
+        return chosen
+    taken = set(chosen)
+    others = {
+        name: [item for item in items if item not in taken and is_recorded(item) and item.activity > 0]
+        for name, items in by_speaker.items()
+    }
+    return chosen + _take_turns(others, num_mixtures - len(chosen), seed, once=is_recorded)
 
 
 def _good(items: Sequence[Candidate]) -> list[Candidate]:
@@ -233,18 +274,33 @@ def _by_recording(bank: NoiseBank) -> dict[str, list[int]]:
     return by_recording
 
 
-def _take_turns(groups: Mapping[str, Sequence[Item]], count: int, seed: int) -> list[Item]:
-    """`count` items, one of each group in turn; a group's items come again only when all were taken."""
+def _take_turns(
+    groups: Mapping[str, Sequence[Item]],
+    count: int,
+    seed: int,
+    once: Callable[[Item], bool] = lambda item: False,
+) -> list[Item]:
+    """`count` items, one of each group in turn; a group's items come again only when all were taken.
+
+    Items of which `once` holds never come again, so that there may be fewer.
+    """
     names = sorted(groups, key=lambda name: keyed_order(seed, name))
 
-    def endless(name: str) -> Iterator[Item]:
-        items = groups[name]
-        order = np.argsort(philox(seed, 0, hash64(f"mixtures of {name}")).random_raw(len(items)))
-        while True:
-            yield from (items[index] for index in order)
+    def in_order(name: str) -> Iterator[Item]:
+        order = np.argsort(philox(seed, 0, hash64(f"mixtures of {name}")).random_raw(len(groups[name])))
+        items = [groups[name][index] for index in order]
+        while items:
+            yield from items
+            items = [item for item in items if not once(item)]
 
-    iterators = [endless(name) for name in names]
-    return [next(iterators[turn % len(iterators)]) for turn in range(count)]
+    taken: list[Item] = []
+    waiting = deque(in_order(name) for name in names)
+    while waiting and len(taken) < count:
+        group = waiting.popleft()
+        if (item := next(group, None)) is not None:
+            taken.append(item)
+            waiting.append(group)
+    return taken
 
 
 def _balanced_snrs(snr_db: Sequence[float], count: int, seed: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ FloatArray = npt.NDArray[np.float32]
 MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 # An impulse response is quiet on the whole: a click and a long tail.
 SILENT_BELOW_DBFS: dict[Role, float] = {"speech": -80.0, "noise": -80.0, "rir": -120.0}
+# Of a file that was listed and is not there: whoever listed it knows what that means.
+NOT_REACHED = ": is not reached from node "
 # What libsndfile reads as int16 without a change, in half the time of float32.
 _INT16_SUBTYPES = frozenset(("PCM_16", "PCM_S8", "PCM_U8"))
 _FULL_SCALE = 32768.0
@@ -42,13 +45,18 @@ def inspect(entry: Entry) -> Clip:
             file = stack.enter_context(open_audio(entry.path))
             sample_rate, num_channels = int(file.samplerate), int(file.channels)
             blocks_TC: Iterator[npt.NDArray[Any]]
+            sides = []
             if entry.minus:
-                blocks_TC = iter_difference(file, stack.enter_context(open_audio(entry.minus)))
+                sides = [_Watched(file), _Watched(stack.enter_context(open_audio(entry.minus)))]
+                blocks_TC = iter_difference(*sides)
             else:
                 blocks_TC = iter_blocks(file, "", "int16" if file.subtype in _INT16_SUBTYPES else "float32")
-            measured = _measure(blocks_TC, num_channels, sample_rate)
+            measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=entry.role == "rir")
     except AudioError as error:
-        return replace(clip, skip_reason=_without_name(error, entry))
+        reason = _without_name(error, entry)
+        if isinstance(error.__cause__, FileNotFoundError):
+            reason += f"{NOT_REACHED}{socket.gethostname()}"
+        return replace(clip, skip_reason=reason)
     clip = replace(
         clip,
         sample_rate=sample_rate,
@@ -56,6 +64,7 @@ def inspect(entry: Entry) -> Clip:
         num_channels=num_channels,
         seconds=measured.num_frames / sample_rate,
         level_dbfs=measured.level_dbfs,
+        peak=max(measured.peak, *(side.peak for side in sides), 0.0),
     )
     if reason := _why_useless(clip.seconds, measured, entry.role):
         return replace(clip, skip_reason=reason)
@@ -77,6 +86,23 @@ def clip_of(entry: Entry) -> Clip:
     )
 
 
+class _Watched:
+    """An open file that notes the peak of its channels' mean as it is read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.peak = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, *args: Any, **kwargs: Any) -> npt.NDArray[Any]:
+        """What the file reads: (n, C) float32 at full scale 1."""
+        block_TC: npt.NDArray[Any] = self._file.read(*args, **kwargs)
+        self.peak = max(self.peak, _peak(_mean_of_channels(block_TC)))
+        return block_TC
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
     """Levels are in dBFS without the channels' constant parts, `constant` is the largest of these at full scale 1."""
@@ -85,14 +111,17 @@ class _Measured:
     level_dbfs: float
     mono_level_dbfs: float
     constant: float
+    peak: float
     content: str
 
 
 @np.errstate(over="ignore", invalid="ignore")  # samples beyond all measure are told by their level
-def _measure(blocks_TC: Iterator[npt.NDArray[Any]], num_channels: int, sample_rate: int) -> _Measured:
+def _measure(
+    blocks_TC: Iterator[npt.NDArray[Any]], num_channels: int, sample_rate: int, *, is_rir: bool
+) -> _Measured:
     """Lengths, levels and a hash of the channels' mean, from blocks (n, C) of int16 or of float32 at full scale 1."""
     digest = hashlib.sha256(str(sample_rate).encode())  # processors have instructions for it
-    num_frames, energy, mono_energy = 0, 0.0, 0.0
+    num_frames, energy, mono_energy, peak = 0, 0.0, 0.0, 0.0
     sum_C = np.zeros(num_channels)
     pivot_C: FloatArray | None = None
     for block_TC in blocks_TC:
@@ -100,6 +129,10 @@ def _measure(blocks_TC: Iterator[npt.NDArray[Any]], num_channels: int, sample_ra
         x_TC = block_TC.astype(np.float32) if is_int16 else block_TC * np.float32(_FULL_SCALE)
         mono_T = x_TC[:, 0] if num_channels == 1 else _mean_of_channels(x_TC)
         digest.update(block_TC.data if is_int16 and num_channels == 1 else _canonical(mono_T))
+        # Whole numbers are compared fastest, and as they are.
+        peak = max(
+            peak, _peak(block_TC if num_channels == 1 and is_int16 else x_TC[:, 0] if is_rir else mono_T)
+        )
         if pivot_C is None:
             pivot_C = _pivot(x_TC[:_PIVOT_FRAMES])
         if pivot_C.any():
@@ -120,8 +153,13 @@ def _measure(blocks_TC: Iterator[npt.NDArray[Any]], num_channels: int, sample_ra
         level_dbfs=_dbfs(variance),
         mono_level_dbfs=_dbfs(mono_variance),
         constant=float(np.abs(mean_C + pivot_C).max()) / _FULL_SCALE,
+        peak=peak / _FULL_SCALE,
         content=digest.hexdigest()[:32],
     )
+
+
+def _peak(samples: npt.NDArray[Any]) -> float:
+    return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
 
 
 def _pivot(x_TC: FloatArray) -> FloatArray:

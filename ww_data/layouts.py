@@ -8,13 +8,17 @@ too low.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from ww_data.audio_files import SPLIT_FOLDERS, prefix
 from ww_data.manifest import Role
 
 Parts = tuple[str, ...]
+
+# Noises of the DNS-Challenge: pieces of a sound of Freesound, and clips of AudioSet.
+_FREESOUND = re.compile(r"(.*freesound.*_\d+)_\d+\.", re.IGNORECASE)
+_AUDIOSET = re.compile(r"[\w-]{11}\.\w+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,8 @@ class Fit:
 class Layout:
     """A data set: what `roles` it holds, what files are `expected`, and how to tell.
 
-    `is_there` looks at all paths at once, where single ones say too little.
+    `is_there` looks at all paths at once, where single ones say too little; `is_told_by_folders` means that it is
+    enough, whatever else lies beside. `without` names folders of a data set that belong to another.
     """
 
     name: str
@@ -39,6 +44,8 @@ class Layout:
     expected: str
     rule: Callable[[Parts], Fit | None]
     is_there: Callable[[Sequence[Parts]], bool] = lambda paths: True
+    is_told_by_folders: bool = False
+    without: Callable[[Sequence[Parts]], Collection[Parts]] = lambda paths: ()
 
 
 def hint_of(folder: str) -> str:
@@ -117,7 +124,7 @@ def _dns(parts: Parts) -> Fit | None:
         if folder in ("clean", "clean_fullband"):
             return Fit(role="speech", group=_dns_speaker(below))
         if folder in ("noise", "noise_fullband"):
-            source = re.match(r"(.*freesound.*_\d+)_\d+\.", below[-1], re.IGNORECASE)
+            source = _FREESOUND.match(below[-1])
             return Fit(role="noise", group=source[1] if source else "/".join(below))
         if folder.startswith("impulse_responses"):
             return _rirs_noises(parts) or Fit(role="rir", group="/".join(parts[depth:-1]))
@@ -137,13 +144,30 @@ def _dns_speaker(below: Parts) -> str:
 
 
 def _is_dns(paths: Sequence[Parts]) -> bool:
-    """Clean speech beside noise, and no noisy speech there (that is a set of pairs); or readers throughout."""
+    """Clean speech beside noise; a folder of the full band; or names throughout that only this data set has."""
+    if _clean_beside_noise(paths, with_noisy=False):
+        return True
+    if any(part in ("clean_fullband", "noise_fullband") for parts in paths for part in parts[:-1]):
+        return True
+    if sum(bool(_dns_reader(parts[-1])) for parts in paths) > 0.9 * len(paths):
+        return True
+    noises = [parts[-1] for parts in paths if "noise" in parts[:-1]]
+    num_freesound = sum(bool(_FREESOUND.match(name)) for name in noises)
+    num_audioset = sum(bool(_AUDIOSET.fullmatch(name)) for name in noises)
+    return num_freesound > 0 and num_freesound + num_audioset > 0.9 * len(paths)
+
+
+def _clean_beside_noise(paths: Sequence[Parts], *, with_noisy: bool) -> set[Parts]:
+    """The folders that hold clean speech and noise and, if so, the noisy speech that was made of them."""
     folders = {parts[:depth] for parts in paths for depth in range(1, len(parts))}
-    for folder in folders:
-        kind = re.fullmatch("clean(_fullband)?", folder[-1])
-        if kind and {(*folder[:-1], name) for name in ("noise", "noise_fullband")} & folders:
-            return (*folder[:-1], "noisy") not in folders
-    return sum(bool(_dns_reader(parts[-1])) for parts in paths) > 0.9 * len(paths)
+    found = {folder[:-1] for folder in folders if folder[-1] in ("clean", "clean_fullband")}
+    found &= {folder[:-1] for folder in folders if folder[-1] in ("noise", "noise_fullband")}
+    return {above for above in found if ((*above, "noisy") in folders) == with_noisy}
+
+
+def _made_of_dns(paths: Sequence[Parts]) -> set[Parts]:
+    """Mixtures that were made of the data set and lie with it: their clean sides are pieces of its speech."""
+    return _clean_beside_noise(paths, with_noisy=True) if _is_dns(paths) else set()
 
 
 def _is_ms_snsd(paths: Sequence[Parts]) -> bool:
@@ -158,6 +182,7 @@ DATA_SETS = (
         expected="the folders clean_train and noise_train (and clean_test, noise_test)",
         rule=_ms_snsd,
         is_there=_is_ms_snsd,
+        is_told_by_folders=True,
     ),
     Layout(
         name="dns",
@@ -165,6 +190,7 @@ DATA_SETS = (
         expected="the folders clean and noise (or clean_fullband, noise_fullband), impulse_responses beside them",
         rule=_dns,
         is_there=_is_dns,
+        without=_made_of_dns,
     ),
     Layout(
         name="rir",

@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -53,21 +53,28 @@ class Clip:
     seconds: float = 0.0
     split: str = ""
     level_dbfs: float = float("-inf")  # over all channels, without their constant parts
+    peak: float = (
+        0.0  # largest absolute sample at full scale 1, channels averaged (rir: channel 0); of both of a pair
+    )
     content_hash: str = ""
     skip_reason: str = ""
     layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...
     size_bytes: int = 0  # of both files, where there is a `minus`
-    modified_ns: int = 0  # since 1970; of the newer file, where there is a `minus`
+    modified_ns: int = 0  # since 1970; where there is a `minus`, a number that changes with either file
     minus: str = ""  # path or address of the clean file to subtract, sample by sample
     shard: str = ""  # the file of the corpus that it was written to
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All clips of a corpus, sorted by role and id, and the seed that dealt them to the splits."""
+    """All clips of a corpus, sorted by role and id, and the seed that dealt them to the splits.
+
+    `notes` are lines for whoever scanned the folders; they are not written.
+    """
 
     clips: tuple[Clip, ...]
     seed: int = 0
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def used(self, role: str, split: str) -> list[Clip]:
         """The usable clips of a role ("speech", "noise", "rir") in a split ("train", "val", "test")."""
@@ -124,7 +131,7 @@ class Manifest:
             reasons[clip.skip_reason.split(" (")[0]].append(clip)
         for reason, clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
             lines.append(f"left out {len(clips)} x {reason}, such as {clips[0].id}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as Parquet, one row per clip; the file appears whole or not at all."""
@@ -161,14 +168,14 @@ class Manifest:
 
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-_SCHEMA = pa.schema([(field.name, _ARROW_TYPES[str(field.type)]) for field in fields(Clip)])
+_SCHEMA = pa.schema([(column.name, _ARROW_TYPES[str(column.type)]) for column in fields(Clip)])
 
 
 def clips_to_table(clips: Iterable[Clip]) -> pa.Table:
     """One row per clip, one column per field."""
     clips = tuple(clips)
     return pa.table(
-        {field.name: [getattr(clip, field.name) for clip in clips] for field in fields(Clip)}, _SCHEMA
+        {column.name: [getattr(clip, column.name) for clip in clips] for column in fields(Clip)}, _SCHEMA
     )
 
 

@@ -26,7 +26,7 @@ from ww_data.levels import gains
 from ww_data.noise_bank import NoiseBank
 from ww_data.reverb import in_room, with_echo
 from ww_data.rooms import RoomBank, RoomResponse
-from ww_data.segments import SegmentBlock
+from ww_data.segments import SegmentBlock, SegmentRows
 
 FloatArray = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
@@ -56,21 +56,21 @@ class Mixtures:
 
 
 def mix_segments(
-    block: SegmentBlock,
+    segments: SegmentBlock | SegmentRows,
     epochs_N: npt.ArrayLike,
     bank: NoiseBank,
     config: MixingConfig,
     seed: int,
     rooms: RoomBank | None = None,
 ) -> Mixtures:
-    """Draw and mix each segment of a block, for its own epoch, with noise from the bank. Rows are independent."""
-    num_rows, segment_samples = block.pcm_NS.shape
+    """Draw and mix each segment, for its own epoch, with noise from the bank. Rows are independent."""
+    num_rows, segment_samples = len(segments), segments.segment_samples
     epochs = np.broadcast_to(np.asarray(epochs_N), num_rows).tolist()
     num_samples = config.num_samples(segment_samples, bank.sample_rate)
     noisy_NT, clean_NT = (np.empty((num_rows, num_samples), np.float32) for _ in range(2))
     active_N2 = np.empty((num_rows, 2), np.bool_)
     params, streams = [], PhiloxStreams()
-    columns = (block.key_N, block.valid_samples_N, block.start_N, block.active_floor_N)
+    columns = (segments.key_N, segments.valid_samples_N, segments.start_N, segments.active_floor_N)
     for row, (key, valid_samples, start, active_floor) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)
     ):
@@ -81,13 +81,13 @@ def mix_segments(
             sample_rate=bank.sample_rate,
             noise_lengths=bank.lengths_N,
             segment_samples=segment_samples,
-            own_noise=bank.own_noise(block.clip_id_N[row], start) if config.remix < 1 else None,
+            own_noise=bank.own_noise(segments.clip_id_N[row], start) if config.remix < 1 else None,
             num_rooms=len(rooms) if rooms is not None else 0,
         )
         active_N2[row] = _mix_into(
             noisy_NT[row],
             clean_NT[row],
-            block.pcm_NS[row, draw.crop_start : draw.crop_start + draw.source_samples],
+            segments.pcm_NS[row][draw.crop_start : draw.crop_start + draw.source_samples],
             bank.crop(draw.noise_index, draw.noise_start, num_samples),
             draw,
             active_floor,

@@ -12,16 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ww_data.activity import active_floor
+from ww_data.activity import active_floor, frame_length
 from ww_data.audio import AudioError
+from ww_data.corpus import FORMAT_VERSION
 from ww_data.keyed import keyed_order
 from ww_data.manifest import Clip, CorpusError, Manifest
 from ww_data.noise_bank import BankRow, write_noise_bank
-from ww_data.pieces import Piece, pieces_of, read_piece, to_pcm
+from ww_data.pieces import Piece, pcm_gain, pieces_of, read_piece, to_pcm
 from ww_data.rooms import write_room_bank
 from ww_data.segments import SegmentBlock, segment_key, segment_starts, write_shard
 from ww_data.splits import SPLITS
@@ -29,6 +31,8 @@ from ww_data.storage import Storage
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
 SHARD_SEGMENTS = 256
+_SHARD_SAMPLES = 1 << 25  # 64 MiB
+_SPEECH_FROM_DB = -20.0  # of a recording's level
 _BANK_S = {"noise": 2000, "rir": 1000}
 PROGRESS_FOLDER = ".progress"
 
@@ -46,10 +50,12 @@ class Part:
     @cached_property
     def name(self) -> str:
         """Its path in the corpus: it changes with whatever would change its content."""
-        digest = hashlib.blake2b(f"{self.sample_rate} {self.segment_samples}".encode(), digest_size=10)
+        about = f"{FORMAT_VERSION} {self.sample_rate} {self.segment_samples}"
+        digest = hashlib.blake2b(about.encode(), digest_size=10)
         for piece in self.pieces:
             clip = piece.clip
-            digest.update(json.dumps([clip.id, clip.speaker, clip.content_hash, piece.start_s]).encode())
+            row = [clip.id, clip.speaker, clip.content_hash, clip.peak, piece.start_s]
+            digest.update(json.dumps(row).encode())
         suffix = "parquet" if self.role == "speech" else "arrow"
         return f"{self.role}/{self.split}/{digest.hexdigest()}.{suffix}"
 
@@ -73,7 +79,7 @@ def plan_parts(
             clips = [clip for clip in manifest.used(role, split) if clip.id not in kept]
             if role == "speech":
                 clips.sort(key=lambda clip: keyed_order(manifest.seed, clip.id))
-                limit = SHARD_SEGMENTS * segment_samples
+                limit = min(SHARD_SEGMENTS * segment_samples, _SHARD_SAMPLES)
             else:
                 clips.sort(key=lambda clip: (clip.speaker, clip.id))
                 limit = _BANK_S[role] * sample_rate
@@ -120,7 +126,7 @@ def write_part(storage: Storage, part: Part) -> tuple[str, dict[str, Any], int]:
             write_shard(path, block)
             about["num_segments"] = len(block)
         elif part.role == "noise":
-            rows = (BankRow(*_row(piece, part), pcm_T=to_pcm(_read(piece, part))) for piece in part.pieces)
+            rows = (BankRow(*_row(piece, part), pcm_T=_read_pcm(piece, part)) for piece in part.pieces)
             write_noise_bank(path, rows, part.sample_rate)
         else:
             responses = ((*_row(piece, part), _read(piece, part)) for piece in part.pieces)
@@ -136,16 +142,36 @@ def _row(piece: Piece, part: Part) -> tuple[str, str, int]:
     return piece.clip.id, piece.clip.speaker, piece.start_s * part.sample_rate
 
 
+def _read_pcm(piece: Piece, part: Part) -> np.ndarray:
+    return to_pcm(_read(piece, part), pcm_gain(piece.clip, part.sample_rate))
+
+
+def _active_floor(piece: Piece, part: Part, pcm_T: np.ndarray) -> int:
+    """The energy from which a frame is speech. A minute of a long recording may be a pause: its level counts, too."""
+    floor = active_floor(pcm_T, part.sample_rate)
+    if piece.start_s == 0 and piece.seconds is None:
+        return floor
+    gain_db = 20 * np.log10(pcm_gain(piece.clip, part.sample_rate))
+    quietest = 32768 * 10 ** ((piece.clip.level_dbfs + gain_db + _SPEECH_FROM_DB) / 20)
+    return max(floor, int(frame_length(part.sample_rate) * quietest**2))
+
+
 def _read(piece: Piece, part: Part) -> np.ndarray:
+    clip = piece.clip
     try:
-        return read_piece(piece, part.sample_rate)
+        samples_T = read_piece(piece, part.sample_rate)
     except (AudioError, OSError) as error:
         raise CorpusError(f"{error} (it was readable when the folders were scanned)") from error
+    if not clip.minus and "://" not in clip.path:
+        now = Path(clip.path).stat()
+        if (now.st_size, now.st_mtime_ns) != (clip.size_bytes, clip.modified_ns):
+            raise CorpusError(f"{clip.path}: changed since the folders were scanned: prepare again")
+    return samples_T
 
 
 def _segments(part: Part, piece: Piece) -> SegmentBlock:
     """Cut one piece into its segments."""
-    pcm_T, segment_samples = to_pcm(_read(piece, part)), part.segment_samples
+    pcm_T, segment_samples = _read_pcm(piece, part), part.segment_samples
     clip, offset = piece.clip, piece.start_s * part.sample_rate
     starts = list(segment_starts(len(pcm_T), segment_samples))
     pcm_NS = np.zeros((len(starts), segment_samples), np.int16)
@@ -157,7 +183,7 @@ def _segments(part: Part, piece: Piece) -> SegmentBlock:
         valid_samples_N=valid_samples_N.astype(np.int64),
         key_N=np.array([segment_key(clip.split, clip.id, offset + start) for start in starts], np.uint64),
         start_N=np.array(starts, np.int64) + offset,
-        active_floor_N=np.full(len(starts), active_floor(pcm_T, part.sample_rate), np.int64),
+        active_floor_N=np.full(len(starts), _active_floor(piece, part, pcm_T), np.int64),
         clip_id_N=np.full(len(starts), clip.id, object),
         speaker_N=np.full(len(starts), clip.speaker, object),
     )
@@ -172,17 +198,19 @@ def shards_of_clips(parts: Iterable[Part]) -> dict[str, list[str]]:
     return dict(names)
 
 
-def still_valid(before: Manifest, now: Manifest) -> tuple[set[str], Mapping[str, list[str]]]:
+def still_valid(
+    before: Manifest, now: Manifest, lost: Iterable[str] = ()
+) -> tuple[set[str], Mapping[str, list[str]]]:
     """Files that an earlier manifest's clips lie in and that `now` can keep, and the clips (id -> files) in them.
 
-    A file is kept if every clip in it is still used, with the same sound, speaker and split.
+    A file is kept if every clip in it is still used, with the same sound, speaker and split, and it is not `lost`.
     """
     today = {clip.id: _identity(clip) for clip in now.clips if not clip.skip_reason}
     files_of = {clip.id: clip.shard.split() for clip in before.clips if not clip.skip_reason}
     changed = {
         clip.id for clip in before.clips if clip.id in files_of and today.get(clip.id) != _identity(clip)
     }
-    stale = {name for clip_id in changed for name in files_of[clip_id]}
+    stale = {name for clip_id in changed for name in files_of[clip_id]} | set(lost)
     while True:  # a clip over several files is kept with all of them or not at all
         lost = {clip_id for clip_id, names in files_of.items() if stale & set(names)}
         grown = stale | {name for clip_id in lost for name in files_of[clip_id]}

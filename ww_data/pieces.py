@@ -1,4 +1,4 @@
-"""What is converted at once: a clip, or ten minutes of a long one, so that no recording has to fit into memory."""
+"""What is converted at once: a clip, or a minute of a long one, so that no recording has to fit into memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from ww_data.audio import AudioError, open_audio, read_mono, resample
 from ww_data.manifest import Clip
@@ -14,9 +15,12 @@ from ww_data.manifest import Clip
 FloatArray = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
 
-PIECE_S = 600
+PIECE_S = 60
 # Read beyond both ends of a piece and thrown away again: resampling filters then never meet an edge.
 _MARGIN_S = 1
+_BLOCK_FRAMES = 1 << 18
+# Resampling moves peaks: clips that come close to full scale are brought down to this before.
+_RESAMPLED_PEAK = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,8 @@ class Piece:
 
 
 def pieces_of(clip: Clip) -> Iterator[Piece]:
-    """A clip in pieces of ten minutes; the last one takes what remains, up to twenty."""
-    num_pieces = max(1, int(clip.seconds // PIECE_S))
+    """A clip in pieces of a minute; the last one takes what remains, up to two. A room's response is never cut."""
+    num_pieces = 1 if clip.role == "rir" else max(1, int(clip.seconds // PIECE_S))
     for index in range(num_pieces):
         is_last = index == num_pieces - 1
         yield Piece(clip=clip, start_s=index * PIECE_S, seconds=None if is_last else PIECE_S)
@@ -66,15 +70,28 @@ def _read(piece: Piece, path: str, sample_rate: int) -> FloatArray:
         rate = int(file.samplerate)
         margin_s = min(_MARGIN_S, piece.start_s)
         file.seek((piece.start_s - margin_s) * rate)
-        num_frames = -1 if piece.seconds is None else (margin_s + piece.seconds + _MARGIN_S) * rate
-        mono_T = file.read(num_frames, dtype="float32", always_2d=True).mean(axis=1)
+        num_frames = None if piece.seconds is None else (margin_s + piece.seconds + _MARGIN_S) * rate
+        mono_T = _read_mono_frames(file, num_frames)
     x_T = resample(mono_T, rate, sample_rate)[margin_s * sample_rate :]
     return x_T if piece.seconds is None else x_T[: piece.seconds * sample_rate]
 
 
-def to_pcm(x_T: np.ndarray) -> Int16Array:
-    """int16 PCM of samples at full scale +-1. Clips that leave it (by resampling) are scaled, not cut off."""
-    full_scale = 32768 * x_T
-    highest, lowest = float(full_scale.max(initial=0.0)), float(full_scale.min(initial=0.0))
-    full_scale = full_scale * min(1.0, 32767 / max(highest, 1.0), -32768 / min(lowest, -1.0))
-    return np.rint(full_scale).astype(np.int16)
+def _read_mono_frames(file: soundfile.SoundFile, num_frames: int | None) -> FloatArray:
+    """The next frames (None: all that are left), channels averaged: never all channels of a piece at once."""
+    blocks = []
+    left = file.frames if num_frames is None else num_frames
+    while left > 0 and len(block := file.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1))
+        left -= len(block)
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
+
+def pcm_gain(clip: Clip, sample_rate: int) -> float:
+    """What a clip is scaled by to fit into 16 bits: one value for all of it, and for both sides of a pair."""
+    highest = 1.0 if clip.sample_rate == sample_rate else _RESAMPLED_PEAK
+    return min(1.0, highest / clip.peak) if clip.peak > 0 else 1.0
+
+
+def to_pcm(x_T: np.ndarray, gain: float = 1.0) -> Int16Array:
+    """int16 PCM of samples at full scale +-1, times a gain; what leaves full scale saturates."""
+    return np.clip(np.rint((32768 * gain) * x_T), -32768, 32767).astype(np.int16)

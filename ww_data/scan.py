@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 from ww_data.audio_files import Grouping
 from ww_data.corpora import Entry, find_entries
 from ww_data.dealing import Dealer
-from ww_data.inspection import clip_of, inspect_all
+from ww_data.inspection import NOT_REACHED, clip_of, inspect_all
+from ww_data.known import look, unique_by_look, with_own_names
 from ww_data.manifest import (
     ROLES,
     Clip,
@@ -39,7 +41,7 @@ _CHUNK_FILES = 64
 _MIN_CHUNKS = 16
 _JOURNAL_PREFIX = "scan-"
 # What reading a file tells, and nothing else does.
-_MEASURED = ("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "content_hash")
+_MEASURED = ("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "content_hash")
 
 
 def scan_corpus(
@@ -86,14 +88,17 @@ def scan_corpus(
         ("rir", rir_dirs),
         (None, corpus_dirs),
     )
+    role_of: dict[str, tuple[Role, str]] = {}
     for role, folders in roots:
         for root in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
-            entries += find_entries(root, role, layout=layout, grouping=grouping)
-    entries = sorted(_with_own_names(entries), key=lambda entry: (ROLES.index(entry.role), entry.name))
+            found = find_entries(root, role, layout=layout, grouping=grouping)
+            entries += found
+            _check_roles(found, os.fspath(root).partition("?")[0], role_of)
+    entries = sorted(with_own_names(entries, known), key=lambda entry: (ROLES.index(entry.role), entry.name))
     for needed in ("speech", "noise"):
         if not any(entry.role == needed for entry in entries):
             raise CorpusError(f"no audio file was found for {needed}{_below(roots, needed)}")
-    clips = _leave_out_broken_pairs(_read(entries, known, journal, run, progress))
+    clips = _join_pairs(_read(entries, known, journal, run, progress))
     dealer = Dealer(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -101,7 +106,7 @@ def scan_corpus(
         hints={entry.id: entry.hint for entry in entries} if splits == "given" else {},
         known=known,
     )
-    return Manifest(clips=tuple(dealer.deal(clips)), seed=seed)
+    return Manifest(clips=tuple(dealer.deal(clips)), seed=seed, notes=dealer.notes(clips))
 
 
 def _check(val_fraction: float, test_fraction: float, splits: str) -> None:
@@ -114,6 +119,22 @@ def _check(val_fraction: float, test_fraction: float, splits: str) -> None:
         raise CorpusError(f"splits is {splits!r}: expected 'given' or 'dealt'")
 
 
+def _check_roles(entries: Iterable[Entry], root: str, role_of: dict[str, tuple[Role, str]]) -> None:
+    """No file may be of two roles; `role_of` tells that of each path so far, and below which root it was found."""
+    for entry in entries:
+        if entry.skip_reason:
+            continue
+        role, other = role_of.setdefault(entry.path, (entry.role, root))
+        if role != entry.role and other == root:
+            raise CorpusError(
+                f"{root}: was given for {role} and for {entry.role}: give each a folder of its own"
+            )
+        if role != entry.role:
+            raise CorpusError(
+                f"{entry.path}: is {role} below {other} and {entry.role} below {root}: give each a folder of its own"
+            )
+
+
 def _below(roots: Iterable[tuple[Role | None, Folders]], role: str) -> str:
     """Where files of a role were looked for, for a message."""
     names = []
@@ -122,23 +143,6 @@ def _below(roots: Iterable[tuple[Role | None, Folders]], role: str) -> str:
             names += [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
     shown = ", ".join(os.fspath(name).partition("?")[0] for name in names)
     return f" below {shown}" if names else f": give folders of {role}"
-
-
-def _with_own_names(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Entries of the same name below several roots get a number; the two sides of a pair get the same one."""
-    taken: set[str] = set()
-    numbers: dict[str, int] = {}  # of the pair that a clean file belongs to
-    pairs = {entry.minus for entry in entries if entry.minus}
-    for entry in entries:
-        clean = entry.minus or entry.path
-        number = numbers.get(clean, 1) if clean in pairs else 1
-        name = entry.name if number == 1 else f"{entry.name}#{number}"
-        while f"{entry.role}/{name}" in taken:
-            number += 1
-            name = f"{entry.name}#{number}"
-        numbers[clean] = number
-        taken.add(f"{entry.role}/{name}")
-        yield replace(entry, name=name, group=name if entry.group == entry.name else entry.group)
 
 
 def _read(
@@ -150,12 +154,13 @@ def _read(
 ) -> list[Clip]:
     """The clips of all entries, in their order."""
     seen = {_identity(clip): clip for clip in _journaled(journal)}
-    seen |= {_identity(clip): clip for clip in (known.clips if known else ()) if clip.content_hash}
+    seen |= {_identity(clip): clip for clip in (known.clips if known else ()) if _is_measured(clip)}
+    moved = unique_by_look(clip for clip in (known.clips if known else ()) if _is_measured(clip))
     clips: dict[str, Clip] = {}
     to_read: list[Entry] = []
     for entry in entries:
         clip = clip_of(entry)
-        if before := seen.get(_identity(clip)):
+        if before := seen.get(_identity(clip)) or moved.get(look(entry.role, entry.name, entry)):
             clip = replace(clip, **{name: getattr(before, name) for name in _MEASURED})
         if clip.content_hash or clip.skip_reason:
             clips[clip.id] = clip
@@ -169,15 +174,30 @@ def _read(
         if journal:
             _write_journal(journal, chunk)
         for clip in chunk:
-            clips[clip.id] = clip
+            clips[clip.id] = _checked(clip)
             if progress:
                 progress(len(clips), len(entries), f"reading {clip.id}")
     return [clips[entry.id] for entry in entries]
 
 
+def _checked(clip: Clip) -> Clip:
+    """A file that was not found is gone, or lies where another node cannot see it: then a CorpusError."""
+    _, not_reached, node = clip.skip_reason.partition(NOT_REACHED)
+    if not not_reached:
+        return clip
+    if all("://" not in path and Path(path).exists() for path in (clip.path, clip.minus) if path):
+        raise CorpusError(f"{clip.path}{not_reached}{node}: all nodes must see the folders")
+    return replace(clip, skip_reason="was removed while the folders were read")
+
+
 def _identity(clip: Clip) -> tuple[str, str, str, int, int]:
     """What a file is known by: another size or time means that it has to be read again."""
     return clip.role, clip.path, clip.minus, clip.size_bytes, clip.modified_ns
+
+
+def _is_measured(clip: Clip) -> bool:
+    """An earlier version did not note the peaks."""
+    return bool(clip.content_hash) and (clip.peak > 0 or clip.role == "rir")
 
 
 def _write_journal(journal: Storage, clips: Sequence[Clip]) -> None:
@@ -193,19 +213,23 @@ def _journaled(journal: Storage | None) -> Iterator[Clip]:
         if file.name.startswith(_JOURNAL_PREFIX) and file.name.endswith(".parquet"):
             try:
                 with journal.open(file.name) as source:  # type: ignore[union-attr]
-                    yield from (clip for clip in table_to_clips(pq.read_table(source)) if clip.content_hash)
+                    yield from (clip for clip in table_to_clips(pq.read_table(source)) if _is_measured(clip))
             except (pa.ArrowException, TypeError):
                 continue
 
 
-def _leave_out_broken_pairs(clips: Sequence[Clip]) -> list[Clip]:
-    """The clean file of a pair whose noisy file cannot be read, or does not fit, is left out with it."""
-    broken: Mapping[str, Clip] = {
-        clip.minus: clip for clip in clips if clip.minus and clip.skip_reason and not clip.num_frames
-    }
+def _join_pairs(clips: Sequence[Clip]) -> list[Clip]:
+    """The clean side of a pair takes the pair's peak, so that one gain serves both sides.
+
+    That of a pair whose noisy file cannot be read, or does not fit, is left out with it.
+    """
+    noise_of = {clip.minus: clip for clip in clips if clip.minus}
     result = []
     for clip in clips:
-        if clip.role == "speech" and not clip.skip_reason and (noise := broken.get(clip.path)):
-            clip = replace(clip, skip_reason=f"its noisy file cannot be used ({noise.skip_reason})")
+        if clip.role == "speech" and not clip.skip_reason and (noise := noise_of.get(clip.path)):
+            if not noise.skip_reason:
+                clip = replace(clip, peak=noise.peak)
+            elif not noise.num_frames:
+                clip = replace(clip, skip_reason=f"its noisy file cannot be used ({noise.skip_reason})")
         result.append(clip)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,18 +49,10 @@ class SegmentBlock:
             **{name: np.concatenate([vars(block)[name] for block in blocks]) for name in names}
         )
 
-    @staticmethod
-    def gather(
-        blocks: Mapping[int, SegmentBlock], block_N: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64]
-    ) -> SegmentBlock:
-        """One block of row `row_N[n]` of `blocks[block_N[n]]` for each n. Samples are copied only once."""
-        columns = {}
-        for name, column in vars(next(iter(blocks.values()))).items():
-            columns[name] = np.empty((len(row_N), *column.shape[1:]), column.dtype)
-            sources = {index: vars(block)[name] for index, block in blocks.items()}
-            for n, (index, row) in enumerate(zip(block_N.tolist(), row_N.tolist(), strict=True)):
-                columns[name][n] = sources[index][row]
-        return SegmentBlock(**columns)
+    @property
+    def segment_samples(self) -> int:
+        """Samples of each segment."""
+        return self.pcm_NS.shape[1]
 
     def to_table(self) -> pa.Table:
         """As an Arrow table with the columns of a shard; `pcm` has the bytes of S little-endian int16."""
@@ -92,6 +84,41 @@ class SegmentBlock:
             active_floor_N=table["active_floor"].to_numpy(),
             clip_id_N=table["clip_id"].to_numpy(),
             speaker_N=table["speaker"].to_numpy(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRows:
+    """N segments of S samples each out of several blocks: of all that mixing asks for, the samples stay where they are.
+
+    `pcm_NS` are views (S,) of the blocks: of a crop, no more is copied, or read from a mapped file, than the crop.
+    """
+
+    pcm_NS: Sequence[Int16Array]
+    valid_samples_N: npt.NDArray[np.int64]
+    key_N: npt.NDArray[np.uint64]
+    start_N: npt.NDArray[np.int64]
+    active_floor_N: npt.NDArray[np.int64]
+    clip_id_N: npt.NDArray[np.object_]
+    segment_samples: int
+
+    def __len__(self) -> int:
+        return len(self.key_N)
+
+    @staticmethod
+    def gather(
+        blocks: Mapping[int, SegmentBlock], block_N: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64]
+    ) -> SegmentRows:
+        """Row `row_N[n]` of `blocks[block_N[n]]` for each n."""
+        rows = list(zip((blocks[index] for index in block_N.tolist()), row_N.tolist(), strict=True))
+        return SegmentRows(
+            pcm_NS=[block.pcm_NS[row] for block, row in rows],
+            valid_samples_N=np.array([block.valid_samples_N[row] for block, row in rows], np.int64),
+            key_N=np.array([block.key_N[row] for block, row in rows], np.uint64),
+            start_N=np.array([block.start_N[row] for block, row in rows], np.int64),
+            active_floor_N=np.array([block.active_floor_N[row] for block, row in rows], np.int64),
+            clip_id_N=np.array([block.clip_id_N[row] for block, row in rows], np.object_),
+            segment_samples=next(iter(blocks.values())).segment_samples,
         )
 
 

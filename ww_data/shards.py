@@ -6,34 +6,34 @@ too, and only what is new is read.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ww_data.activity import activity
 from ww_data.corpus import (
-    CORPUS_FILE,
     MANIFEST_FILE,
     Corpus,
     SplitSummary,
     open_corpus,
+    read_corpus_file,
     write_corpus_file,
 )
-from ww_data.fixed_mixtures import Candidate, read_sources, write_mixtures
+from ww_data.corpus_folder import alone, corpus_there, lost_files, open_storage
+from ww_data.fixed_mixtures import read_candidates, read_sources, write_mixtures
 from ww_data.manifest import CorpusError, Manifest, Progress
 from ww_data.parallel import Run, on_threads
 from ww_data.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
-from ww_data.segments import read_shard
 from ww_data.splits import SPLITS
-from ww_data.storage import Storage, StorageError
+from ww_data.storage import Storage
 
-_LOCK_FILE = ".lock"
+_OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial$")
 
 
 def write_shards(
@@ -57,76 +57,42 @@ def write_shards(
 
     Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
     """
-    settings = _settings(manifest, sample_rate, segment_s, num_val_mixtures, num_test_mixtures, eval_snr_db)
+    settings = checked_settings(
+        sample_rate=sample_rate,
+        segment_s=segment_s,
+        num_val_mixtures=num_val_mixtures,
+        num_test_mixtures=num_test_mixtures,
+        eval_snr_db=eval_snr_db,
+        seed=manifest.seed,
+    )
     manifest.check()
-    storage = _open_storage(out_uri)
-    with _alone(storage):
-        before = _corpus_there(storage)
-        if before is not None:
-            if before.settings != settings:
-                raise CorpusError(
-                    f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
-                    "choose another folder or remove it"
-                )
+    storage = open_storage(out_uri)
+    with alone(storage):
+        before = corpus_there(storage)
+        if before is not None and before.settings != settings:
+            raise CorpusError(
+                f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
+                "choose another folder or remove it"
+            )
         writer = _Writer(manifest, storage, settings, before, drop_missing, run, progress)
-        if before is None or not _is_of(manifest, before):
+        if before is None or not _is_of(manifest, before) or lost_files(before):
             writer.write()
         writer.remove_leftovers()
     return open_corpus(out_uri)
 
 
-def _open_storage(out_uri: str | os.PathLike[str]) -> Storage:
-    try:
-        return Storage(out_uri)
-    except StorageError as error:
-        raise CorpusError(str(error)) from error
-
-
-def _corpus_there(storage: Storage) -> Corpus | None:
-    """The corpus that a storage holds; None where there is nothing yet, or what an interrupted run left."""
-    if storage.is_local and storage.path().exists() and not storage.path().is_dir():
-        raise CorpusError(f"{storage}: is not a folder: choose another name")
-    if storage.size(CORPUS_FILE) is not None:
-        return open_corpus(storage.uri)
-    names = [file.name for file in storage.files() if file.name != _LOCK_FILE]
-    if names and not any(name.startswith(f"{PROGRESS_FOLDER}/") for name in names):
-        raise CorpusError(f"{storage}: is not an empty folder ({names[0]}): choose another one or remove it")
-    return None
-
-
-@contextmanager
-def _alone(storage: Storage) -> Iterator[None]:
-    """Two runs must not write into one folder of this machine at the same time."""
-    if not storage.is_local or (storage.path().exists() and not storage.path().is_dir()):
-        yield
-        return
-    try:
-        storage.path().mkdir(parents=True, exist_ok=True)
-        lock_path = storage.path(_LOCK_FILE)
-        with lock_path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CorpusError(f"{storage}: another run is writing there: wait for it") from None
-            try:
-                yield
-            finally:
-                lock_path.unlink(missing_ok=True)
-    except PermissionError as error:
-        raise CorpusError(
-            f"{storage}: cannot be written ({error.strerror}): choose another folder"
-        ) from error
-
-
-def _settings(
-    manifest: Manifest,
-    sample_rate: int,
-    segment_s: float,
-    num_val_mixtures: int,
-    num_test_mixtures: int,
-    eval_snr_db: Sequence[float],
+def checked_settings(
+    *,
+    sample_rate: int = 16000,
+    segment_s: float = 4.0,
+    num_val_mixtures: int = 60,
+    num_test_mixtures: int = 120,
+    eval_snr_db: Sequence[float] = (-5, 0, 5, 10, 15),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """What a corpus depends on beside its clips, checked."""
+    """What a corpus depends on beside its clips, as corpus.json holds it. Raises CorpusError for nonsense."""
+    if not 0 <= seed < 1 << 32:
+        raise CorpusError(f"the seed is {seed}: expected 0 to 2**32 - 1")
     if not 8000 <= sample_rate <= 96000:
         raise CorpusError(f"sample_rate is {sample_rate}: expected 8000 to 96000 Hz")
     if not 0.5 <= segment_s <= 60:
@@ -136,12 +102,14 @@ def _settings(
             f"{num_val_mixtures} val and {num_test_mixtures} test mixtures at {len(eval_snr_db)} SNRs: "
             "expected at least one of each"
         )
+    if not all(-60 <= snr <= 120 for snr in eval_snr_db):
+        raise CorpusError(f"the SNRs of the fixed mixtures are {list(eval_snr_db)}: expected -60 to 120 dB")
     return {
         "sample_rate": sample_rate,
         "segment_s": float(segment_s),
         "num_mixtures": {"val": num_val_mixtures, "test": num_test_mixtures},
         "eval_snr_db": [float(snr) for snr in eval_snr_db],
-        "seed": manifest.seed,
+        "seed": seed,
     }
 
 
@@ -171,6 +139,8 @@ class _Writer:
     run: Run
     progress: Progress | None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_mixtures: dict[str, int] = field(default_factory=dict)  # by split
+    lost: set[str] = field(default_factory=set)  # files of `before` that are not there or not whole
 
     def write(self) -> None:
         self.sample_rate: int = self.settings["sample_rate"]
@@ -188,22 +158,23 @@ class _Writer:
         )
         for split in self.settings["num_mixtures"]:
             self._write_mixtures(corpus, split)
-        self._write_manifest()
+        content = self._write_manifest()
         write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
+        self.storage.write(MANIFEST_FILE, content)  # for people: nothing reads it again
 
     def _keep_files(self) -> dict[str, list[str]]:
         """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
         if self.before is None:
             return {}
-        known = self.before.manifest()
+        known, self.lost = self.before.manifest(), lost_files(self.before)
         now = {clip.id for clip in self.manifest.clips if not clip.skip_reason}
         missing = [clip for clip in known.clips if not clip.skip_reason and clip.id not in now]
         if missing and not self.drop_missing:
             raise CorpusError(
                 f"{self.storage}: {len(missing)} files of the corpus there were not found again or cannot be used "
-                f"(the first: {missing[0].path}): choose another folder, or say that they shall be dropped"
+                f"(the first: {missing[0].path}): choose another folder, or drop them with --drop-missing"
             )
-        names, kept = still_valid(known, self.manifest)
+        names, kept = still_valid(known, self.manifest, self.lost)
         self.files |= {name: self.before.files[name] for name in sorted(names)}
         return dict(kept)
 
@@ -229,19 +200,24 @@ class _Writer:
         clips = {clip.id for role in ("speech", "noise") for clip in self.manifest.used(role, split)}
         if self.before is not None:
             name = self.before.mixtures_name(split)
-            if read_sources(self.storage, name) <= clips and self._unchanged(split, clips):
+            intact = name not in self.lost
+            if intact and read_sources(self.storage, name) <= clips and self._unchanged(split, clips):
                 self.files[name] = self.before.files[name]
+                self.num_mixtures[split] = self.before.splits[split].num_mixtures
                 return
         if self.progress:
             total = sum(not clip.skip_reason for clip in self.manifest.clips)
             self.progress(total, total, f"mixing {split}")
-        found = self.run(partial(_candidates, self.storage, self.sample_rate), corpus.shards(split))
+        found = self.run(
+            partial(read_candidates, self.storage, self.sample_rate),
+            [shard.name for shard in corpus.shards(split)],
+        )
         candidates = sorted(
             (item for items in found for item in items), key=lambda item: (item.shard, item.row)
         )
-        name = f"mixtures/{split}-{self.manifest.hash[:20]}.parquet"
-        with self.storage.writing(name) as path:
-            write_mixtures(
+        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
+            path = Path(folder, "mixtures")
+            self.num_mixtures[split] = write_mixtures(
                 path,
                 self.storage,
                 candidates,
@@ -252,7 +228,7 @@ class _Writer:
                 seed=self.manifest.seed,
                 manifest_hash=self.manifest.hash,
             )
-            self.files[name] = _about(path.read_bytes())
+            self._write_named(f"mixtures/{split}", path.read_bytes())
 
     def _unchanged(self, split: str, clips: set[str]) -> bool:
         """Whether the clips of a split that were there before still hold the same sound."""
@@ -265,9 +241,20 @@ class _Writer:
             if clip.id in clips
         )
 
-    def _write_manifest(self) -> None:
-        with self.storage.writing(MANIFEST_FILE) as path:
+    def _write_manifest(self) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
+            path = Path(folder, MANIFEST_FILE)
             self.manifest.write(path)
+            content = path.read_bytes()
+        self._write_named("manifest", content)
+        return content
+
+    def _write_named(self, stem: str, content: bytes) -> None:
+        """Write a file that is named after its content."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        name = f"{stem}-{sha256[:20]}.parquet"
+        self.storage.write(name, content)
+        self.files[name] = {"bytes": len(content), "sha256": sha256}
 
     def _summary(self, split: str) -> SplitSummary:
         speech, noise = self.manifest.used("speech", split), self.manifest.used("noise", split)
@@ -281,39 +268,21 @@ class _Writer:
             num_speakers=len(Counter(clip.speaker for clip in speech)),
             noise_hours=sum(clip.seconds for clip in noise) / 3600,
             num_recordings=len(Counter(clip.speaker for clip in noise)),
-            num_mixtures=self.settings["num_mixtures"].get(split, 0),
+            num_mixtures=self.num_mixtures.get(split, 0),
             num_rooms=len(self.manifest.used("rir", split)),
         )
 
     def remove_leftovers(self) -> None:
         """Files of earlier states of this corpus, and of runs that were killed."""
-        known = {*open_corpus(self.storage.uri).files, CORPUS_FILE, MANIFEST_FILE, _LOCK_FILE}
-        own = ("speech/", "noise/", "rir/", "mixtures/", f"{PROGRESS_FOLDER}/")
+        files = read_corpus_file(self.storage.uri).files
+        before = {} if self.before is None else self.before.files
         for file in list(self.storage.files()):
-            if file.name not in known and file.name.startswith(own):
+            # From afar, another run may be at work: only what is known to be old is removed.
+            is_old = file.name in before or file.name.startswith(f"{PROGRESS_FOLDER}/")
+            is_stray = self.storage.is_local and _OWN_NAMES.match(file.name)
+            if (is_old or is_stray) and file.name not in files:
                 self.storage.delete(file.name)
         if self.storage.is_local:
             leftover = self.storage.path(PROGRESS_FOLDER)
             if leftover.is_dir() and not any(leftover.iterdir()):
                 leftover.rmdir()
-
-
-def _candidates(storage: Storage, sample_rate: int, shard: Any) -> list[Candidate]:
-    """What fixed mixtures may be made of: the segments of one shard."""
-    with storage.open(shard.name) as file:
-        block = read_shard(file)
-    return [
-        Candidate(
-            shard=shard.name,
-            row=row,
-            key=int(block.key_N[row]),
-            speaker=str(block.speaker_N[row]),
-            activity=activity(block.pcm_NS[row], sample_rate, int(block.active_floor_N[row])),
-            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NS.shape[1],
-        )
-        for row in range(len(block))
-    ]
-
-
-def _about(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

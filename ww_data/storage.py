@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 _COPY_BYTES = 1 << 22
+_URI_CHARACTERS = ":/?&=%+,;~!$'()*@"  # what is left as it is: spaces, umlauts and the like are quoted
 
 
 class StorageError(OSError):
@@ -137,25 +139,27 @@ class Storage:
         if self.size(name) is not None:
             self._fs.delete_file(self._full(name))
 
-    def on_this_machine(self, name: str) -> Path:
+    def on_this_machine(self, name: str, sha256: str) -> Path:
         """A path that can be memory-mapped: the file itself or, from afar, a copy that is fetched only once.
 
-        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard). Only for files whose names change with their
-        content: a copy is never fetched again.
+        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard), one for each checksum. Raises OSError where what is
+        fetched has another one.
         """
         if self.is_local:
             return self.path(name)
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        stem = hashlib.blake2b(self.address(name).encode(), digest_size=16).hexdigest()
-        copy = folder / f"{stem}-{Path(name).name}"
-        with (folder / f"{stem}.lock").open("w") as lock:
+        copy = folder / f"{sha256[:32]}{Path(name).suffix}"
+        with copy.with_suffix(".lock").open("w") as lock:
             # The workers of a node start together: one fetches, the others wait.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
                 temporary = copy.with_suffix(".partial")
                 with self._fs.open_input_stream(self._full(name)) as source, temporary.open("wb") as target:
                     shutil.copyfileobj(source, target, _COPY_BYTES)
+                with temporary.open("rb") as fetched:
+                    if hashlib.file_digest(fetched, "sha256").hexdigest() != sha256:
+                        raise OSError(f"{self.address(name)}: has a wrong checksum")
                 temporary.replace(copy)
         return copy
 
@@ -179,7 +183,7 @@ def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
             "in logs and files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
     try:
-        return pafs.FileSystem.from_uri(uri)
+        return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if re.match(r"(s3|gs|gcs|hdfs|abfss?)://", uri):
             raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error

@@ -4,15 +4,17 @@
         run(..., env=server.environment)
         assert server.only_task["status"] == "completed"
 
-API, files and web server are one. `failing = 500` answers every call of the API with that status, `hanging = True`
-takes requests and never answers, `stop()` closes the port.
+API, files and web server are one. `failing = 500` answers every call of the API, or `failing_call` alone, with that
+status (`refused` keeps the bodies), `hanging = True` takes requests and never answers, `stop()` closes the port.
 """
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import json
+import socket
 import threading
 import time
 import uuid
@@ -29,7 +31,7 @@ API_VERSION = "2.31"
 class ClearMLServer:
     """tasks, models: by id, as a real server would show them; events: all, in order; files: body by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
@@ -38,11 +40,15 @@ class ClearMLServer:
         self.calls: list[str] = []
         self.unknown: list[str] = []
         self.failing = 0
+        self.failing_call = ""
+        self.refused: list[bytes] = []
         self.hanging = False
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
+        self.connections: set[socket.socket] = set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_for(self))
         self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = int(self._server.server_address[1])
+        self.address = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -77,6 +83,9 @@ class ClearMLServer:
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self.connections):  # clients keep them open, and would still be answered
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> ClearMLServer:
         return self
@@ -202,6 +211,15 @@ def _handler_for(server: ClearMLServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            server.connections.add(self.connection)
+
+        def finish(self) -> None:
+            server.connections.discard(self.connection)
+            with contextlib.suppress(OSError):
+                super().finish()
+
         def do_POST(self) -> None:
             self._answer()
 
@@ -217,22 +235,29 @@ def _handler_for(server: ClearMLServer) -> type[BaseHTTPRequestHandler]:
                 server.released.wait(60)
                 self.close_connection = True
                 return
+            try:
+                self._reply(*self._result(body))
+            except OSError:  # the client was killed
+                self.close_connection = True
+
+        def _result(self, body: bytes) -> tuple[int, Any]:
             name = self.path.partition("?")[0].rpartition("/")[2]
             if "multipart" in (self.headers.get("Content-Type") or ""):
-                return self._reply(200, _keep_files(server, self.headers["Content-Type"], body))
+                return 200, _keep_files(server, self.headers["Content-Type"], body)
             server.calls.append(name)
-            if server.failing:
-                return self._reply(server.failing, _envelope(name, server.failing, {}))
+            if server.failing and server.failing_call in ("", name):
+                server.refused.append(body)
+                return server.failing, _envelope(name, server.failing, {})
             method = getattr(server, name.replace(".", "_"), None) if "." in name else None
             if method is None:
                 server.unknown.append(f"{self.command} {self.path}")
-                return self._reply(404, _envelope(name, 404, {}))
+                return 404, _envelope(name, 404, {})
             lines = [json.loads(line) for line in body.decode().splitlines() if line.strip()]
             try:
                 data = method(lines if name == "events.add_batch" else (lines or [{}])[0])
             except (KeyError, PermissionError) as error:
-                return self._reply(400, _envelope(name, 400, {}, str(error)))
-            self._reply(200, _envelope(name, 200, data))
+                return 400, _envelope(name, 400, {}, str(error))
+            return 200, _envelope(name, 200, data)
 
         def _reply(self, status: int, content: Any) -> None:
             text = json.dumps(content).encode()

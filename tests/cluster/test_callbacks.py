@@ -45,7 +45,7 @@ class Track:
         self.now_s += work_s
         self.trainer.global_step += 1
         batch = SimpleNamespace(noisy=torch.zeros(4, 1, 16_000))
-        outputs = {"loss": torch.tensor(1.0), "terms": {}}
+        outputs = {"loss": torch.tensor(1.0), "batch_loss": torch.tensor(1.0), "terms": {}}
         self.run.on_train_batch_end(self.trainer, self.module, outputs, batch, 0)
 
 
@@ -75,3 +75,15 @@ def test_batches_that_are_fetched_ahead_never_wait_for_more_than_all_the_time(
     track.step(1.0)
     track.step(1.0)
     assert [values["data_wait_fraction"] for values in track.told] == [0.0, 0.0]
+
+
+def test_the_progress_line_tells_the_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    track, posted = Track(monkeypatch), list[tuple[int, int, str]]()
+    post = SimpleNamespace(remote=lambda *state: posted.append(state))
+    track.run.board, track.run.last_step = SimpleNamespace(post=post), 303
+    for _ in range(3):
+        track.step(2.0)
+    track.step(2.0)
+    step, last_step, note = posted[-1]
+    assert (step, last_step) == (4, 303)
+    assert note.endswith(", 10 min left")  # 299 steps of 2 s

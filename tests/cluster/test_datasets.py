@@ -19,11 +19,20 @@ from hypothesis import strategies as st
 
 from cluster.datasets import Batch, FeedConfig, RankBatches, pack, split_among_ranks, unpack
 from cluster.feed import MixedItems, make_plan, mix_positions
-from ww_data import AugmentConfig, CorpusError, MixingConfig, open_corpus
+from ww_data import (
+    AugmentConfig,
+    CorpusError,
+    MixingConfig,
+    MixtureParams,
+    Mixtures,
+    mix_segments,
+    open_corpus,
+)
 
 STEPS, BATCH = 11, 6
 AUGMENTED = MixingConfig(
-    crop_s=1.0, augment=AugmentConfig(equaliser=0.5, second_noise=0.5, clipping=0.5, dropouts=0.5, speed=0.3)
+    crop_s=1.0,
+    augment=AugmentConfig(room=0.5, equaliser=0.5, second_noise=0.5, clipping=0.5, dropouts=0.5, speed=0.3),
 )
 
 
@@ -108,6 +117,23 @@ def test_stopped_in_an_epoch_it_goes_on_with_just_what_was_not_seen(
         np.testing.assert_array_equal(noisy, on_one_worker[position])
 
 
+def test_rooms_of_the_corpus_are_heard(monkeypatch: pytest.MonkeyPatch, small_corpus: Path) -> None:
+    drawn: list[MixtureParams] = []
+
+    def noting(*arguments: Any) -> Mixtures:
+        mixed = mix_segments(*arguments)
+        drawn.extend(mixed.params)
+        return mixed
+
+    monkeypatch.setattr("cluster.feed.mix_segments", noting)
+    heard = mix_positions(feed_of(small_corpus), np.arange(40)).clean_NT
+    has_room = [draw.augmentation is not None and draw.augmentation.room_index is not None for draw in drawn]
+    assert 10 <= sum(has_room) <= 30
+    no_rooms = dataclasses.replace(AUGMENTED, augment=dataclasses.replace(AUGMENTED.augment, room=0.0))
+    dry = mix_positions(feed_of(small_corpus, mixing=no_rooms), np.arange(40)).clean_NT
+    assert (heard != dry).any(axis=1).tolist() == has_room
+
+
 def test_an_epoch_is_every_segment_once_and_the_next_one_sounds_different(small_corpus: Path) -> None:
     corpus = open_corpus(small_corpus)
     num_segments = sum(shard.num_segments for shard in corpus.shards("train"))
@@ -161,6 +187,23 @@ def test_blocks_deal_each_rank_its_share_of_each_step_in_order(
     assert len(feed.block_positions(last)) == len(feed.block_steps(last)) * rank_batch
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"global_batch": 7, "num_workers": 3}, "global_batch is 7 and num_workers 3: expected a multiple"),
+        ({"num_workers": 0}, "num_workers is 0: expected a whole number of at least 1"),
+        ({"global_batch": 0}, "global_batch is 0: expected a whole number of at least 1"),
+        ({"global_batch": 6.0}, "global_batch is 6.0: expected a whole number of at least 1"),
+        ({"num_steps": -1}, "num_steps is -1: expected a whole number of at least 0"),
+        ({"start_step": -2}, "start_step is -2: expected a whole number of at least 0"),
+        ({"seed": -1}, "seed is -1: expected a whole number of at least 0"),
+    ],
+)
+def test_feeds_that_would_drop_items_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        feed_of("", **wrong)
+
+
 def test_a_packed_block_is_the_same_unpacked() -> None:
     rng = np.random.default_rng(0)
     items = MixedItems(
@@ -212,6 +255,12 @@ def test_a_corpus_that_was_prepared_anew_is_not_mixed_with_the_old_one(small_cor
         mix_positions(feed_of(small_corpus, manifest_hash="of another"), np.arange(6))
 
 
-def test_processes_that_mix_start_without_torch() -> None:
-    program = "import sys, cluster.datasets, cluster.feed; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("package", ["torch", "ray", "scipy"])
+def test_processes_that_mix_start_without(package: str) -> None:
+    program = f"import sys, cluster.feed; sys.exit({package!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
+
+
+def test_what_ray_data_hands_on_starts_without_torch() -> None:
+    program = "import sys, cluster.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

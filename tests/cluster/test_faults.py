@@ -25,6 +25,9 @@ SETTINGS = [
     "training.max_steps=24",
     "training.validate_every_steps=6",
     "tracking.log_every_steps=1",
+    # What a checkpoint has to hold besides weights and optimizer.
+    "training.accumulate=2",
+    "training.ema_decay=0.9",
 ]
 
 

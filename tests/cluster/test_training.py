@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cluster.config import ConfigError, ExperimentConfig, load_config
+from cluster.finetune import open_source
 from cluster.training import TrainingError, TrainingResult, run_training
 from ww_models import load_bundle, read_bundle_info
 
@@ -31,7 +32,13 @@ def tiny(*overrides: str, workers: int = 2) -> ExperimentConfig:
 def losses(run_dir: Path, series: str = "train") -> dict[int, float]:
     """{step: loss}; of a step that was done twice, the later."""
     lines = [json.loads(line) for line in (run_dir / "tracking" / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if line["series"] == series}
+    return {line["step"]: line["loss"] for line in lines if line["series"] == series and "loss" in line}
+
+
+def curve(run_dir: Path, name: str, series: str = "val") -> dict[int, float]:
+    """{step: value} of a metric."""
+    lines = [json.loads(line) for line in (run_dir / "tracking" / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if line["series"] == series and name in line}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,32 @@ def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, 
     events = list((run / "tracking" / "tensorboard").glob("events.*"))
     assert events
     assert {"si_sdr_db", "noisy_si_sdr_db", "pesq", "noisy_pesq", "stoi"} <= uninterrupted.scores.keys()
+    assert uninterrupted.best_step in (4, 8, 12)
+    assert uninterrupted.audio_hours == pytest.approx(12 * 4 * 1.0 / 3600)
+    assert uninterrupted.audio_s_per_s > 0
+    assert 0 <= uninterrupted.data_wait_fraction <= 1
+    assert uninterrupted.last_checkpoint
+    assert (uninterrupted.last_checkpoint / "state.ckpt").is_file()
+
+
+def test_pesq_and_stoi_beside_training_are_those_of_a_run_that_waits_for_them(
+    uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = tiny("training.score=stoi")
+    waited = run_training(config, str(small_corpus), tmp_path, "waited", show_progress=False)
+    names = ("pesq", "stoi")
+    for series in ("val", "noisy"):
+        beside = {name: curve(uninterrupted.run_dir, name, series) for name in names}
+        assert sorted(beside["pesq"]) == [4, 8, 12]
+        for name in names:
+            assert beside[name] == pytest.approx(curve(waited.run_dir, name, series), abs=1e-6)
+    assert waited.best_step == max(curve(waited.run_dir, "stoi").items(), key=lambda point: point[1])[0]
+    for result in (uninterrupted, waited):
+        metrics = read_bundle_info(result.bundle).metrics
+        assert metrics["step"] == result.best_step
+        for name in names:
+            assert metrics["enhanced"][name] == pytest.approx(curve(result.run_dir, name)[result.best_step])
+            assert metrics["noisy"][name] == pytest.approx(result.scores[f"noisy_{name}"])
 
 
 def test_tensorboard_holds_curves_sounds_and_pictures(uninterrupted: TrainingResult) -> None:
@@ -93,10 +126,52 @@ def test_more_workers_than_validation_mixtures_are_refused(
 def test_an_error_that_would_come_again_ends_the_run_with_its_own_words(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
-    config = tiny("optimizer.learning_rate=1e30", "tracking.log_every_steps=1", workers=1)
+    config = tiny(
+        "optimizer.learning_rate=1e30", "tracking.log_every_steps=1", "training.num_pesq_mixtures=0"
+    )
     with pytest.raises(TrainingError, match="the loss became"):
         run_training(config, str(small_corpus), tmp_path, "nan", show_progress=False)
     assert "the loss became" in (tmp_path / "nan" / "failure.txt").read_text()
+    journal = (tmp_path / "nan" / "tracking" / "metrics.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["series"] == "start" for line in journal) == 1, "it was tried again"
+    records = list((tmp_path / "nan" / "bad_batches").glob("*.json"))
+    assert records
+    assert all(record.with_suffix(".npz").is_file() for record in records)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_run_whose_time_is_up_is_complete_and_goes_on_when_resumed(
+    local_ray: str, small_corpus: Path, tmp_path: Path
+) -> None:
+    """Time is asked for every ten steps; the step at which it is up is validated and saved, and so is the last."""
+    settings = ("training.max_steps=13", "training.validate_every_steps=8", "training.num_pesq_mixtures=0")
+    late = tiny(*settings, "training.max_minutes=1e-4")
+    first = run_training(late, str(small_corpus), tmp_path, "late", show_progress=False)
+    assert first.steps == 10
+    assert sorted(curve(first.run_dir, "loss")) == [8, 10]
+    assert load_bundle(first.bundle).num_parameters > 0
+    rest = run_training(
+        tiny(*settings), str(small_corpus), tmp_path, "late", resume=True, show_progress=False
+    )
+    assert rest.steps == 13
+    assert sorted(curve(first.run_dir, "loss")) == [8, 10, 13]
+
+
+@pytest.mark.timeout(200)
+def test_a_finetuned_run_starts_from_the_weights_and_names_them(
+    uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
+) -> None:
+    source = open_source(uninterrupted.bundle)
+    config = tiny(
+        "training.max_steps=1", "optimizer.learning_rate=1e-30", "training.num_pesq_mixtures=0", workers=1
+    )
+    result = run_training(config, str(small_corpus), tmp_path, "tuned", finetune=source, show_progress=False)
+    assert json.loads((result.run_dir / "run.json").read_text())["finetuned_from"] == source.id
+    assert f"finetuned_from: {source.id}" in (result.bundle / "README.md").read_text()
+    weights = dict(load_bundle(result.bundle).named_parameters())
+    for name, weight in source.model.named_parameters():
+        assert torch.equal(weights[name], weight), name
 
 
 @pytest.mark.cluster

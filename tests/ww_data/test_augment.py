@@ -19,8 +19,10 @@ from ww_data.channel import clipped, gain_over_time, quantised, with_dropouts
 from ww_data.effects import DRAWS, Dropouts, Echo, GainChange, Quantisation
 from ww_data.equaliser import Biquad, apply_gain_curve, gain_curve, mel_of, mel_to_hz
 from ww_data.keyed import scattered
+from ww_data.noise_bank import write_noise_bank
 from ww_data.pieces import to_pcm
 from ww_data.reverb import echo_kernel
+from ww_data.rooms import write_room_bank
 
 from .made_blocks import block_of, noise_bank, room_bank
 from .made_sounds import RATE, hiss, syllables
@@ -59,6 +61,8 @@ def test_a_chain_gives_what_is_not_set() -> None:
     changed = AugmentConfig(chain="default", room=0, clipping=0.2)
     assert (changed.room, changed.clipping, changed.equaliser) == (0.0, 0.2, default.equaliser)
     assert AugmentConfig(**asdict(changed)) == changed
+    assert AugmentConfig(chain="default", room=None) == default
+    assert default.chances == {name: getattr(default, name) for name in EFFECTS}
     assert hash(MixingConfig(augment=changed)) == hash(MixingConfig(augment=AugmentConfig(**asdict(changed))))
 
 
@@ -72,12 +76,35 @@ def test_a_chain_gives_what_is_not_set() -> None:
         {"speed_factor": (1.1, 0.9)},
         {"early_ms": -1.0},
         {"quantisation_bits": (0, 8)},
+        {"quantisation_bits": (6.5, 8)},
         {"clipping_db": (1.0,)},
+        {"clipping_db": 3.0},
+        {"clipping_db": ("a", 3.0)},
+        {"early_ms": (1.0, 2.0)},
+        {"early_ms": None},
+        {"room": "x"},
+        {"room": (0.1, 0.2)},
+        {"room": -1.0},
+        {"room": True},
+        {"chain": ["default"]},
+        {"third_noise": 0.5},
+        {"third_noise": 0.5, "second_noise": 0.0, "chain": "default"},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=rf"augment\.{next(iter(wrong))} is .*: expected"):
+    with pytest.raises(ValueError, match=rf"augment\.{next(iter(wrong))} is .*: expected") as failed:
         AugmentConfig(**wrong)
+    assert "\n" not in str(failed.value)
+
+
+def test_settings_may_come_as_lists_and_numpy_numbers() -> None:
+    config = AugmentConfig(
+        room=np.float32(0.5), clipping_db=[1, 2], quantisation_bits=np.array([6, 8]), early_ms=20
+    )
+    assert (config.room, config.clipping_db, config.quantisation_bits) == (0.5, (1.0, 2.0), (6, 8))
+    assert hash(config) == hash(
+        AugmentConfig(room=0.5, clipping_db=(1.0, 2.0), quantisation_bits=(6, 8), early_ms=20.0)
+    )
 
 
 # Draws
@@ -106,7 +133,8 @@ def test_one_effect_s_chance_does_not_change_what_others_draw() -> None:
     both = [draw.augmentation for draw in mixed(**ALL).params]
     for name in EFFECTS:
         own = fields_of.get(name, (name,)) + (("echo",) if name == "room" else ())
-        without = [draw.augmentation for draw in mixed(**(ALL | {name: 0.0})).params]
+        off = {name: 0.0, "third_noise": 0.0} if name == "second_noise" else {name: 0.0}
+        without = [draw.augmentation for draw in mixed(**(ALL | off)).params]
         for one, other in zip(both, without, strict=True):
             one_drawn, other_drawn = ({} if a is None else asdict(a) for a in (one, other))
             for field in (one_drawn.keys() & other_drawn.keys()) - set(own):
@@ -123,7 +151,10 @@ def test_each_effect_occurs_as_often_as_asked_for() -> None:
         valid_samples_N=np.full(600, 3200),
     )
     config = MixingConfig(
-        crop_s=0.1, augment=AugmentConfig(clipping=0.3, second_noise=0.5, third_noise=0.5, noise_only=0.2)
+        crop_s=0.1,
+        augment=AugmentConfig(
+            clipping=0.3, second_noise=0.5, third_noise=0.5, noise_only=0.2, clean_only=0.1
+        ),
     )
     draws = [draw.augmentation for draw in mix_segments(many, 0, bank, config, seed=1).params]
     found = [draw for draw in draws if draw is not None]
@@ -131,6 +162,7 @@ def test_each_effect_occurs_as_often_as_asked_for() -> None:
     assert 250 < sum(len(draw.further_noises) > 0 for draw in found) < 350
     assert 100 < sum(len(draw.further_noises) == 2 for draw in found) < 200
     assert 80 < sum(draw.noise_only for draw in found) < 165
+    assert 35 < sum(draw.clean_only for draw in found) < 90
 
 
 def test_new_draws_come_last() -> None:
@@ -205,6 +237,23 @@ def test_in_a_room_the_snr_is_that_of_what_is_heard() -> None:
     np.testing.assert_allclose(10 * np.log10(ratio_N), noisy.snr_db_N, atol=0.01)
     late_N = np.mean((heard.noisy_NT - heard.clean_NT).astype(np.float64) ** 2, axis=1)
     assert (late_N > 1e-4 * np.mean(heard.clean_NT.astype(np.float64) ** 2, axis=1)).all()
+
+
+@pytest.mark.parametrize("effect", ["room", "echo"])
+def test_a_pause_stays_a_pause_where_it_reverberates(effect: str, tmp_path: Path) -> None:
+    """Reverberation adds 5 dB here, to the breath in the pause as well; the level is that of the speech alone."""
+    x = np.concatenate([10 ** (-31 / 20) * hiss(0, 0.5), hiss(1, 0.5)])
+    block, bank = block_of([to_pcm(x)]), noise_bank(tmp_path)
+    response = np.concatenate(
+        [[1.0], np.full(240, 0.1) * np.sign(np.random.default_rng(0).standard_normal(240))]
+    )
+    write_room_bank(tmp_path / "rooms", [BankRow("r", "r", 0, response)], RATE)
+    echo = {"echo_initial": (0.3, 0.3), "echo_delay_ms": (3.0, 3.0), "echo_rt60_s": (0.1, 0.1)}
+    augment = AugmentConfig(clean_only=1.0, **{effect: 1.0}, **echo)
+    config = MixingConfig(crop_s=None, level_dbfs=(-30, -30), augment=augment)
+    heard = mix_segments(block, 0, bank, config, 0, RoomBank(tmp_path / "rooms")).noisy_NT[0]
+    speech_dbfs = 10 * np.log10(np.mean(heard[8000:].astype(np.float64) ** 2))
+    assert speech_dbfs == pytest.approx(-30, abs=0.4)
 
 
 def test_noise_only_and_clean_only() -> None:
@@ -378,8 +427,6 @@ def test_scattered_numbers_never_change_and_are_even() -> None:
 
 
 def test_silent_noises_are_never_divided_by(tmp_path: Path) -> None:
-    from ww_data.noise_bank import write_noise_bank
-
     silence = BankRow("a", "a", 0, np.zeros(RATE, np.int16))
     write_noise_bank(tmp_path / "bank", [silence, BankRow("b", "b", 0, to_pcm(hiss(0, 1.0)))], RATE)
     block, _, rooms = sources()

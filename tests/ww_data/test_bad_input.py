@@ -13,6 +13,7 @@ import soundfile
 from ww_data import read_mono, scan_corpus, write_audio
 from ww_data.corpora import Entry
 from ww_data.inspection import inspect
+from ww_data.manifest import Role
 
 from .made_sounds import RATE, hiss, syllables, write_folders
 
@@ -219,3 +220,34 @@ def test_what_is_wrong_with_a_pair_is_said_of_the_right_file(tmp_path: Path) -> 
         path.unlink()
         assert "cannot be opened (No such file" in inspect(entry).skip_reason
         path.write_bytes(whole)
+
+
+def test_peaks_are_those_of_the_channels_mean(tmp_path: Path) -> None:
+    x = np.stack([np.full(RATE, 0.5), np.linspace(-1.5, 0.25, RATE)], axis=1).astype(np.float32)
+    x[100] = (-0.75, -2.0)
+    soundfile.write(tmp_path / "a.wav", x, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", np.round(x[:, 0] * 8192) / 32768, RATE, subtype="PCM_16")
+
+    def peak(name: str, role: Role) -> float:
+        return inspect(Entry(path=str(tmp_path / name), name=name, role=role)).peak
+
+    assert peak("a.wav", "speech") == pytest.approx(1.375)
+    assert peak("a.wav", "rir") == pytest.approx(0.75)
+    assert peak("b.wav", "noise") == 0.1875
+
+
+@pytest.mark.parametrize(("clean", "noise"), [(0.5, 0.25), (0.5, -0.25), (0.25, -0.75)])
+def test_both_sides_of_a_pair_have_the_peak_of_the_loudest(
+    tmp_path: Path, clean: float, noise: float
+) -> None:
+    for folder in ("clean", "noisy"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for n in range(3):
+        tone = np.round(8192 * np.sin(np.arange(RATE) * (0.1 + 0.05 * n))) / 8192
+        sides = {"clean": clean * tone, "noisy": (clean + noise) * tone}
+        for folder, side in sides.items():
+            soundfile.write(tmp_path / "pairs" / folder / f"{'abc'[n]}_1.wav", side, RATE, subtype="FLOAT")
+    manifest = scan_corpus(corpus_dirs=tmp_path / "pairs")
+    expected = max(abs(clean), abs(noise), abs(clean + noise))
+    assert [clip.peak for clip in manifest.clips] == pytest.approx([expected] * 6, rel=1e-3)
+    assert scan_corpus(corpus_dirs=tmp_path / "pairs", known=manifest) == manifest

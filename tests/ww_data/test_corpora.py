@@ -293,3 +293,58 @@ def test_pairs_lie_at_any_depth(tmp_path: Path, names: list[str], hints: list[st
             tmp_path / dict(zip(names, noisy, strict=True))[entry.name].replace(".wav", ".flac")
         )
         assert twin.hint == entry.hint
+
+
+def test_mixtures_made_of_dns_do_not_belong_to_it(tmp_path: Path) -> None:
+    root = tree(tmp_path, "dns")
+    made = [
+        f"training_set/{kind}/{kind}_fileid_{n}.wav" for kind in ("clean", "noise", "noisy") for n in range(9)
+    ]
+    lay_out(root, made)
+    entries = find_entries(root, None, grouping=GROUPING)
+    assert found(entries) == TREES["dns"]
+    reasons = {entry.name: entry.skip_reason for entry in entries if entry.skip_reason}
+    assert reasons == dict.fromkeys(made, "lies beside noisy speech: give its folder by itself")
+    alone = find_entries(root / "training_set", None, grouping=GROUPING)
+    assert {entry.layout for entry in alone} == {"pairs"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "groups"),
+    [
+        ("noise_fullband", [f"door_Freesound_validated_{n}_{k}.wav" for n in range(2) for k in range(3)], 2),
+        (
+            "noise",
+            ["fan_Freesound_validated_7_0.wav", "fan_Freesound_validated_7_1.wav", "-1EjOkNVtZo.wav"],
+            2,
+        ),
+        ("datasets/noise", ["x_freesound_7_0.wav", "x_freesound_7_1.wav"], 1),
+        ("noise_fullband", ["part/x_freesound_7_0.wav", "part/x_freesound_7_1.wav", "fan.wav"], 2),
+    ],
+)
+def test_the_noises_of_dns_are_known_without_its_speech(
+    tmp_path: Path, folder: str, names: list[str], groups: int
+) -> None:
+    root = lay_out(tmp_path / folder, names)
+    for above in (root, root.parent):
+        entries = find_entries(above, "noise", grouping=GROUPING)
+        assert {entry.layout for entry in entries} == {"dns"}
+        assert len({entry.group for entry in entries}) == groups
+
+
+def test_the_speech_of_dns_is_known_without_its_noise(tmp_path: Path) -> None:
+    names = ["read_speech/book_0_chp_0_reader_7_0.wav", *(f"german_speech/ann/{n}.wav" for n in range(9))]
+    entries = find_entries(lay_out(tmp_path / "clean_fullband", names), "speech", grouping=GROUPING)
+    assert {entry.group for entry in entries} == {"reader_7", "german_speech/ann"}
+
+
+def test_what_was_made_of_ms_snsd_may_lie_with_it(tmp_path: Path) -> None:
+    root = tree(tmp_path, "ms-snsd")
+    made = [
+        *(f"CleanSpeech_training/clnsp{n}.wav" for n in range(9)),
+        *(f"NoisySpeech_training/noisy{n}_SNRdb_0.0_clnsp{n}.wav" for n in range(9)),
+        *(f"Noise_training/noisy{n}_SNRdb_0.0.wav" for n in range(9)),
+    ]
+    entries = find_entries(lay_out(root, made), None, grouping=GROUPING)
+    assert found(entries) == TREES["ms-snsd"]
+    assert {entry.name for entry in entries if entry.skip_reason} == set(made)

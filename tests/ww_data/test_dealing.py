@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ww_data import Clip, CorpusError, Manifest
@@ -99,6 +99,37 @@ def test_what_was_dealt_before_stays_where_it_is(
     for clip_before in before:
         if clip_before.split and after[clip_before.id].split:
             assert after[clip_before.id].split == clip_before.split
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> list[Clip]:
+    """Pairs of up to nine speakers, in which sentences and noises come several times, and some other sounds."""
+    made = draw(clips())
+    for number in range(100, 100 + draw(st.integers(1, 20))):
+        sentence, noise = draw(st.integers(0, 50)), draw(st.integers(30, 70))
+        speech = clip(number, "speech", f"s{draw(st.integers(0, 8))}", f"{sentence}")
+        reason = draw(st.sampled_from(["", "", "", "silent"]))
+        made.append(speech)
+        made.append(
+            replace(
+                clip(number, "noise", f"{number}", "" if reason else f"{noise}", reason), minus=speech.path
+            )
+        )
+    return made
+
+
+@settings(deadline=None)
+@given(pairs(), st.data())
+def test_sentences_of_several_pairs_are_in_one_split(pairs: list[Clip], data: st.DataObject) -> None:
+    hints = {clip.id: data.draw(HINTS) for clip in pairs}
+    first = data.draw(st.integers(len(pairs) // 2, len(pairs)))
+    before = Manifest(clips=tuple(deal(dealer(hints), pairs[:first])))
+    before.check()
+    assert dealer(hints, before).deal(pairs[:first]) == list(before.clips)
+    dealt = deal(dealer(hints, before), pairs)
+    Manifest(clips=tuple(dealt)).check()
+    for clip_before, clip_after in zip(before.clips, dealt, strict=False):
+        assert not clip_before.split or clip_after.split in (clip_before.split, "")
 
 
 def test_another_seed_deals_anew() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,16 @@ def candidates_in(folder: Path, num_speakers: int = 3) -> tuple[Storage, list[Ca
         write_shard(folder / name, block)
         candidates += [
             Candidate(
-                shard=name, row=row, key=int(key), speaker=f"s{speaker}", activity=0.6, valid_fraction=1.0
+                shard=name,
+                row=row,
+                key=int(key),
+                clip_id=clip_id,
+                start=0,
+                speaker=f"s{speaker}",
+                activity=0.6,
+                valid_fraction=1.0,
             )
-            for row, key in enumerate(block.key_N)
+            for row, (key, clip_id) in enumerate(zip(block.key_N, block.clip_id_N, strict=True))
         ]
     return Storage(folder), candidates
 
@@ -66,7 +74,7 @@ def write(
     folder: Path, storage: Storage, candidates: list[Candidate], bank: NoiseBank, count: int = 12
 ) -> pa.Table:
     path = folder / "mixtures.parquet"
-    write_mixtures(
+    num_written = write_mixtures(
         path,
         storage,
         candidates,
@@ -77,7 +85,9 @@ def write(
         seed=3,
         manifest_hash="abc",
     )
-    return pq.read_table(path)
+    table = pq.read_table(path)
+    assert table.num_rows == num_written
+    return table
 
 
 def samples(table: pa.Table, name: str) -> np.ndarray:
@@ -144,7 +154,40 @@ def test_pairs_are_mixed_as_they_were_recorded(tmp_path: Path) -> None:
         expected = level - 10 * np.log10(np.mean(noise_T.astype(np.float64) ** 2))
         assert table["snr_db"][row].as_py() == pytest.approx(expected, abs=1e-6)
         assert table["level_dbfs"][row].as_py() == pytest.approx(level - 20 * np.log10(32768), abs=1e-6)
-    assert sum(own.startswith("noise/s0") for own in table["noise_id"].to_pylist()) >= 4
+    found = Counter(table["clip_id"].to_pylist())
+    assert found == {"speech/s0/0.wav": 1, "speech/s0/1.wav": 1, "speech/s1/0.wav": 1, "speech/s1/1.wav": 5}
+    others = [row for row, clip in enumerate(table["clip_id"].to_pylist()) if clip == "speech/s1/1.wav"]
+    assert len({noisy[row].tobytes() for row in others}) == 5  # mixed, each time with a crop of its own
+
+
+def pairs_in(folder: Path, num_speakers: int) -> tuple[Storage, list[Candidate], NoiseBank]:
+    """Clips of which every one was recorded with a noise."""
+    storage, candidates = candidates_in(folder / "corpus", num_speakers)
+    names = [f"noise/s{speaker}/{clip}.wav" for speaker in range(num_speakers) for clip in range(2)]
+    return storage, candidates, bank_of(folder, names, seconds=1.0)
+
+
+def test_a_pair_is_stored_once_though_more_were_asked_for(tmp_path: Path) -> None:
+    storage, candidates, bank = pairs_in(tmp_path, num_speakers=3)
+    table = write(tmp_path, storage, candidates, bank, count=50)
+    assert table.num_rows == len(candidates) == len({row.tobytes() for row in samples(table, "noisy")})
+    assert set(table["clip_id"].to_pylist()) == {item.clip_id for item in candidates}
+    assert table["id"].to_pylist() == [f"val-{n:05d}" for n in range(6)]
+    assert table["speaker"].to_pylist()[:3] == table["speaker"].to_pylist()[3:]  # still in turns
+    assert read_sources(Storage(tmp_path), "mixtures.parquet") == {*table["clip_id"].to_pylist(), *bank.ids}
+
+
+def test_of_pairs_there_are_as_many_as_asked_for(tmp_path: Path) -> None:
+    """Those with little speech come where the others do not suffice, those without any never."""
+    storage, candidates, bank = pairs_in(tmp_path, num_speakers=2)
+    candidates[1] = replace(candidates[1], activity=0.1)
+    candidates[3] = replace(candidates[3], activity=0.0)
+    for count, expected in ((2, 2), (3, 3), (9, 3)):
+        table = write(tmp_path, storage, candidates, bank, count=count)
+        clips = table["clip_id"].to_pylist()
+        assert len(clips) == expected
+        assert set(clips[:2]) == {"speech/s0/0.wav", "speech/s1/0.wav"}
+        assert clips[2:] == ["speech/s0/1.wav"][: expected - 2]
 
 
 def test_a_pair_without_audible_noise_gets_another_noise(tmp_path: Path) -> None:
@@ -155,7 +198,8 @@ def test_a_pair_without_audible_noise_gets_another_noise(tmp_path: Path) -> None
     ]
     write_noise_bank(tmp_path / "bank", rows, RATE)
     table = write(tmp_path, storage, candidates[:1], NoiseBank(tmp_path / "bank"), count=2)
-    assert set(table["snr_db"].to_pylist()) == set(SNRS)
+    (snr_db,) = table["snr_db"].to_pylist()
+    assert snr_db in SNRS
 
 
 def test_a_split_without_speech_is_refused(tmp_path: Path) -> None:

@@ -7,16 +7,31 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_audio, write_shards
+from ww_data import (
+    Corpus,
+    CorpusError,
+    Manifest,
+    open_corpus,
+    read_shard,
+    scan_corpus,
+    write_audio,
+    write_shards,
+)
 from ww_data import parts as parts_module
 from ww_data import pieces as pieces_module
-from ww_data.corpus import read_manifest
-from ww_data.pieces import pieces_of, read_piece
+from ww_data.activity import activity
+from ww_data.corpus_folder import known_manifest
+from ww_data.pieces import pcm_gain, pieces_of, read_piece, to_pcm
+from ww_data.storage import Storage
 
 from .made_sounds import RATE, hiss, syllables, write_folders
 
@@ -53,7 +68,7 @@ def written(corpus_folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def grow(corpus: Corpus, folder: Path, **options: bool) -> Corpus:
-    again = scan(folder, known=read_manifest(corpus.storage))
+    again = scan(folder, known=corpus.manifest())
     return write_shards(again, corpus.storage.uri, **SETTINGS, **options)
 
 
@@ -114,7 +129,7 @@ def test_a_part_without_its_mark_is_not_taken_for_whole(folder: Path) -> None:
 def test_only_what_is_new_is_written(corpus: Corpus, folder: Path) -> None:
     out = corpus.storage.path()
     before = written(out)
-    old = read_manifest(corpus.storage)
+    old = corpus.manifest()
     for n in range(2):
         (folder / "speech" / f"newcomer{n}").mkdir()
         write_audio(folder / "speech" / f"newcomer{n}" / "0.wav", syllables(5000 + n, 3.0), RATE)
@@ -122,7 +137,7 @@ def test_only_what_is_new_is_written(corpus: Corpus, folder: Path) -> None:
     grown = grow(corpus, folder)
     grown.verify()
     after = written(out)
-    kept = [name for name in before if name not in ("corpus.json", "manifest.parquet")]
+    kept = [name for name in before if "/" in name]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert len(after) > len(before)
     now = {clip.id: clip for clip in grown.manifest().clips}
@@ -137,11 +152,11 @@ def test_only_what_is_new_is_written(corpus: Corpus, folder: Path) -> None:
 
 def test_every_clip_names_the_files_it_lies_in(corpus: Corpus) -> None:
     named = {name for clip in corpus.manifest().clips for name in clip.shard.split()}
-    assert named == {name for name in corpus.files if not name.startswith("mixtures/")}
+    assert named == {name for name in corpus.files if name.count("/") == 2}
 
 
 def test_what_is_missing_is_dropped_only_if_told(corpus: Corpus, folder: Path) -> None:
-    gone = next(clip for clip in read_manifest(corpus.storage).used("speech", "train"))
+    gone = next(clip for clip in corpus.manifest().used("speech", "train"))
     Path(gone.path).unlink()
     before = written(corpus.storage.path())
     with pytest.raises(CorpusError, match=r"1 files of the corpus there were not found"):
@@ -155,7 +170,7 @@ def test_what_is_missing_is_dropped_only_if_told(corpus: Corpus, folder: Path) -
 
 
 def test_a_changed_file_is_written_anew(corpus: Corpus, folder: Path) -> None:
-    changed = next(clip for clip in read_manifest(corpus.storage).used("speech", "train"))
+    changed = next(clip for clip in corpus.manifest().used("speech", "train"))
     write_audio(changed.path, syllables(7000, 3.0), RATE)
     again = grow(corpus, folder)
     again.verify()
@@ -166,10 +181,81 @@ def test_a_changed_file_is_written_anew(corpus: Corpus, folder: Path) -> None:
 
 
 def test_a_mixture_of_a_clip_that_is_gone_is_mixed_anew(corpus: Corpus, folder: Path) -> None:
-    Path(read_manifest(corpus.storage).used("speech", "test")[0].path).unlink()
+    Path(corpus.manifest().used("speech", "test")[0].path).unlink()
     again = grow(corpus, folder, drop_missing=True)
     again.verify()
     assert again.mixtures_name("test") != corpus.mixtures_name("test")
+
+
+@pytest.mark.parametrize("survived", range(6))
+def test_a_growing_run_killed_at_any_write_leaves_a_good_corpus(
+    survived: int, corpus: Corpus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_audio(folder / "noise" / "later.wav", hiss(6000, 3.0), RATE)
+    write_audio(folder / "speech" / "speaker1" / "later.wav", syllables(5000, 3.0), RATE)
+    again = scan(folder, known=corpus.manifest())
+    num_writes = 0
+    writing = Storage.writing
+
+    @contextmanager
+    def dying(storage: Storage, name: str) -> Iterator[Path]:
+        nonlocal num_writes
+        num_writes += 1
+        if num_writes > survived:
+            raise KeyboardInterrupt
+        with writing(storage, name) as path:
+            yield path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "writing", dying)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(again, corpus.storage.uri, **SETTINGS)
+    left = open_corpus(corpus.storage.uri)
+    left.verify()
+    assert left.manifest_hash == left.manifest().hash
+    grown = write_shards(scan(folder, known=left.manifest()), corpus.storage.uri, **SETTINGS)
+    grown.verify()
+    assert grown.manifest_hash == again.hash
+
+
+@pytest.mark.parametrize(
+    "lost", ["speech/train/*", "noise/test/*", "mixtures/val*", "manifest-*", "corpus.json"]
+)
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_is_damaged_is_made_good(lost: str, gone: bool, corpus: Corpus, folder: Path) -> None:
+    path = next(corpus.storage.path().glob(lost))
+    if gone:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    if lost == "corpus.json" and gone:
+        with pytest.raises(CorpusError, match="is not an empty folder"):
+            known_manifest(corpus.storage.uri)
+        return
+    again = scan(folder, known=known_manifest(corpus.storage.uri))
+    repaired = write_shards(again, corpus.storage.uri, **SETTINGS)
+    repaired.verify()
+    assert repaired.files == corpus.files
+
+
+def test_a_corpus_prepared_anew_is_not_mistaken_for_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WW_CACHE", str(folder / "cache"))
+    manifest, address = scan(folder), f"memory://{uuid.uuid4().hex}/corpus"
+    first = write_shards(manifest, address, **SETTINGS)
+    assert pq.read_metadata(first.mixtures_path("test")).num_rows == 4
+    for file in list(first.storage.files()):
+        first.storage.delete(file.name)
+    second = write_shards(manifest, address, **SETTINGS | {"num_test_mixtures": 3, "segment_s": 2.0})
+    assert pq.read_metadata(second.mixtures_path("test")).num_rows == 3
+
+
+def test_a_file_that_changed_since_the_scan_is_refused(folder: Path) -> None:
+    manifest = scan(folder)
+    write_audio(folder / "speech" / "speaker2" / "1.wav", syllables(9000, 3.0), RATE)
+    with pytest.raises(CorpusError, match=r"1\.wav: changed since the folders were scanned"):
+        write_shards(manifest, folder / "corpus", **SETTINGS)
 
 
 def test_another_run_into_the_same_folder_is_refused(folder: Path) -> None:
@@ -205,3 +291,42 @@ def test_a_long_recording_is_cut_without_seams(
     corpus.verify()
     [stored] = [item for item in corpus.manifest().clips if item.id == clip.id]
     assert stored.shard
+
+
+def test_a_loud_recording_has_one_level_in_all_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces_module, "PIECE_S", 2)
+    write_folders(tmp_path)
+    shutil.rmtree(tmp_path / "speech" / "speaker0")
+    (tmp_path / "speech" / "speaker0").mkdir()
+    loud = syllables(1, 6.0)
+    loud[: RATE // 2] *= 8  # peak 4 in the first piece alone
+    path = tmp_path / "speech" / "speaker0" / "loud.wav"
+    write_audio(path, loud, RATE, subtype="FLOAT")
+    clip = next(clip for clip in scan(tmp_path).clips if clip.id.endswith("loud.wav"))
+    joined = np.concatenate(
+        [to_pcm(read_piece(piece, RATE), pcm_gain(clip, RATE)) for piece in pieces_of(clip)]
+    )
+    gain = 32768 / np.abs(loud).max()
+    assert np.abs(joined - gain * loud).max() <= 1
+
+
+def test_a_pause_of_a_minute_is_no_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces_module, "PIECE_S", 2)
+    write_folders(tmp_path)
+    path = tmp_path / "speech" / "speaker0" / "0.wav"
+    quiet = np.concatenate([syllables(1, 4.0), 0.02 * hiss(2, 4.0)])
+    write_audio(path, quiet, RATE)
+    corpus = write_shards(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
+    [clip] = [clip for clip in corpus.manifest().clips if clip.id.endswith("speaker0/0.wav")]
+    for name in clip.shard.split():
+        block = read_shard(corpus.storage.path(name))
+        for row in np.flatnonzero((block.clip_id_N == clip.id) & (block.start_N >= 4 * RATE)):
+            assert activity(block.pcm_NS[row], RATE, int(block.active_floor_N[row])) == 0
+
+
+@pytest.mark.parametrize("out", ["noise/noise0.wav", "noise/noise0.wav/below"])
+def test_a_file_in_the_way_is_one_clear_error(out: str, folder: Path) -> None:
+    with pytest.raises(CorpusError, match=r"is not a folder|cannot be written"):
+        write_shards(scan(folder), folder / out, **SETTINGS)

@@ -271,11 +271,23 @@ def test_no_two_of_a_million_segments_share_a_key() -> None:
         {"snr_over": "peak"},
         {"snr_levels_db": (0, 200)},
         {"remix": 1.5},
+        {"crop_s": "x"},
+        {"crop_s": (1.5,)},
+        {"snr_db": 5},
+        {"snr_db": ("a", 1)},
+        {"snr_db": None},
+        {"snr_levels_db": 5},
+        {"snr_levels_db": "5"},
+        {"level_dbfs": (-20, -15, -10)},
+        {"snr_over": ["active"]},
+        {"remix": None},
+        {"augment": "default"},
     ],
 )
 def test_settings_are_checked(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is .*: expected ") as failed:
         MixingConfig(**wrong)
+    assert "\n" not in str(failed.value)
 
 
 # Blocks

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ww_data import SegmentBlock, Storage, read_shard
-from ww_data.segments import segment_key, segment_starts, write_shard
+from ww_data.segments import SegmentRows, segment_key, segment_starts, write_shard
 
 
 def block_of(num_segments: int, num_samples: int, seed: int = 0) -> SegmentBlock:
@@ -128,7 +128,13 @@ def test_gathered_rows_are_those_that_were_asked_for(data: st.DataObject) -> Non
     wanted = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=12))
     block_N, row_N = np.array(wanted).T
     expected = SegmentBlock.concatenate([blocks[index].take([row]) for index, row in wanted])
-    assert_same(SegmentBlock.gather(blocks, block_N, row_N), expected)
+    found = SegmentRows.gather(blocks, block_N, row_N)
+    assert (len(found), found.segment_samples) == (len(wanted), expected.segment_samples)
+    for name in vars(found).keys() & vars(expected).keys():
+        assert np.asarray(vars(found)[name]).dtype == vars(expected)[name].dtype
+        np.testing.assert_array_equal(vars(found)[name], vars(expected)[name])
+    for (index, _), pcm_S in zip(wanted, found.pcm_NS, strict=True):
+        assert np.shares_memory(pcm_S, blocks[index].pcm_NS)
 
 
 @given(st.integers(1, 2000), st.integers(1, 300))

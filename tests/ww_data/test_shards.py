@@ -91,8 +91,9 @@ def test_pcm_of_16_bit_files_is_exact(tmp_path: Path) -> None:
     pcm = np.array([-32768, -32767, -1, 0, 1, 12345, 32767], np.int16)
     soundfile.write(tmp_path / "x.wav", pcm, RATE)
     np.testing.assert_array_equal(to_pcm(read_mono(tmp_path / "x.wav")), pcm)
-    loud = to_pcm(np.array([0.5, 1.5, -1.0]))
+    loud = to_pcm(np.array([0.5, 1.5, -1.0]), gain=1 / 1.5)
     np.testing.assert_allclose(loud / 32768, [1 / 3, 1.0, -2 / 3], atol=1e-4)
+    np.testing.assert_allclose(to_pcm(np.array([0.5, 1.5])) / 32768, [0.5, 1.0], atol=1e-4)
 
 
 @pytest.mark.parametrize(

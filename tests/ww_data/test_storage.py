@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import uuid
 from pathlib import Path
@@ -65,18 +66,24 @@ def test_it_pickles_as_its_address(storage: Storage) -> None:
 def test_a_remote_file_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WW_CACHE", str(tmp_path / "cache"))
     storage = Storage(f"memory://{uuid.uuid4().hex}/corpus")
+    old, new = (hashlib.sha256(content).hexdigest() for content in (b"content", b"other"))
     storage.write("noise/x.arrow", b"content")
-    first = storage.on_this_machine("noise/x.arrow")
+    first = storage.on_this_machine("noise/x.arrow", old)
     assert first.read_bytes() == b"content"
     storage.delete("noise/x.arrow")
-    assert storage.on_this_machine("noise/x.arrow") == first
-    with pytest.raises(OSError, match=r"y\.arrow"):
-        storage.on_this_machine("noise/y.arrow")
-    assert not list((tmp_path / "cache").glob("*.partial*"))
+    assert storage.on_this_machine("noise/x.arrow", old) == first
+    with pytest.raises(OSError, match=r"x\.arrow"):
+        storage.on_this_machine("noise/x.arrow", new)
+    storage.write("noise/x.arrow", b"other")
+    assert storage.on_this_machine("noise/x.arrow", new).read_bytes() == b"other"
+    storage.write("noise/x.arrow", b"damaged")
+    with pytest.raises(OSError, match="wrong checksum"):
+        storage.on_this_machine("noise/x.arrow", hashlib.sha256(b"third").hexdigest())
+    assert first.read_bytes() == b"content"
 
 
 def test_a_local_file_is_its_own_copy(tmp_path: Path) -> None:
-    assert Storage(tmp_path).on_this_machine("x.bin") == tmp_path / "x.bin"
+    assert Storage(tmp_path).on_this_machine("x.bin", "") == tmp_path / "x.bin"
     assert Storage(f"file://{tmp_path}") == Storage(tmp_path)
 
 

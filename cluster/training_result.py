@@ -1,0 +1,157 @@
+"""What a training run has come to: the bundle of its best checkpoint, its scores, and how fast it went."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.bundle_scores import add_scores
+from cluster.config import ExperimentConfig
+from cluster.loop_config import PERCEPTUAL
+
+_MEASURES = {
+    "si_sdr_db": "SI-SDR dB",
+    "snr_db": "SNR dB",
+    "pesq": "PESQ",
+    "stoi": "STOI",
+    "loss": "loss",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """run_dir, and in it the bundle of the best checkpoint and the last checkpoint, from which a resume goes on.
+
+    scores: validation metrics of the bundle, of step `best_step`; last_scores: of the last step, which is `steps`.
+    score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
+    of audio per second while training (validations aside), and data_wait_fraction: the part of that time that rank 0
+    stood still for data; both NaN for a run too short to tell. wall_s: of this start.
+    """
+
+    run_dir: Path
+    bundle: Path
+    scores: dict[str, float]
+    steps: int
+    wall_s: float
+    score: str = "si_sdr_db"
+    best_step: int = 0
+    last_scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    last_checkpoint: Path | None = None
+    audio_hours: float = math.nan
+    audio_s_per_s: float = math.nan
+    data_wait_fraction: float = math.nan
+
+    def table(self) -> str:
+        """All of it in plain lines for people."""
+        lines = [
+            f"{self.steps} steps, {self.audio_hours:.2f} h of audio in {spoken_duration(self.wall_s)}"
+            + (
+                f" ({self.audio_s_per_s:.0f} s of audio per second, waiting for data {self.data_wait_fraction:.0%})"
+                if math.isfinite(self.audio_s_per_s)
+                else ""
+            ),
+            "on unseen validation mixtures:",
+            f"  {'':10} {'noisy':>9} {f'step {self.best_step}':>12} {f'step {self.steps}':>12}",
+            f"  {'':10} {'':>9} {'best':>12} {'last':>12}",
+        ]
+        for name, title in _MEASURES.items():
+            columns = (self.scores.get(f"noisy_{name}"), self.scores.get(name), self.last_scores.get(name))
+            if columns[1] is None:
+                continue
+            noisy, best, last = ("" if value is None else f"{value:.3f}" for value in columns)
+            chosen = "  <- decides" if name == self.score else ""
+            lines.append(f"  {title:10} {noisy:>9} {best:>12} {last:>12}{chosen}")
+        lines.append(f"run:    {self.run_dir}")
+        lines.append(f"bundle: {self.bundle} (the best)")
+        if self.last_checkpoint is not None:
+            lines.append(f"last:   {self.last_checkpoint}")
+        lines.append(f"curves: tensorboard --logdir {self.run_dir / 'tracking'}")
+        return "\n".join(lines)
+
+
+def spoken_duration(seconds: float) -> str:
+    """45 s, 12 min, 3 h 20 min"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def collect_result(
+    result: Any, config: ExperimentConfig, run_dir: Path, item_s: float, wall_s: float
+) -> TrainingResult:
+    """Copies the bundle of the best checkpoint to where people look for it; the last one stays, to resume from.
+
+    result: Ray Train's. item_s: seconds of audio of one item.
+    """
+    best, metrics = result.best_checkpoints[0]
+    for other, scores in result.best_checkpoints[1:]:
+        name = config.training.score
+        if config.training.is_better(scores.get(name, math.nan), metrics.get(name, math.nan)):
+            best, metrics = other, scores
+    bundle, temporary = run_dir / "bundle", run_dir / ".bundle"
+    with best.as_directory() as folder:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(Path(folder) / "bundle", temporary)
+    shutil.rmtree(bundle, ignore_errors=True)
+    os.replace(temporary, bundle)  # noqa: PTH105 - replaces in one step
+    last = result.metrics or metrics
+    lines = _read_journal(run_dir / "tracking" / "metrics.jsonl")
+    audio_s_per_s, data_wait_fraction = _speed(lines)
+    late = _late_scores(lines, metrics)
+    add_scores(bundle, late)
+    return TrainingResult(
+        run_dir=run_dir,
+        bundle=bundle,
+        scores=_scores(metrics) | late,
+        steps=int(last["step"]),
+        wall_s=wall_s,
+        score=config.training.score,
+        best_step=int(metrics["step"]),
+        last_scores=_scores(last) | _late_scores(lines, last),
+        last_checkpoint=Path(result.checkpoint.path) if result.checkpoint else None,
+        audio_hours=int(last["step"]) * config.training.items_per_step * item_s / 3600,
+        audio_s_per_s=audio_s_per_s,
+        data_wait_fraction=data_wait_fraction,
+    )
+
+
+def _scores(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+
+def _read_journal(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # a killed worker may leave half a line
+            lines.append(dict(json.loads(line)))
+    return lines
+
+
+def _late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
+    """PESQ and STOI of the step of a report, which the journal got to know only after it."""
+    late: dict[str, float] = {}
+    for line in lines:
+        if line["step"] == metrics["step"] and line["series"] in ("val", "noisy"):
+            prefix = "noisy_" if line["series"] == "noisy" else ""
+            late |= {f"{prefix}{name}": float(line[name]) for name in PERCEPTUAL if name in line}
+    return {name: value for name, value in late.items() if name not in metrics}
+
+
+def _speed(lines: list[dict[str, Any]]) -> tuple[float, float]:
+    """The mean speed and data wait of a run's training curves; each of their points is over the same steps."""
+    points = [line for line in lines if line["series"] == "train" and line.get("audio_s_per_s", 0) > 0]
+    if not points:
+        return math.nan, math.nan
+    time_per_audio = [1 / point["audio_s_per_s"] for point in points]
+    waited = [
+        part * point.get("data_wait_fraction", 0.0)
+        for part, point in zip(time_per_audio, points, strict=True)
+    ]
+    return len(points) / sum(time_per_audio), sum(waited) / sum(time_per_audio)
