@@ -52,8 +52,8 @@ class Dealer:
             fixed = known_splits[role]
             if role == "noise":
                 partners = _splits_of_partners(dealt)
-                dealt = leave_out_noises(dealt, hints, found, partners)
-                fixed = fixed | partners
+                dealt = leave_out_noises(dealt, hints, found, partners | fixed)
+                fixed = partners | fixed
             dealt = self._deal_role(
                 dealt, role, hints, new_hints, fixed, stand_ins if role == "speech" else {}
             )

@@ -227,6 +227,7 @@ def test_a_killed_run_is_taken_up_again(server: Any, tmp_path: Path) -> None:
     assert sorted(server.curve("PESQ", "noisy")) == [10, 20, 30]
 
 
+@pytest.mark.cluster
 def test_a_late_stop_of_a_killed_start_does_not_last(server: Any, tmp_path: Path) -> None:
     process = start(tmp_path, server.environment, then="sys.stdin.readline()")
     wait_until(lambda: bool(server.curve("loss", "train")))
@@ -237,6 +238,7 @@ def test_a_late_stop_of_a_killed_start_does_not_last(server: Any, tmp_path: Path
     assert len(server.models) == 1
 
 
+@pytest.mark.cluster
 def test_a_node_that_dies_loses_nothing(server: Any, tmp_path: Path) -> None:
     """The run and its delivering process die at once: the task stays running until the run is resumed."""
     die = "os.kill(tracker._clearml._process.pid, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
@@ -325,6 +327,7 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: Any, tmp_path: Path, fau
     assert offline_sessions(tmp_path) == []
 
 
+@pytest.mark.cluster
 def test_a_server_that_fails_for_a_while_loses_nothing(server: Any, tmp_path: Path) -> None:
     server.failing, server.failing_call = 500, "events.add_batch"
     process = start(tmp_path, server.environment, then="sys.stdin.readline()")

@@ -71,6 +71,7 @@ def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, 
     assert (uninterrupted.last_checkpoint / "state.ckpt").is_file()
 
 
+@pytest.mark.cluster
 def test_pesq_and_stoi_beside_training_are_those_of_a_run_that_waits_for_them(
     uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_run_whose_time_is_up_is_complete_and_goes_on_when_resumed(
     assert sorted(curve(first.run_dir, "loss")) == [8, 10, 13]
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(200)
 def test_a_finetuned_run_starts_from_the_weights_and_names_them(
     uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path

@@ -327,6 +327,7 @@ def test_a_kept_batch_tells_its_segments_and_holds_its_sound(small_corpus: Path,
     assert all(segment["clip"] and segment["epoch"] > 0 for segment in record["segments"])
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 @pytest.mark.timeout(300)
 def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:

@@ -118,14 +118,15 @@ def pairs(draw: st.DrawFn) -> list[Clip]:
     return made
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(pairs(), st.data())
 def test_sentences_of_several_pairs_are_in_one_split(pairs: list[Clip], data: st.DataObject) -> None:
     hints = {clip.id: data.draw(HINTS) for clip in pairs}
     first = data.draw(st.integers(len(pairs) // 2, len(pairs)))
     before = Manifest(clips=tuple(deal(dealer(hints), pairs[:first])))
     before.check()
-    assert dealer(hints, before).deal(pairs[:first]) == list(before.clips)
+    again = dealer(hints, before).deal(pairs[:first])
+    assert [clip.split for clip in again] == [clip.split for clip in before.clips]
     dealt = deal(dealer(hints, before), pairs)
     Manifest(clips=tuple(dealt)).check()
     for clip_before, clip_after in zip(before.clips, dealt, strict=False):
