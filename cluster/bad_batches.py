@@ -32,7 +32,8 @@ class WatchLoss(pl.Callback):
     """Stops at the first loss that is not finite, or leaves out up to `skip` steps and then stops.
 
     To stop, losses are looked at every few steps and before a validation (each look makes a GPU wait, and the ranks
-    ask each other), so that no checkpoint ever holds what came of a bad one. To skip, each step is looked at, by its
+    ask each other), so that no checkpoint ever holds what came of a bad one. Gradients may be bad where the loss is
+    not: of the last step before a validation only the weights tell. To skip, each step is looked at, by its
     gradients: they are the mean over all ranks, so all of them see the same and leave out the same step.
     """
 
@@ -98,6 +99,13 @@ class WatchLoss(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.skip:
             self._look(trainer, module)
+        values = [*module.parameters(), *module.buffers()]
+        finite = torch.stack([torch.isfinite(value).all() for value in values]).all().to(torch.int64)
+        if not int(trainer.strategy.reduce(finite, reduce_op=_MINIMUM)):  # type: ignore[arg-type]
+            raise BadLossError(
+                f"the weights became nan or infinite at step {trainer.global_step}, though the losses were finite; "
+                "lower optimizer.learning_rate, or set optimizer.gradient_clip_norm or training.skip_bad_batches"
+            )
 
     def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         unseen, self._unseen = self._unseen, []
@@ -122,7 +130,7 @@ class WatchLoss(pl.Callback):
             if at == step and not math.isfinite(float(loss)):
                 try:
                     return f" (the batch: {self.keep(step, rank, positions, float(loss))})"
-                except OSError as error:  # the loss is what is to be heard of
+                except Exception as error:  # the loss is what is to be heard of
                     return f" (its batch could not be kept: {error})"
         return ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ import pytorch_lightning as pl
 import ray.train
 from ray.train import Checkpoint
 
+from cluster.bad_batches import WatchLoss
 from cluster.bundle_scores import add_scores, compared_scores
 from cluster.config import ExperimentConfig
 from cluster.datasets import RankBatches
@@ -21,7 +24,7 @@ from cluster.pictures import compare_signals
 from cluster.tracking import Tracker
 from cluster.training_result import spoken_duration
 from cluster.weight_average import shipped_weights
-from ww_models import save_bundle
+from ww_models import read_bundle_info, save_bundle
 
 
 def save_validated(
@@ -46,12 +49,16 @@ class ReportCheckpoint(pl.Callback):
     model as it would be shipped, so that nobody has to unpickle anything to use it.
     """
 
-    def __init__(self, config: ExperimentConfig, data: dict[str, Any], state_file: str) -> None:
+    def __init__(
+        self, config: ExperimentConfig, data: dict[str, Any], state_file: str, watch_loss: WatchLoss
+    ) -> None:
         self.config, self.data, self.state_file = config, data, state_file
+        self.watch_loss = watch_loss
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DenoisingModule)
-        metrics = {**module.validation_scores, "step": trainer.global_step}
+        counts = {"step": trainer.global_step, "skipped_steps": self.watch_loss.skipped}
+        metrics = {**module.validation_scores, **counts}
         with tempfile.TemporaryDirectory(prefix="ww-checkpoint-") as folder:
             trainer.save_checkpoint(Path(folder) / self.state_file)  # all ranks take part, rank 0 writes
             if trainer.global_rank != 0:
@@ -65,6 +72,7 @@ class TrackRun(pl.Callback):
     """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver.
 
     last_step: of the whole run (0: training.max_steps). deadline_s: when it has to end, seconds since 1970.
+    run_dir: the run's folder; its checkpoints hold the best bundle where that is of an earlier start.
     """
 
     def __init__(
@@ -76,11 +84,14 @@ class TrackRun(pl.Callback):
         last_step: int = 0,
         deadline_s: float | None = None,
         late_scores: Mapping[int, dict[str, float]] | None = None,
+        watch_loss: WatchLoss | None = None,
+        run_dir: Path | None = None,
     ) -> None:
         # {step: scores} that come after their validation; somebody else fills it.
         self.late_scores = {} if late_scores is None else late_scores
         self.last_step = last_step or config.training.max_steps
         self.deadline_s = deadline_s
+        self.watch_loss, self.run_dir = watch_loss, run_dir
         self.config, self.data, self.tracker, self.board = config, data, tracker, board
         self._best_score, self._best_scores, self._best_step = math.nan, dict[str, float](), 0
         self._best_folder = tempfile.TemporaryDirectory(prefix="ww-best-")
@@ -89,6 +100,14 @@ class TrackRun(pl.Callback):
         self._waited_s = 0.0
         self._of_step: list[dict[str, Any]] = []  # the loss terms of each batch of the step being done
         self._note = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        late = self.late_scores.get(self._best_step, {})
+        return {"score": self._best_score, "scores": self._best_scores | late, "step": self._best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best_score, self._best_step = state_dict["score"], state_dict["step"]
+        self._best_scores = state_dict["scores"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -118,6 +137,8 @@ class TrackRun(pl.Callback):
             "audio_s_per_s": audio_s / elapsed_s,
             "data_wait_fraction": waited_s / elapsed_s,
         }
+        if self.watch_loss is not None and self.watch_loss.skip:
+            speed["skipped_steps"] = self.watch_loss.skipped
         if self.tracker is not None:
             self.tracker.scalars("train", {**values, **speed}, step)
         self._post(
@@ -151,10 +172,26 @@ class TrackRun(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The best bundle, which is the one that ships, becomes the tracked run's output model."""
         bundle = Path(self._best_folder.name) / "bundle"
-        if self.tracker is not None and bundle.is_dir():
-            late = self.late_scores.get(self._best_step, {})
-            add_scores(bundle, late)
-            self.tracker.model(bundle, self._best_scores | late)
+        if self.tracker is None:
+            return
+        if not bundle.is_dir():
+            self._fetch_best(bundle)
+        if bundle.is_dir():
+            scores = self._best_scores | self.late_scores.get(self._best_step, {})
+            add_scores(bundle, scores)
+            self.tracker.model(bundle, scores)
+
+    def _fetch_best(self, bundle: Path) -> None:
+        """Copies the best bundle of an earlier start from its checkpoint, which is kept for being the best."""
+        if self.run_dir is None or not self._best_step:
+            return
+        for kept in sorted(self.run_dir.glob("checkpoint_*/bundle")):
+            # Ray may just be deleting one that is not the best any more.
+            with contextlib.suppress(ValueError, OSError):
+                if read_bundle_info(kept).metrics.get("step") == self._best_step:
+                    shutil.copytree(kept, bundle.with_name("copy"), dirs_exist_ok=True)
+                    bundle.with_name("copy").rename(bundle)
+                    return
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self._best_folder.cleanup()

@@ -1,9 +1,10 @@
 """The process that delivers a run's messages to ClearML (`cluster/clearml_task.py` writes them and starts it).
 
-    python -m cluster.clearml_process FOLDER online | offline [REASON]
+    python -m cluster.clearml_process FOLDER DONE_FD online | offline [REASON]
 
-It follows FOLDER's newest messages until the run closes or is gone. A server that does not answer at the start, or no
-longer at the end, makes it start over as an offline session, which then holds the whole run, earlier starts included.
+It follows FOLDER's newest messages until the run closes or is gone; a byte on file DONE_FD says that all went well.
+A server that does not answer at the start, or no longer at the end, makes it start over as an offline session, which
+then holds the whole run, earlier starts included.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import shutil
+import ssl
 import sys
 import threading
 import time
@@ -22,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cluster.clearml_task import NOTICE_FILE, media_folder, message_number
+from cluster.clearml_task import NOTICE_FILE, failure_notice, media_folder, message_number
 
 KNOCK_S = 3.0  # for an answer to a login
 OPEN_S = 20.0  # for a server that answered the knock to open a task
@@ -33,8 +35,10 @@ FOLLOW_S = 0.2
 class Delivery:
     """One process's work; `notices` is where people read, standard output and error are the log."""
 
-    def __init__(self, folder: Path, mode: str, reason: str) -> None:
+    def __init__(self, folder: Path, done_fd: int, mode: str, reason: str) -> None:
         self.folder, self.offline, self.reason = folder, mode == "offline", reason
+        self._done_fd = done_fd
+        os.set_inheritable(done_fd, False)  # its end is this process's end
         self._environment = dict(os.environ)
         self.notices = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # ClearML prints to standard output
@@ -45,12 +49,12 @@ class Delivery:
 
     def run(self) -> None:
         threading.Thread(target=self._await_end, daemon=True).start()
-        if not self.offline:
-            refusal = knock()
-            if refusal:
-                self.go_offline(refusal)
-            threading.Thread(target=self._watch_server, daemon=True).start()
         try:
+            if not self.offline:
+                refusal = knock()
+                if refusal:
+                    self.go_offline(refusal)
+                threading.Thread(target=self._watch_server, daemon=True).start()
             session = ClearMLSession(self.folder, self.opening, offline=self.offline)
             self._opened.set()
             for message in self._messages():
@@ -58,7 +62,7 @@ class Delivery:
             session.close()
         except Exception as error:
             if self.offline:
-                self.say(f"ClearML session failed ({error}); {self.folder / 'clearml.log'} says more")
+                self.say(failure_notice(self.folder, f"failed ({error})"))
                 raise
             self.go_offline(f"{type(error).__name__}: {error}")
         self._deciding.acquire()
@@ -66,6 +70,8 @@ class Delivery:
             self._tell_how_to_upload(session)
         else:
             self._forget_delivered()
+        with contextlib.suppress(OSError):  # the run is gone
+            os.write(self._done_fd, b"1")
 
     def say(self, line: str) -> None:
         """Tells people, in one line; the run's driver, which may be elsewhere, reads it from the notice file."""
@@ -78,7 +84,9 @@ class Delivery:
         """Starts over as an offline session: ClearML cannot be taken out of a process that it is in."""
         self._deciding.acquire()
         os.dup2(self.notices.fileno(), 1)
-        command = [sys.executable, "-m", "cluster.clearml_process", str(self.folder), "offline", reason]
+        os.set_inheritable(self._done_fd, True)
+        arguments = [str(self.folder), str(self._done_fd), "offline", reason]
+        command = [sys.executable, "-m", "cluster.clearml_process", *arguments]
         os.execve(
             sys.executable, command, self._environment
         )  # ClearML has left notes to itself in os.environ
@@ -265,12 +273,28 @@ def knock() -> str:
     request = urllib.request.Request(f"{host}/auth.login")
     request.add_header("Authorization", "Basic " + base64.b64encode(":".join(keys).encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=KNOCK_S):
+        with urllib.request.urlopen(request, timeout=KNOCK_S, context=_tls_context()):
             return ""
     except urllib.error.HTTPError as error:
         return f"{host} answers {error.code} {error.reason} to a login"
     except (OSError, ValueError) as error:
         return f"{host}: {getattr(error, 'reason', error)}"
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Trusts whom the SDK trusts: anybody where ClearML is told so, else the authorities that `requests` is told of."""
+    from clearml.backend_api.session.defs import ENV_HOST_VERIFY_CERT
+    from clearml.config import config_obj
+
+    verify = str(ENV_HOST_VERIFY_CERT.get(default=config_obj.get("api.verify_certificate", True)))
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+    is_folder = bundle is not None and Path(bundle).is_dir()
+    context = ssl.create_default_context(
+        cafile=None if is_folder else bundle, capath=bundle if is_folder else None
+    )
+    if verify.lower() in ("n", "no", "f", "false", "off", "0"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -280,6 +304,6 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    folder, mode, *reason = sys.argv[1:]
-    Delivery(Path(folder), mode, *(reason or [""])).run()
+    folder, done_fd, mode, *reason = sys.argv[1:]
+    Delivery(Path(folder), int(done_fd), mode, *(reason or [""])).run()
     os._exit(0)  # nothing is left to do; ClearML's exit hooks could still wait for a server

@@ -9,12 +9,15 @@ still lies there when the run is resumed, and is delivered then.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +58,14 @@ def clearml_notice(tracking_folder: Path) -> str:
     return notice.read_text(encoding="utf-8") if notice.is_file() else ""
 
 
+def failure_notice(folder: Path, what: str) -> str:
+    """What people are told when the delivering process failed."""
+    return (
+        f"ClearML {what}; {folder} keeps what it should have heard, and a resume of the run delivers it "
+        f"(its log: {folder / 'clearml.log'})"
+    )
+
+
 def message_number(messages: Path) -> int:
     """Which of the run's starts wrote these messages."""
     return int(messages.stem.rpartition("-")[2])
@@ -83,7 +94,7 @@ class ClearMLTask:
         self._num_media = 0
         self._messages = (folder / f"messages-{number:04d}.jsonl").open("x", encoding="utf-8")
         self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
-        self._process = _start_process(folder, mode)
+        self._delivery = _Deliverer(folder, mode)
 
     def config(self, flat: Mapping[str, Any]) -> None:
         """The resolved settings, {dotted path: value}, as hyperparameters."""
@@ -118,19 +129,12 @@ class ClearMLTask:
         """Lets the task end, within `close_s` and a minute; what no server took becomes an offline session."""
         self._send("close", outcome=outcome)
         self._messages.close()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=self._close_s + _REPLAY_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            print(
-                f"ClearML did not end in time; {self.folder} keeps what it should have heard, and a resume of the run "
-                f"delivers it (its log: {self.folder / 'clearml.log'})",
-                file=sys.stderr,
-                flush=True,
-            )
+        failure = self._delivery.close(timeout_s=self._close_s + _REPLAY_S)
+        notice = self.folder / NOTICE_FILE
+        if failure and not (failure == _FAILED and notice.is_file()):  # it may have said so itself
+            line = failure_notice(self.folder, failure)
+            notice.write_text(line, encoding="utf-8")
+            print(line, file=sys.stderr, flush=True)
 
     def _send(self, kind: str, **content: Any) -> None:
         self._messages.write(json.dumps({"kind": kind, **content}) + "\n")
@@ -141,16 +145,54 @@ class ClearMLTask:
         return self._media / f"{self._num_media:06d}{suffix}"
 
 
-def _start_process(folder: Path, mode: Mode) -> subprocess.Popen[bytes]:
-    """The delivering process. It notices by the end of its standard input that the run closed it, or is gone."""
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    with (folder / "clearml.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cluster.clearml_process", str(folder), mode],
-            stdin=subprocess.PIPE,
-            stdout=2,  # what people should read goes where this process's own complaints go
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the run; this one ends after it
-        )
+class _Deliverer:
+    """The delivering process. It notices by the end of its standard input that the run closed it, or is gone.
+
+    It outlives this process: it is nobody's child, since Ray kills its workers' children with them, and in a session
+    of its own, since Ctrl-C is for the run.
+    """
+
+    def __init__(self, folder: Path, mode: Mode) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        standard_input, self._input = os.pipe()
+        self._done, done = os.pipe()
+        arguments = [str(folder), str(done), mode]
+        with (folder / "clearml.log").open("ab") as log:
+            parent = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-S",
+                    "-c",
+                    _DETACH,
+                    sys.executable,
+                    "-m",
+                    "cluster.clearml_process",
+                    *arguments,
+                ],
+                stdin=standard_input,
+                stdout=2,  # what people should read goes where this process's own complaints go
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                pass_fds=[done],
+            )
+        os.close(standard_input)
+        os.close(done)
+        parent.wait()
+        self.group = parent.pid  # a process group: it goes by the one that started it
+
+    def close(self, *, timeout_s: float) -> str:
+        """Lets it end, or ends it. Returns what went wrong, or an empty string."""
+        os.close(self._input)
+        in_time = wait([self._done], timeout_s)
+        if not in_time:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)
+        all_is_well = in_time and os.read(self._done, 1)
+        os.close(self._done)
+        return "" if all_is_well else _FAILED if in_time else "did not end in time"
+
+
+_FAILED = "failed"
+_DETACH = "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])"

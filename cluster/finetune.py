@@ -77,7 +77,17 @@ def keep_source(source: Source, run_dir: Path) -> None:
     save_bundle(run_dir / START_FOLDER, source.model, metrics={"finetuned_from": source.id})
 
 
-def load_start(run_dir: Path, model: Denoiser) -> None:
-    """Gives the model the weights that its run starts from, if there are any."""
+def check_start(run_dir: Path, finetuned_from: str) -> None:
+    """Raises ConfigError if a run is to start from weights (their id, or "") that its folder does not hold."""
+    if finetuned_from and not (run_dir / START_FOLDER).is_dir():
+        raise ConfigError(
+            f"run {run_dir.name} starts from {finetuned_from}, but {run_dir / START_FOLDER} is missing, for it was cut "
+            "while it was set up; start it anew with --finetune under another name"
+        )
+
+
+def load_start(run_dir: Path, model: Denoiser, finetuned_from: str = "") -> None:
+    """Gives the model the weights that its run starts from, if there are any. Raises ConfigError if they are gone."""
+    check_start(run_dir, finetuned_from)
     if (run_dir / START_FOLDER).is_dir():
         model.load_state_dict(load_bundle(run_dir / START_FOLDER).state_dict())

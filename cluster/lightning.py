@@ -116,7 +116,10 @@ class DenoisingModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate_fraction(self, step: int) -> float:
-        """The learning rate at a step over its peak: linear warm-up, then half a cosine down to the final rate."""
+        """The learning rate at a step over its peak: linear warm-up, then half a cosine down to the final rate.
+
+        step: optimizer steps done before it; the final rate is that of `last_step`, which is not done any more.
+        """
         config, last = self.optimizer_config, self.last_step
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)

@@ -23,7 +23,8 @@ class OptimizerConfig:
 
     learning_rate: peak rate. beta1, beta2: Adam's averages.
     warmup_steps: steps over which the rate rises from 0.
-    final_rate_fraction: the rate at the last step over the peak; 1 keeps it constant after the warm-up.
+    final_rate_fraction: the rate over the peak to which it falls by the end of the last step (so the last step itself
+        is done at a slightly higher one); 1 keeps it constant after the warm-up.
     gradient_clip_norm: gradients with a larger total norm are scaled down to it; 0 never does.
     """
 

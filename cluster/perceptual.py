@@ -45,16 +45,25 @@ class Scorer:
         self._pool = ThreadPoolExecutor(num_tasks)
         self._noisy: dict[int, dict[str, float]] = {}  # of each mixture: it is the same at every step
         self._rows: dict[int, dict[int, dict[str, float]]] = {}  # step -> place -> scores
+        self._starts: dict[int, int] = {}  # step -> the start of the run whose rows these are
         self._taken: set[int] = set()
         self._changed = threading.Condition()
 
-    def submit(self, step: int, clips: list[Clip], sample_rate: int) -> None:
-        """Begins to score some of a step's clips."""
+    def submit(self, step: int, clips: list[Clip], sample_rate: int, start: int = 0) -> None:
+        """Begins to score some of a step's clips.
+
+        start: a number that rises with each start of the run. What an earlier one made of the step is dropped.
+        """
         with self._changed:
-            self._rows.setdefault(step, {})
-            self._taken.discard(step)  # done once more, after a restart
+            newest = self._starts.get(step, start)
+            if start < newest:
+                return
+            if start > newest or step not in self._rows:
+                self._rows[step] = {}
+            self._starts[step] = start
+            self._taken.discard(step)
         for clip in clips:
-            self._pool.submit(self._score, step, clip, sample_rate)
+            self._pool.submit(self._score, step, clip, sample_rate, start)
 
     def take(self, wait_s: float) -> dict[int, dict[str, float]]:
         """{step: scores} of the steps that are complete and were not taken before; waits so long for all of them."""
@@ -69,7 +78,7 @@ class Scorer:
     def _incomplete(self) -> set[int]:
         return {step for step, rows in self._rows.items() if len(rows) < self._num_clips}
 
-    def _score(self, step: int, clip: Clip, sample_rate: int) -> None:
+    def _score(self, step: int, clip: Clip, sample_rate: int, start: int) -> None:
         row = {}
         try:
             noisy = self._noisy.get(clip.place)
@@ -80,7 +89,8 @@ class Scorer:
             row |= {f"noisy_{name}": value for name, value in noisy.items()}
         finally:  # a clip that could not be scored must not be waited for
             with self._changed:
-                self._rows[step][clip.place] = row
+                if self._starts[step] == start:
+                    self._rows[step][clip.place] = row
                 self._changed.notify_all()
 
 
@@ -118,10 +128,14 @@ class ScoreBeside(pl.Callback):
         self.scorer, self.tracker, self.look_every_steps = scorer, tracker, look_every_steps
         self.scores: dict[int, dict[str, float]] = {}
         self._asked: Any = None
+        self._start = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._start = int(trainer.strategy.broadcast(time.time_ns()))  # the same on all ranks
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         clips, module.perceptual_clips = module.perceptual_clips, []
-        self.scorer.submit.remote(trainer.global_step, clips, module.model.sample_rate)
+        self.scorer.submit.remote(trainer.global_step, clips, module.model.sample_rate, self._start)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *of_batch: Any) -> None:
         if trainer.global_rank or trainer.global_step % self.look_every_steps:

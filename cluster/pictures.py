@@ -20,10 +20,12 @@ def compare_signals(
     """A matplotlib figure: waveform (left) and mel spectrogram (right) of noisy, estimate and clean, a row each.
 
     Signals are (T,) at full scale +-1; all rows share their axes and colours, so that they can be compared.
+    A sample that is not finite is shown as silence.
     """
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
-    rows = {"noisy": noisy_T, "estimate": estimate_T, "clean": clean_T}
+    signals = {"noisy": noisy_T, "estimate": estimate_T, "clean": clean_T}
+    rows = {name: np.nan_to_num(signal_T, posinf=0.0, neginf=0.0) for name, signal_T in signals.items()}
     end_s = max(len(signal_T) for signal_T in rows.values()) / sample_rate
     limit = 1.05 * max(float(np.abs(signal_T).max(initial=0.0)) for signal_T in rows.values()) or 1.0
     spectra_db = {name: mel_spectrogram_db(signal_T, sample_rate) for name, signal_T in rows.items()}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Tracker:
         self.run_name = run_name
         self._board = SummaryWriter(str(folder / "tensorboard"))
         self._board.add_custom_scalars({"curves": _charts()})
-        self._journal = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._journal = _open_journal(folder / "metrics.jsonl")
         self._clearml = _open_clearml(config, folder, run_name, tags or [])
 
     def config(self, flat: Mapping[str, Any]) -> None:
@@ -95,9 +95,10 @@ class Tracker:
         self._journal.flush()
 
     def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:
-        """Adds a sound that can be played, scaled down where it exceeds full scale."""
+        """Adds a sound that can be played, scaled down where it exceeds full scale; what is not finite is silent."""
         import torch
 
+        signal_T = np.nan_to_num(signal_T, posinf=0.0, neginf=0.0)
         played_T = signal_T / max(1.0, float(np.abs(signal_T).max(initial=0.0)))
         self._board.add_audio(name, torch.from_numpy(played_T)[None], step, sample_rate=sample_rate)
         if self._clearml is not None:
@@ -130,6 +131,17 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(failed=error is not None)
+
+
+def _open_journal(path: Path) -> TextIO:
+    """For adding lines, also where the last one was torn by what ended the previous start."""
+    with path.open("a+b") as written:
+        written.seek(max(0, written.tell() - 1))
+        is_torn = written.read(1) not in (b"", b"\n")
+    journal = path.open("a", encoding="utf-8")
+    if is_torn:
+        journal.write("\n")
+    return journal
 
 
 def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: list[str]) -> ClearMLTask | None:

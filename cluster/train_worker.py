@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytorch_lightning as pl
 import ray
 import ray.train
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 from ray.train import Checkpoint
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
@@ -73,23 +75,28 @@ def train_worker(parameters: dict[str, Any]) -> None:
     try:
         _train(job, parameters["board"])
     except ValueError as error:
-        temporary = failure.with_name(f".{failure.name}.{ray.train.get_context().get_world_rank()}")
-        temporary.write_text(str(error), encoding="utf-8")
-        temporary.replace(failure)
-        if not _all_ranks_fail(job):
+        _note_failure(Path(job.run_dir), error)
+        if not _all_ranks_fail(Path(job.run_dir)):
             raise
 
 
-def _all_ranks_fail(job: WorkerJob) -> bool:
-    """Notes that this rank has failed, and waits a little for the others to do so too."""
-    context = ray.train.get_context()
-    folder = Path(job.run_dir) / FAILED_RANKS
-    folder.mkdir(exist_ok=True)
-    (folder / str(context.get_world_rank())).touch()
+def _note_failure(run_dir: Path, error: ValueError) -> None:
+    """Writes the error down for the driver, and for the other ranks that this one has failed."""
+    rank, failure = ray.train.get_context().get_world_rank(), run_dir / FAILURE_FILE
+    temporary = failure.with_name(f".{failure.name}.{rank}")
+    temporary.write_text(str(error), encoding="utf-8")
+    temporary.replace(failure)
+    (run_dir / FAILED_RANKS).mkdir(exist_ok=True)
+    (run_dir / FAILED_RANKS / str(rank)).touch()
+
+
+def _all_ranks_fail(run_dir: Path) -> bool:
+    """Waits a little for the other ranks to fail too."""
+    folder, world_size = run_dir / FAILED_RANKS, ray.train.get_context().get_world_size()
     until_s = time.monotonic() + _AWAIT_RANKS_S
-    while (failed := len(list(folder.iterdir()))) < context.get_world_size() and time.monotonic() < until_s:
+    while (failed := len(list(folder.iterdir()))) < world_size and time.monotonic() < until_s:
         time.sleep(0.05)
-    return failed == context.get_world_size()
+    return failed == world_size
 
 
 def _train(job: WorkerJob, board: Any) -> None:
@@ -98,7 +105,7 @@ def _train(job: WorkerJob, board: Any) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
-    load_start(Path(job.run_dir), model)
+    load_start(Path(job.run_dir), model, job.finetuned_from)
     module = DenoisingModule(
         model,
         config.loss,
@@ -110,7 +117,8 @@ def _train(job: WorkerJob, board: Any) -> None:
     )
 
     checkpoint = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
+    resume_copy = tempfile.TemporaryDirectory(prefix="ww-resume-")
+    with resume_copy as folder:
         state = _fetch_state(checkpoint, Path(folder))
         start_step, finished = _saved_progress(state, job.last_step) if state else (0, False)
         context = ray.train.get_context()
@@ -125,7 +133,7 @@ def _train(job: WorkerJob, board: Any) -> None:
         try:
             if tracker is not None:
                 tracker.started(start_step, num_workers=context.get_world_size(), num_nodes=num_nodes)
-            trainer = _lightning_trainer(job, feed, tracker, board)
+            trainer = _lightning_trainer(job, feed, tracker, board, when_loaded=resume_copy.cleanup)
             trainer.fit(
                 module,
                 train_dataloaders=batches,
@@ -139,6 +147,10 @@ def _train(job: WorkerJob, board: Any) -> None:
                 ckpt_path=str(state) if state else None,
                 weights_only=False,  # our own file: it holds optimizer state, which is more than tensors
             )
+        except ValueError as error:
+            # Now: closing the tracker may take longer than the others wait.
+            _note_failure(Path(job.run_dir), error)
+            raise
         finally:
             if tracker is not None:
                 tracker.close(failed=sys.exc_info()[0] is not None)
@@ -168,7 +180,10 @@ def loop_limits(training: TrainingConfig, last_step: int) -> dict[str, Any]:
     }
 
 
-def _lightning_trainer(job: WorkerJob, feed: FeedConfig, tracker: Tracker | None, board: Any) -> pl.Trainer:
+def _lightning_trainer(
+    job: WorkerJob, feed: FeedConfig, tracker: Tracker | None, board: Any, when_loaded: Callable[[], None]
+) -> pl.Trainer:
+    """when_loaded: called once the checkpoint that the run goes on from is not needed any more."""
     config, gpus = job.config, job.resources["gpus_per_worker"]
     precision = config.training.precision
     if precision == "auto":
@@ -180,16 +195,28 @@ def _lightning_trainer(job: WorkerJob, feed: FeedConfig, tracker: Tracker | None
         functools.partial(keep_batch, feed, Path(job.run_dir)),
     )
     callbacks = loop_callbacks(config.training, job.last_step, watch_loss, job.deadline_s)
+    callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: when_loaded()))
     late_scores: dict[int, dict[str, float]] = {}
     if job.scorer is not None:
         beside = ScoreBeside(job.scorer, tracker, config.tracking.log_every_steps)
         callbacks.append(beside)
         late_scores = beside.scores
     if ray.train.get_context().get_world_rank() == 0:
-        callbacks.append(TrackRun(config, card, tracker, board, job.last_step, job.deadline_s, late_scores))
-    callbacks.append(
-        ReportCheckpoint(config, card, STATE_FILE)
-    )  # last: it saves what the others have come to
+        callbacks.append(
+            TrackRun(
+                config,
+                card,
+                tracker,
+                board,
+                job.last_step,
+                job.deadline_s,
+                late_scores,
+                watch_loss=watch_loss,
+                run_dir=Path(job.run_dir),
+            )
+        )
+    # Last: it saves what the others have come to.
+    callbacks.append(ReportCheckpoint(config, card, STATE_FILE, watch_loss))
     trainer = pl.Trainer(
         **loop_limits(config.training, job.last_step),
         gradient_clip_val=config.optimizer.gradient_clip_norm or None,

@@ -29,7 +29,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.clearml_task import clearml_notice
 from cluster.config import ConfigError, ExperimentConfig
-from cluster.finetune import Source, check_fit, keep_source
+from cluster.finetune import Source, check_fit, check_start, keep_source
 from cluster.loop_config import PERCEPTUAL, SCORE_MODES, TrainingConfig
 from cluster.perceptual import start_scorer
 from cluster.placement import check_placement
@@ -73,6 +73,8 @@ def run_training(
     claim_run_folder(run_dir, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
     if finetune is not None and not resume:
         keep_source(finetune, run_dir)
+    finetuned_from = read_finetuned_from(run_dir)
+    check_start(run_dir, finetuned_from)
     shutil.rmtree(run_dir / FAILED_RANKS, ignore_errors=True)  # of an earlier start
     training, stored = config.training, corpus.splits["val"].num_mixtures
     num_perceptual = min(training.num_pesq_mixtures, training.num_val_mixtures or stored, stored)
@@ -82,7 +84,7 @@ def run_training(
         corpus_uri=corpus.storage.uri,
         data=describe_corpus(corpus),
         run_dir=str(run_dir),
-        finetuned_from=read_finetuned_from(run_dir),
+        finetuned_from=finetuned_from,
         last_step=training.num_steps(sum(shard.num_segments for shard in corpus.shards("train"))),
         deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
         scorer=None if _scores_at_once(training, ray_callbacks) else start_scorer(num_perceptual),

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ class TrainingResult:
     scores: validation metrics of the bundle, of step `best_step`; last_scores: of the last step, which is `steps`.
     score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
     of audio per second while training (validations aside), and data_wait_fraction: the part of that time that rank 0
-    stood still for data; both NaN for a run too short to tell. wall_s: of this start.
+    stood still for data; both NaN for a run too short to tell. wall_s: of this start. skipped_steps: left out for a
+    loss or gradients that were not finite, of `steps`.
     """
 
     run_dir: Path
@@ -46,6 +46,7 @@ class TrainingResult:
     audio_hours: float = math.nan
     audio_s_per_s: float = math.nan
     data_wait_fraction: float = math.nan
+    skipped_steps: int = 0
 
     def table(self) -> str:
         """All of it in plain lines for people."""
@@ -55,6 +56,11 @@ class TrainingResult:
                 f" ({self.audio_s_per_s:.0f} s of audio per second, waiting for data {self.data_wait_fraction:.0%})"
                 if math.isfinite(self.audio_s_per_s)
                 else ""
+            ),
+            *(
+                [f"{self.skipped_steps} steps left out: loss or gradients not finite"]
+                if self.skipped_steps
+                else []
             ),
             "on unseen validation mixtures:",
             f"  {'':10} {'noisy':>9} {f'step {self.best_step}':>12} {f'step {self.steps}':>12}",
@@ -95,17 +101,16 @@ def collect_result(
         name = config.training.score
         if config.training.is_better(scores.get(name, math.nan), metrics.get(name, math.nan)):
             best, metrics = other, scores
-    bundle, temporary = run_dir / "bundle", run_dir / ".bundle"
-    with best.as_directory() as folder:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(Path(folder) / "bundle", temporary)
-    shutil.rmtree(bundle, ignore_errors=True)
-    os.replace(temporary, bundle)  # noqa: PTH105 - replaces in one step
     last = result.metrics or metrics
     lines = _read_journal(run_dir / "tracking" / "metrics.jsonl")
     audio_s_per_s, data_wait_fraction = _speed(lines)
     late = _late_scores(lines, metrics)
-    add_scores(bundle, late)
+    bundle, temporary = run_dir / "bundle", run_dir / ".bundle"
+    with best.as_directory() as folder:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(Path(folder) / "bundle", temporary)
+    add_scores(temporary, late)
+    put_in_place(temporary, bundle)
     return TrainingResult(
         run_dir=run_dir,
         bundle=bundle,
@@ -119,7 +124,18 @@ def collect_result(
         audio_hours=int(last["step"]) * config.training.items_per_step * item_s / 3600,
         audio_s_per_s=audio_s_per_s,
         data_wait_fraction=data_wait_fraction,
+        skipped_steps=int(last.get("skipped_steps", 0)),
     )
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Renames a folder to the place of another, which goes only once the new one is there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed at this
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, float]:

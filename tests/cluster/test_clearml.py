@@ -14,10 +14,13 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ import psutil
 import pytest
 import soundfile as sf
 
+from cluster.clearml_task import clearml_notice
 from cluster.config import load_config
 
 _spec = importlib.util.spec_from_file_location(
@@ -102,9 +106,9 @@ def run(folder: Path, environment: dict[str, str], **options: Any) -> tuple[dict
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline_s, "did not happen within 30 s"
+        assert time.monotonic() < deadline_s, "did not happen within 60 s"
         time.sleep(0.05)
 
 
@@ -148,7 +152,9 @@ EXPECTED = {
 
 
 def test_a_server_hears_everything(server: Any, tmp_path: Path) -> None:
-    _, said = run(tmp_path, server.environment, then="time.sleep(6)")  # the machine's load is read after 3 s
+    process = start(tmp_path, server.environment, then="sys.stdin.readline()")
+    wait_until(lambda: bool(server.curve(":monitor:machine", "memory_used_gb")))  # read some seconds after the start
+    _, said = finish(process)
     assert said == ""
     task = server.only_task
     assert task["name"] == "a run"
@@ -227,6 +233,133 @@ def test_a_killed_run_is_taken_up_again(server: Any, tmp_path: Path) -> None:
     assert sorted(server.curve("PESQ", "noisy")) == [10, 20, 30]
 
 
+def test_a_run_whose_children_are_killed_with_it_is_delivered(server: Any, tmp_path: Path) -> None:
+    """So ends a worker of Ray, on Ctrl-C say: first its children, then itself."""
+    die = "import psutil; [child.kill() for child in psutil.Process().children()]; os.kill(os.getpid(), signal.SIGKILL)"
+    finish(start(tmp_path, server.environment, then=die), code=-signal.SIGKILL)
+    wait_until(lambda: server.tasks and server.only_task["status"] == "stopped")
+    wait_until(lambda: not list((tmp_path / "tracking" / "clearml").glob("messages-*")))
+    assert server.curve("loss", "train") == EXPECTED["loss", "train"]
+
+
+@pytest.mark.cluster
+def test_an_interrupted_training_is_not_left_running(server: Any, small_corpus: Path, tmp_path: Path) -> None:
+    command = ["jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path), "--name", "cut"]
+    job = subprocess.Popen(
+        [sys.executable, "-m", *command, "--preset", "tiny", "--set", "training.max_steps=2000"],
+        env={**os.environ, **server.environment, "CLEARML_CONFIG_FILE": str(tmp_path / "none.conf")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 120
+    while not (server.curve("loss", "train") or job.poll() is not None or time.monotonic() > deadline_s):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    assert job.wait(timeout=60) == 130
+    wait_until(lambda: server.only_task["status"] == "stopped")
+    wait_until(lambda: not list((tmp_path / "cut" / "tracking" / "clearml").glob("messages-*")))
+
+
+def test_a_broken_clearml_conf_is_told_and_the_messages_are_kept(server: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.conf").write_text('api { credentials { access_key: "a')
+    _, said = run(tmp_path, {"CLEARML_CONFIG_FILE": str(tmp_path / "bad.conf")})
+    assert "Failed parsing" in said
+    assert said.strip() == clearml_notice(tmp_path / "tracking")
+    folder = tmp_path / "tracking" / "clearml"
+    assert str(folder / "clearml.log") in said
+    assert "keeps what it should have heard" in said
+
+    run(tmp_path, server.environment, steps="(30,)")  # with the settings repaired, a resume delivers all
+    assert sorted(server.curve("loss", "train")) == [10, 20, 30]
+    assert {path.name for path in folder.iterdir()} == {"clearml.log"}
+    assert clearml_notice(tmp_path / "tracking") == ""
+
+
+def test_a_delivering_process_that_just_dies_is_told(server: Any, tmp_path: Path) -> None:
+    die = "os.killpg(tracker._clearml._delivery.group, signal.SIGKILL)"
+    times, said = run(tmp_path, server.environment, then=die)
+    assert times["closed"] < 5
+    assert said.startswith("ClearML failed; ")
+    assert said.strip() == clearml_notice(tmp_path / "tracking")
+    assert list((tmp_path / "tracking" / "clearml").glob("messages-*"))
+
+
+def test_a_certificate_of_one_s_own_is_taken_as_the_sdk_takes_it(tmp_path: Path) -> None:
+    certificate, key = own_certificate(tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AnyLogin)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(
+        f'api {{ api_server: "https://127.0.0.1:{server.server_port}", verify_certificate: false\n'
+        '  credentials { access_key: "a", secret_key: "b" } }'
+    )
+    script = (
+        "import os, sys\n"
+        "from cluster.clearml_process import knock\n"
+        "print(repr(knock()))\n"
+        "os.environ['CLEARML_API_HOST_VERIFY_CERT'] = 'true'\n"
+        "print(repr(knock()))\n"
+        "os.environ['REQUESTS_CA_BUNDLE'] = sys.argv[1]\n"
+        "print(repr(knock()))"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CLEARML_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(certificate)],
+        env={**inherited, "CLEARML_CONFIG_FILE": str(conf)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    server.shutdown()
+    server.server_close()
+    told_no_check, checked, own_authority = done.stdout.splitlines()
+    assert told_no_check == "''", done.stderr
+    assert "CERTIFICATE_VERIFY_FAILED" in checked
+    assert own_authority == "''"
+
+
+class AnyLogin(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """Files of a certificate for 127.0.0.1 that nobody else has signed, and of its key."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - day, now + day
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "own.crt", folder / "own.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    return files
+
+
 @pytest.mark.cluster
 def test_a_late_stop_of_a_killed_start_does_not_last(server: Any, tmp_path: Path) -> None:
     process = start(tmp_path, server.environment, then="sys.stdin.readline()")
@@ -241,7 +374,7 @@ def test_a_late_stop_of_a_killed_start_does_not_last(server: Any, tmp_path: Path
 @pytest.mark.cluster
 def test_a_node_that_dies_loses_nothing(server: Any, tmp_path: Path) -> None:
     """The run and its delivering process die at once: the task stays running until the run is resumed."""
-    die = "os.kill(tracker._clearml._process.pid, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
+    die = "os.killpg(tracker._clearml._delivery.group, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
     finish(start(tmp_path, server.environment, then=f"time.sleep(4); {die}"), code=-signal.SIGKILL)
     assert server.only_task["status"] == "in_progress"
     first = server.only_task["id"]

@@ -60,6 +60,16 @@ def test_a_resumed_run_adds_to_its_journal(tmp_path: Path) -> None:
     assert [event.step for event in board(tmp_path).Scalars("pesq/val")] == [10, 20]
 
 
+def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "series": "val", "lo')
+    for step in (10, 20):
+        with Tracker(NEVER, tmp_path, "x") as tracker:
+            tracker.started(step, num_workers=2, num_nodes=1)
+    torn, *whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert torn.endswith('"lo')
+    assert [json.loads(line)["step"] for line in whole] == [10, 20]
+
+
 def test_tensorboard_charts_show_each_curve_beside_the_noisy_baseline(tmp_path: Path) -> None:
     with Tracker(NEVER, tmp_path, "x") as tracker:
         tracker.scalars("val", {"pesq": 1.5}, 1)
@@ -194,3 +204,19 @@ def test_pictures_compare_on_the_same_scales() -> None:
 def test_silent_and_short_signals_have_a_picture(num_samples: int) -> None:
     silence = np.zeros(num_samples, dtype=np.float32)
     assert pixels_of(compare_signals(silence, silence, silence, 48_000)).shape == (650, 1200, 3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+def test_an_estimate_that_is_not_finite_is_shown_and_heard(tmp_path: Path, value: float) -> None:
+    estimate = TONE.copy()
+    estimate[100] = value
+    with Tracker(NEVER, tmp_path, "x") as tracker:
+        tracker.audio("estimate", estimate, 16_000, 1)
+        tracker.image("picture", compare_signals(TONE, TONE, estimate, 16_000), 1)
+    events = board(tmp_path)
+    samples, _ = sf.read(io.BytesIO(events.Audio("estimate")[0].encoded_audio_string))
+    assert np.isfinite(samples).all()
+    if not np.isfinite(value):
+        np.testing.assert_allclose(np.delete(samples, 100), np.delete(TONE, 100), atol=2e-4)
+    assert events.Images("picture")[0].width > 300

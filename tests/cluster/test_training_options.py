@@ -7,7 +7,9 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from cluster import stopping
+from cluster import stopping, train_worker
 from cluster.bad_batches import BadLossError, WatchLoss, keep_batch
 from cluster.config import ConfigError, ExperimentConfig, load_config
 from cluster.datasets import Batch
@@ -26,7 +28,7 @@ from cluster.loop_config import TrainingConfig
 from cluster.run_folder import claim_run_folder
 from cluster.stopping import was_stopped
 from cluster.train_worker import loop_callbacks, loop_limits
-from cluster.training_result import TrainingResult
+from cluster.training_result import TrainingResult, put_in_place
 from cluster.weight_average import shipped_weights
 from ww_models import build_model, save_bundle
 
@@ -91,8 +93,9 @@ def train(
     resume_at: int = 0,
     deadline_s: float | None = None,
     bad: tuple[int, ...] = (),
+    bad_gradient_at: int = 0,
 ) -> Run:
-    """bad: batches (0, 1, ...) that have a sample which is not a number."""
+    """bad: batches (0, 1, ...) that have a sample which is not a number. bad_gradient_at: a step with a finite loss."""
     folder.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
@@ -114,9 +117,15 @@ def train(
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
             trained.update({name: value.clone() for name, value in module.model.state_dict().items()})
 
+    class SpoilGradient(pl.Callback):
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.global_step + 1 == bad_gradient_at:
+                next(iter(module.model.parameters())).grad.fill_(torch.nan)  # type: ignore[union-attr]
+
+    spoil = SpoilGradient()
     trainer = pl.Trainer(
         **loop_limits(training, last_step),
-        callbacks=[*loop_callbacks(training, last_step, watch_loss, deadline_s), Trained(), keep],
+        callbacks=[*loop_callbacks(training, last_step, watch_loss, deadline_s), Trained(), keep, spoil],
         gradient_clip_val=config.optimizer.gradient_clip_norm or None,
         accelerator="cpu",
         logger=False,
@@ -262,6 +271,9 @@ def test_finetuning_takes_its_model_from_the_source_and_refuses_what_does_not_fi
     other = build_model(config.model_name, **dataclasses.asdict(config.model))
     load_start(tmp_path / "run", other)
     assert_equal(other.state_dict(), model.state_dict(), 0.0)
+    with pytest.raises(ConfigError, match="cut while it was set up"):
+        load_start(tmp_path / "cut", other, source.id)
+    load_start(tmp_path / "from-random-weights", other)
 
 
 def test_finetuning_starts_from_a_public_checkpoint_of_denoiser(tmp_path: Path) -> None:
@@ -279,6 +291,62 @@ def test_a_bad_loss_stops_the_run_before_anything_of_it_is_saved(tmp_path: Path)
     with pytest.raises(BadLossError, match=r"became nan or infinite at step 4;.*bad\.json"):
         train(settings(), tmp_path, bad=(3,))
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["3.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("at", "saved"), [(3, []), (6, [3]), (5, [3])]
+)  # a validated step, the last, another
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_bad_gradients_of_a_finite_loss_are_not_saved_either(
+    tmp_path: Path, at: int, saved: list[int], decay: float
+) -> None:
+    with pytest.raises(BadLossError, match=rf"became nan or infinite at step {6 if at == 5 else at}"):
+        train(settings(f"training.ema_decay={decay}"), tmp_path, bad_gradient_at=at)
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == [f"{step}.ckpt" for step in saved]
+    train(settings("training.skip_bad_batches=1"), tmp_path / "skipping", bad_gradient_at=at)
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_the_bad_loss() -> None:
+    def keep(*batch: Any) -> Path:
+        raise ValueError("damaged shard")
+
+    batches = [(4, np.arange(2), torch.tensor(torch.nan))]
+    assert WatchLoss(0, 10, keep)._keep_bad(batches, 4, 0) == " (its batch could not be kept: damaged shard)"
+
+
+def test_a_failure_is_noted_before_the_tracker_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing may take minutes, and the other ranks wait for the note only seconds."""
+    noted: list[bool] = []
+
+    def close(failed: bool) -> None:
+        files = ("failure.txt", f"{train_worker.FAILED_RANKS}/0")
+        noted.append(failed and all((tmp_path / name).is_file() for name in files))
+
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(train_worker.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(train_worker.ray.train, "get_checkpoint", lambda: None)
+    for name in ("_feed", "RankBatches", "_share_of_stream", "stored_mixtures"):
+        monkeypatch.setattr(train_worker, name, Mock())
+    monkeypatch.setattr(train_worker, "_of_all_ranks", lambda value: [value])
+    monkeypatch.setattr(train_worker.ray, "get_runtime_context", Mock())
+    monkeypatch.setattr(train_worker, "_open_tracker", lambda job: Mock(close=close))
+    fit = Mock(side_effect=BadLossError("nan"))
+    monkeypatch.setattr(train_worker, "_lightning_trainer", Mock(return_value=SimpleNamespace(fit=fit)))
+    threads = {"torch_threads": 1}
+    job = train_worker.WorkerJob(settings(), threads, "", {}, str(tmp_path), "", 6, None, None)
+    train_worker.train_worker({"job": job, "board": None})
+    assert noted == [True]
+    assert (tmp_path / "failure.txt").read_text() == "nan"
+
+
+def test_the_final_rate_is_that_after_the_last_step(tmp_path: Path) -> None:
+    config = settings("optimizer.final_rate_fraction=0.25", "optimizer.warmup_steps=2")
+    module = train(config, tmp_path).module
+    fractions = [module._rate_fraction(step) for step in range(7)]
+    assert fractions[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert fractions[6] == 0.25 < fractions[5]
 
 
 @pytest.mark.parametrize("preset", ["demucs-compact", "gatewave-compact"])  # the latter has BatchNorm
@@ -361,6 +429,19 @@ def test_the_summary_stands_beside_noisy_and_tells_where_all_is(tmp_path: Path) 
     assert "PESQ 1.250 1.500 1.400 <- decides" in words
     assert f"last: {tmp_path / 'checkpoint_9'}" in words
     assert "nan" not in dataclasses.replace(result, audio_s_per_s=float("nan")).table()
+    assert "left out" not in words
+    assert "3 steps left out" in dataclasses.replace(result, skipped_steps=3).table()
+
+
+def test_a_folder_is_replaced_by_the_new_one_also_after_a_cut(tmp_path: Path) -> None:
+    for number, leftovers in enumerate(([], ["bundle"], ["bundle", ".bundle.old"], [".bundle.old"])):
+        folder = tmp_path / str(number)
+        for name in (*leftovers, "new"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "is").write_text(name)
+        put_in_place(folder / "new", folder / "bundle")
+        assert [path.name for path in folder.iterdir()] == ["bundle"]
+        assert (folder / "bundle" / "is").read_text() == "new"
 
 
 def test_a_run_is_resumed_with_other_minutes_and_with_settings_that_it_did_not_know(tmp_path: Path) -> None:
