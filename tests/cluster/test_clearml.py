@@ -153,7 +153,9 @@ EXPECTED = {
 
 def test_a_server_hears_everything(server: Any, tmp_path: Path) -> None:
     process = start(tmp_path, server.environment, then="sys.stdin.readline()")
-    wait_until(lambda: bool(server.curve(":monitor:machine", "memory_used_gb")))  # read some seconds after the start
+    wait_until(
+        lambda: bool(server.curve(":monitor:machine", "memory_used_gb"))
+    )  # read some seconds after the start
     _, said = finish(process)
     assert said == ""
     task = server.only_task
