@@ -253,12 +253,22 @@ def test_an_interrupted_training_is_not_left_running(server: Any, small_corpus: 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # Where the tests run in the background, Ctrl-C is ignored, and so it would be in all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline_s = time.monotonic() + 120
-    while not (server.curve("loss", "train") or job.poll() is not None or time.monotonic() > deadline_s):
-        time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
-    assert job.wait(timeout=60) == 130
+    family: list[psutil.Process] = []
+    try:
+        deadline_s = time.monotonic() + 120
+        while not (server.curve("loss", "train") or job.poll() is not None or time.monotonic() > deadline_s):
+            time.sleep(0.05)
+        family = psutil.Process(job.pid).children(recursive=True)
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=60) == 130
+    finally:
+        if job.poll() is None:
+            for process in (*family, psutil.Process(job.pid)):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
     wait_until(lambda: server.only_task["status"] == "stopped")
     wait_until(lambda: not list((tmp_path / "cut" / "tracking" / "clearml").glob("messages-*")))
 
