@@ -133,20 +133,26 @@ class Manifest:
             lines.append(f"left out {len(clips)} x {reason}, such as {clips[0].id}")
         return "\n".join([*lines, *self.notes])
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as Parquet, one row per clip; the file appears whole or not at all."""
+    def to_parquet(self) -> bytes:
+        """The content of a Parquet file, one row per clip."""
         about = json.dumps({"format_version": _FORMAT_VERSION, "seed": self.seed, "hash": self.hash})
         table = clips_to_table(self.clips).replace_schema_metadata({_METADATA_KEY: about.encode()})
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
+        return bytes(content.getvalue())
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write as Parquet; the file appears whole or not at all."""
         temporary = Path(f"{os.fspath(path)}.{os.getpid()}.partial")
         try:
-            pq.write_table(table, temporary)
+            temporary.write_bytes(self.to_parquet())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, source: str | os.PathLike[str] | pa.NativeFile, name: str = "") -> Manifest:
-        """Read what `write` wrote, from a path or an open file that errors call `name`.
+        """Read what `write` wrote or `to_parquet` gave, from a path or an open file that errors call `name`.
 
         Raises CorpusError if it is missing, damaged or of a newer format.
         """

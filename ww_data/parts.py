@@ -212,8 +212,7 @@ def still_valid(
     }
     stale = {name for clip_id in changed for name in files_of[clip_id]} | set(lost)
     while True:  # a clip over several files is kept with all of them or not at all
-        lost = {clip_id for clip_id, names in files_of.items() if stale & set(names)}
-        grown = stale | {name for clip_id in lost for name in files_of[clip_id]}
+        grown = stale | {name for names in files_of.values() if stale & set(names) for name in names}
         if grown == stale:
             break
         stale = grown

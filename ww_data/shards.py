@@ -74,8 +74,10 @@ def write_shards(
                 f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
                 "choose another folder or remove it"
             )
-        writer = _Writer(manifest, storage, settings, before, drop_missing, run, progress)
-        if before is None or not _is_of(manifest, before) or lost_files(before):
+        known = Manifest(clips=()) if before is None else before.manifest()
+        lost = set() if before is None else lost_files(before)
+        writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, run, progress)
+        if before is None or lost or not _is_written(manifest, known):
             writer.write()
         writer.remove_leftovers()
     return open_corpus(out_uri)
@@ -119,12 +121,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _is_of(manifest: Manifest, corpus: Corpus) -> bool:
+def _is_written(manifest: Manifest, known: Manifest) -> bool:
     """Whether a corpus was written from just this manifest, files that were left out and their reasons included."""
-    written = corpus.manifest()
-    return manifest.seed == written.seed and list(manifest.clips) == [
-        replace(clip, shard="") for clip in written.clips
-    ]
+    return manifest.clips == tuple(replace(clip, shard="") for clip in known.clips)
 
 
 @dataclass
@@ -134,13 +133,14 @@ class _Writer:
     manifest: Manifest
     storage: Storage
     settings: dict[str, Any]
-    before: Corpus | None
+    before: Corpus | None  # what lies there,
+    known: Manifest  # its manifest,
+    lost: set[str]  # and those of its files that are not there or not whole
     drop_missing: bool
     run: Run
     progress: Progress | None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_mixtures: dict[str, int] = field(default_factory=dict)  # by split
-    lost: set[str] = field(default_factory=set)  # files of `before` that are not there or not whole
 
     def write(self) -> None:
         self.sample_rate: int = self.settings["sample_rate"]
@@ -158,7 +158,8 @@ class _Writer:
         )
         for split in self.settings["num_mixtures"]:
             self._write_mixtures(corpus, split)
-        content = self._write_manifest()
+        content = self.manifest.to_parquet()
+        self._write_named("manifest", content)
         write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
         self.storage.write(MANIFEST_FILE, content)  # for people: nothing reads it again
 
@@ -166,15 +167,14 @@ class _Writer:
         """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
         if self.before is None:
             return {}
-        known, self.lost = self.before.manifest(), lost_files(self.before)
         now = {clip.id for clip in self.manifest.clips if not clip.skip_reason}
-        missing = [clip for clip in known.clips if not clip.skip_reason and clip.id not in now]
+        missing = [clip for clip in self.known.clips if not clip.skip_reason and clip.id not in now]
         if missing and not self.drop_missing:
             raise CorpusError(
                 f"{self.storage}: {len(missing)} files of the corpus there were not found again or cannot be used "
                 f"(the first: {missing[0].path}): choose another folder, or drop them with --drop-missing"
             )
-        names, kept = still_valid(known, self.manifest, self.lost)
+        names, kept = still_valid(self.known, self.manifest, self.lost)
         self.files |= {name: self.before.files[name] for name in sorted(names)}
         return dict(kept)
 
@@ -200,8 +200,7 @@ class _Writer:
         clips = {clip.id for role in ("speech", "noise") for clip in self.manifest.used(role, split)}
         if self.before is not None:
             name = self.before.mixtures_name(split)
-            intact = name not in self.lost
-            if intact and read_sources(self.storage, name) <= clips and self._unchanged(split, clips):
+            if name not in self.lost and read_sources(self.storage, name) <= clips & self._unchanged():
                 self.files[name] = self.before.files[name]
                 self.num_mixtures[split] = self.before.splits[split].num_mixtures
                 return
@@ -230,24 +229,10 @@ class _Writer:
             )
             self._write_named(f"mixtures/{split}", path.read_bytes())
 
-    def _unchanged(self, split: str, clips: set[str]) -> bool:
-        """Whether the clips of a split that were there before still hold the same sound."""
-        assert self.before is not None
-        now = {clip.id: clip.content_hash for clip in self.manifest.clips}
-        return all(
-            now[clip.id] == clip.content_hash
-            for role in ("speech", "noise")
-            for clip in self.before.manifest().used(role, split)
-            if clip.id in clips
-        )
-
-    def _write_manifest(self) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
-            path = Path(folder, MANIFEST_FILE)
-            self.manifest.write(path)
-            content = path.read_bytes()
-        self._write_named("manifest", content)
-        return content
+    def _unchanged(self) -> set[str]:
+        """Ids of the clips that still hold the sound that they held before."""
+        before = {clip.id: clip.content_hash for clip in self.known.clips}
+        return {clip.id for clip in self.manifest.clips if before.get(clip.id) == clip.content_hash}
 
     def _write_named(self, stem: str, content: bytes) -> None:
         """Write a file that is named after its content."""

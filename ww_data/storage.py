@@ -1,7 +1,7 @@
 """Files by name below one folder: a path of this machine, or an address such as s3://bucket/corpus.
 
-Addresses are those of `pyarrow.fs` (s3://, gs://, hdfs://, ...; options behind a `?`, as in
-`s3://bucket/corpus?endpoint_override=http://host:port`) and, where it knows none, of fsspec.
+Addresses are those of `pyarrow.fs` (s3://, gs://, hdfs://, abfs://; options behind a `?`, as in
+`s3://bucket/corpus?endpoint_override=http://host:port`); all others are fsspec's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 _COPY_BYTES = 1 << 22
+_ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")  # all others are fsspec's
 _URI_CHARACTERS = ":/?&=%+,;~!$'()*@"  # what is left as it is: spaces, umlauts and the like are quoted
 
 
@@ -182,10 +183,10 @@ def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
             f"{uri.partition('://')[0]}://...{uri.partition('@')[2]}: keys do not belong in an address, which ends up "
             "in logs and files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
-    try:
-        return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        if re.match(r"(s3|gs|gcs|hdfs|abfss?)://", uri):
+    if uri.partition("://")[0] in _ARROW_SCHEMES:
+        try:
+            return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error
     try:
         import fsspec
