@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from jobs import export
-from jobs.cli import main
 from ww_models import build_model, load_bundle, read_bundle_info, save_bundle
 from ww_models.runtime import OnnxEngine
+
+from .conftest import Done
+
+INT8 = ("--precision", "int8", "--data")
 
 
 @pytest.fixture
@@ -32,22 +34,13 @@ def all_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_INPUTS", 1)
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main(export.parser(), export.run)
-    return int(exit_info.value.code or 0)
-
-
-def test_fp32_is_the_model(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fp32_is_the_model(run_job: Callable[..., Done], bundle: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in bundle.iterdir()}
     out = tmp_path / "new" / "denoiser.onnx"
-    assert call(monkeypatch, "--bundle", bundle, "--out", out) == 0
-    said = capsys.readouterr().out
-    assert str(out) in said
-    assert str(out.with_suffix(".json")) in said
+    done = run_job("export", "--bundle", bundle, "--out", out)
+    assert done.code == 0
+    assert str(out) in done.out
+    assert str(out.with_suffix(".json")) in done.out
     noisy = (0.1 * torch.randn(1, 1, 4000)).clamp(-1, 1)
     streamer = OnnxEngine.load(out).streamer()
     given = np.concatenate([streamer.feed(noisy[0].numpy()), streamer.flush()], axis=-1)
@@ -59,22 +52,17 @@ def test_fp32_is_the_model(
 
 @pytest.mark.usefixtures("all_products")
 def test_int8_comes_with_what_it_loses(
-    monkeypatch: pytest.MonkeyPatch,
-    bundle: Path,
-    small_corpus: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run_job: Callable[..., Done], bundle: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
     before, weights = read_bundle_info(bundle), (bundle / "weights.safetensors").read_bytes()
     (bundle / "notes.txt").write_text("mine")
     out = tmp_path / "denoiser.onnx"
-    arguments = ["--bundle", bundle, "--out", out, "--precision", "int8", "--data", small_corpus]
-    assert call(monkeypatch, *arguments, "--mixtures", 4) == 0
-    said = capsys.readouterr()
-    assert "real-time factor" in said.out
-    assert "over 4 stored test mixtures" in said.out
-    assert "measuring int8: 4/4" in said.err
-    assert "warning" not in said.err
+    done = run_job("export", "--bundle", bundle, "--out", out, *INT8, small_corpus, "--mixtures", 4)
+    assert done.code == 0
+    assert "real-time factor" in done.out
+    assert "over 4 stored test mixtures" in done.out
+    assert "measuring int8: 4/4" in done.err
+    assert "warning" not in done.err
     assert OnnxEngine.load(out).spec.precision == "int8"
 
     after = read_bundle_info(bundle)
@@ -107,31 +95,20 @@ def test_int8_comes_with_what_it_loses(
 
 @pytest.mark.usefixtures("all_products")
 def test_int8_that_loses_too_much_is_exported_with_a_warning(
+    run_job: Callable[..., Done],
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     small_corpus: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("cluster.export.LIMITS", {"pesq": 0.05, "si_sdr_db": -1.0})
-    arguments = [
-        "--bundle",
-        bundle,
-        "--out",
-        tmp_path / "a.onnx",
-        "--precision",
-        "int8",
-        "--data",
-        small_corpus,
-    ]
-    assert call(monkeypatch, *arguments, "--mixtures", 1) == 0
-    assert "warning: int8 loses more than 0.05 PESQ or -1.0 SI-SDR dB here" in capsys.readouterr().err
-    assert (tmp_path / "a.onnx").exists()
+    out = tmp_path / "a.onnx"
+    done = run_job("export", "--bundle", bundle, "--out", out, *INT8, small_corpus, "--mixtures", 1)
+    assert done.code == 0
+    assert "warning: int8 loses more than 0.05 PESQ or -1.0 SI-SDR dB here" in done.err
+    assert out.exists()
     assert "It does not stay within" in (bundle / "README.md").read_text()
     assert not read_bundle_info(bundle).metrics["int8"]["is_within_limits"]
-
-
-INT8 = ("--precision", "int8", "--data", "{data}")
 
 
 @pytest.mark.parametrize(
@@ -139,23 +116,23 @@ INT8 = ("--precision", "int8", "--data", "{data}")
     [
         (["--precision", "int8"], "int8 is exported only together with its measured loss"),
         (["--data", "{data}"], "leave --data out, or export int8"),
-        (["--precision", "int8", "--data", "{data}", "--mixtures", "0"], "mixtures is 0: give at least 1"),
-        (["--precision", "int8", "--data", "nowhere"], "holds no corpus"),
+        ([*INT8, "{data}", "--mixtures", "0"], "mixtures is 0: give at least 1"),
+        ([*INT8, "nowhere"], "holds no corpus"),
         (["--out", "denoiser.pt"], "does not end in .onnx"),
-        (["--out", "folder.onnx", *INT8], "folder.onnx is a folder: give the name of a file"),
-        (["--out", "note.txt/a.onnx", *INT8], "note.txt is no folder: choose another place"),
+        (["--out", "folder.onnx", *INT8, "{data}"], "folder.onnx is a folder: give the name of a file"),
+        (["--out", "note.txt/a.onnx", *INT8, "{data}"], "note.txt is no folder: choose another place"),
         (["--out", "{bundle}/config.onnx"], "config.json would be overwritten and is not of an export"),
         (["--bundle", "nowhere"], "nowhere does not exist: a bundle is a folder"),
         (["--bundle", "{whole}"], "has no streaming step to export (causal=False"),
-        (["--bundle", "{slow}", "--precision", "int8", "--data", "{data}"], "16000 Hz, the model 8000 Hz"),
+        (["--bundle", "{slow}", *INT8, "{data}"], "16000 Hz, the model 8000 Hz"),
     ],
 )
 def test_wrong_use_is_one_line_and_writes_nothing(
+    run_job: Callable[..., Done],
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     small_corpus: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     words: str,
 ) -> None:
@@ -169,27 +146,24 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     places = {"bundle": bundle, "data": small_corpus, "whole": "whole", "slow": "slow"}
     filled = [argument.format(**places) for argument in arguments]
-    assert call(monkeypatch, "--bundle", bundle, "--out", "denoiser.onnx", *filled) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert words in said[0]
+    done = run_job("export", "--bundle", bundle, "--out", "denoiser.onnx", *filled)
+    assert done.code == 2
+    assert words in done.error
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("all_products")
 def test_a_model_that_does_not_stand_int8_is_one_line(
+    run_job: Callable[..., Done],
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
     small_corpus: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("ww_models.runtime.MIN_INT8_SNR_DB", 200)
     out = tmp_path / "denoiser.onnx"
-    arguments = ["--bundle", bundle, "--out", out, "--precision", "int8", "--data", small_corpus]
-    assert call(monkeypatch, *arguments) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert "does not stand int8: the int8 graph has" in said[0]
-    assert "at least 200 were expected: export fp32" in said[0]
+    done = run_job("export", "--bundle", bundle, "--out", out, *INT8, small_corpus)
+    assert done.code == 2
+    assert "does not stand int8: the int8 graph has" in done.error
+    assert "at least 200 were expected: export fp32" in done.error
     assert not out.exists()
