@@ -9,6 +9,8 @@ batch carries its positions in the plan, and the receiving rank compares them wi
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import time
@@ -52,11 +54,13 @@ __all__ = [
 
 # Mixed ahead of the trainer; back-pressure holds it there. With what is on its way the object store was seen to hold
 # 0.9 GB (benchmarks/feeding.py), so one of 1.5 GB is enough.
-OBJECT_STORE_BUDGET_BYTES = 512 * 2**20
+OBJECT_STORE_BUDGET_BYTES = 900 * 2**20
 # Ray Data lists all tasks of an execution before it starts one, at half a millisecond each. So long runs have tasks of
 # several blocks; but not of many: a task's blocks wait until all those of the tasks before it have been dealt.
 _TASKS, _MAX_BLOCKS_PER_TASK = 250, 8
 _MIN_TURN_S = 0.05
+_BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ARRAYS = {"noisy_NT": "<f4", "clean_NT": "<f4", "snr_db_N": "<f4", "position_N": "<i8", "key_N": "<u8"}
 
 
@@ -95,6 +99,7 @@ def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
     )
     dataset.context.execution_options = options
     dataset.context.target_max_block_size = 1  # bytes: each row by itself, as soon as it is mixed
+    dataset.context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_READY
     dataset.context.custom_execution_callback_classes = [_PauseBetweenTurns]
     return dataset
 
@@ -132,8 +137,24 @@ def _about(num_rows: int) -> BlockMetadata:
 
 
 def _mix(feed: FeedConfig, blocks: range) -> Iterator[pa.Table]:
+    _keep_memory()
     for block in blocks:
         yield pack(mix_positions(feed, feed.block_positions(block)))
+
+
+def _warm_up(feed: FeedConfig) -> None:
+    """Makes a process ready to mix, beside the second that the execution's own process takes to start."""
+    with contextlib.suppress(Exception):  # whatever is wrong with the corpus is told where it is mixed
+        mix_positions(feed, feed.block_positions(0))
+
+
+@functools.cache
+def _keep_memory() -> None:
+    """Has glibc keep the memory of large arrays: blank pages for each block take a sixth of the time of mixing."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def pack(items: MixedItems) -> pa.Table:
@@ -148,12 +169,18 @@ def pack(items: MixedItems) -> pa.Table:
 
 def unpack(row: pa.Table) -> MixedItems:
     """The arrays of one row, which lie in it and cannot be written to."""
-    arrays = {
-        name: np.frombuffer(row[name].chunk(0)[0].as_buffer(), dtype) for name, dtype in _ARRAYS.items()
-    }
+    arrays = {name: np.frombuffer(_only_value(row[name]), dtype) for name, dtype in _ARRAYS.items()}
     for name in ("noisy_NT", "clean_NT"):
         arrays[name] = arrays[name].reshape(len(arrays["position_N"]), -1)
     return MixedItems(**arrays)
+
+
+def _only_value(column: pa.ChunkedArray) -> pa.Buffer:
+    """The bytes of a column of one row where they lie; an Arrow scalar would be a copy of them."""
+    array = column.chunk(0)
+    _, ends, values = array.buffers()
+    first, last = np.frombuffer(ends, np.int64)[array.offset : array.offset + 2]
+    return values[first:last]
 
 
 class _PauseBetweenTurns(ExecutionCallback):
@@ -173,6 +200,9 @@ class _PauseBetweenTurns(ExecutionCallback):
 
 def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:
     """One iterator per rank over one shared execution. Call it in one place and hand the iterators out."""
+    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0)(_warm_up)
+    for _ in range(_tasks_at_once(train_cpus)):  # nobody waits for these
+        warm_up.remote(feed)
     return mixtures(feed, train_cpus=train_cpus).streaming_split(feed.num_workers, equal=True)
 
 
