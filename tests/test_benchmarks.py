@@ -20,7 +20,7 @@ def run_benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str
         [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
@@ -78,11 +78,15 @@ def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, 
             ("DataLoader", "first batch, s"),
             marks=pytest.mark.cluster,
         ),
+        pytest.param(
+            "training",
+            ("--presets", "tiny", "--steps", "3", "--rounds", "1"),
+            ("one worker", "two plain loops", "two workers / two plain loops at once", "GPU"),
+            marks=pytest.mark.cluster,
+        ),
     ],
 )
-def test_benchmarks_of_data_print_their_tables(
-    name: str, arguments: tuple[str, ...], rows: tuple[str, ...]
-) -> None:
+def test_benchmarks_print_their_tables(name: str, arguments: tuple[str, ...], rows: tuple[str, ...]) -> None:
     done = run_benchmark(name, *arguments)
     assert done.returncode == 0, done.stderr
     for row in rows:
