@@ -19,7 +19,8 @@ from cluster.evaluation import evaluate
 from cluster.progress import progress
 from cluster.report import write_report
 from cluster.scores import EvaluationReport
-from cluster.serving import ServingConfig, bindable_port, serve_bundle
+from cluster.serving.config import ServingConfig
+from cluster.serving.deployment import bindable_port, serve_bundles
 from cluster.session import connect
 from cluster.training import TrainingResult, run_training
 from jobs.cli import main, make_parser
@@ -122,7 +123,7 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
     """Serves the bundle, sends one noisy test file, stops serving. Returns both files and what the replies said."""
     noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
     write_audio(noisy, *typical_noisy_clip(corpus))
-    with serve_bundle(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
+    with serve_bundles(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
         print(f"POST {url}/v1/audio/denoise  file={noisy.name}")
         factors = []
         for _ in range(NUM_REQUESTS):

@@ -1,14 +1,19 @@
-"""Serves a bundle over HTTP with Ray Serve until Ctrl-C or SIGTERM."""
+"""Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import threading
+from pathlib import Path
 
-from cluster.serving import ServingConfig, check_serving, serve_bundle
+from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
+from cluster.serving.config import ServingConfig
+from cluster.serving.deployment import check_serving, serve_bundles
 from cluster.session import connect
 from jobs.cli import main, make_parser
+from ww_models.onnx_export import PRECISIONS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,21 +21,40 @@ def parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "serve",
         __doc__
-        + """
+        + f"""
 POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
-form's field `file`, with `strength` (0 to 1) and `response_format` (wav, flac, ogg) in form or query. It
-answers with that recording denoised: same rate, channels and length. See /v1/models, /healthz and /docs.
+form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
+query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
+the address itself shows a page to try both. See docs/serving.md.
+API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or {ENVIRONMENT_VARIABLE} with the
+same, separated by commas. Without either, everybody who reaches the address may use it.
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
 
 example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
     )
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="bundle to serve")
+    parser.add_argument(
+        "--bundle",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="bundle to serve; may be given several times, the first one is the default",
+    )
     parser.add_argument(
         "--host", default=defaults.host, help="address to listen on; 0.0.0.0 lets other machines in"
     )
     parser.add_argument("--port", type=int, default=defaults.port, metavar="N", help="0 takes any free one")
     parser.add_argument(
-        "--replicas", type=int, default=defaults.num_replicas, metavar="N", help="copies of the model"
+        "--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models"
+    )
+    _add_resources(parser, defaults)
+    _add_access(parser)
+    _add_limits(parser, defaults)
+    return parser
+
+
+def _add_resources(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
+    parser.add_argument(
+        "--replicas", type=int, default=defaults.num_replicas, metavar="N", help="copies of the models"
     )
     parser.add_argument(
         "--cpus",
@@ -40,12 +64,32 @@ example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
         help="CPUs set aside for each replica",
     )
     parser.add_argument(
-        "--threads",
+        "--max-pending",
         type=int,
-        default=defaults.torch_threads,
+        default=defaults.max_pending,
         metavar="N",
-        help="threads that work on one recording",
+        help="files that a replica works on at a time; more are answered 503",
     )
+    parser.add_argument(
+        "--max-streams",
+        type=int,
+        metavar="N",
+        help="live channels that a replica carries at a time; measured at the start unless given",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--api-keys", type=Path, metavar="FILE", help="who may use it; see above")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="web pages of this origin may use it, too; may be given several times",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
     parser.add_argument(
         "--max-upload-mib",
         type=float,
@@ -56,35 +100,63 @@ example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
     parser.add_argument(
         "--max-audio-s",
         type=float,
-        default=defaults.max_audio_s,
+        default=defaults.audio.max_seconds,
         metavar="S",
         help="longest recording, in seconds",
     )
-    return parser
+    parser.add_argument(
+        "--max-channels",
+        type=int,
+        default=defaults.audio.max_channels,
+        metavar="N",
+        help="most channels of a recording",
+    )
 
 
 def config_from(arguments: argparse.Namespace) -> ServingConfig:
+    defaults = ServingConfig()
     return ServingConfig(
         host=arguments.host,
         port=arguments.port,
+        precision=arguments.precision,
         num_replicas=arguments.replicas,
         cpus_per_replica=arguments.cpus,
-        torch_threads=arguments.threads,
+        max_pending=arguments.max_pending,
         max_upload_bytes=int(arguments.max_upload_mib * 2**20),
-        max_audio_s=arguments.max_audio_s,
+        audio=dataclasses.replace(
+            defaults.audio, max_seconds=arguments.max_audio_s, max_channels=arguments.max_channels
+        ),
+        live=dataclasses.replace(defaults.live, max_streams=arguments.max_streams),
+        api_keys=read_keys(arguments.api_keys),
+        allowed_origins=tuple(arguments.allow_origin),
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     config = check_serving(arguments.bundle, config_from(arguments))  # before Ray takes seconds to start
-    with connect() as where, serve_bundle(arguments.bundle, config) as url:
+    with connect() as where, serve_bundles(arguments.bundle, config) as url:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        print(f"serving {arguments.bundle} at {url} on {where}; Ctrl-C ends it")
-        print(f"try: curl -F file=@noisy.wav -o enhanced.wav {url}/v1/audio/denoise", flush=True)
+        print(f"serving {', '.join(arguments.bundle)} at {url} on {where}; Ctrl-C ends it")
+        print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
         stop.wait()
         print("stopping", flush=True)
+
+
+def ways_to_try(url: str, *, with_key: bool) -> str:
+    """A line for each way to use the endpoint."""
+    header = "-H 'Authorization: Bearer KEY' " if with_key else ""
+    option = " --api-key KEY" if with_key else ""
+    live = url.replace("http", "ws", 1)
+    return "\n".join(
+        (
+            f"try: curl {header}-F file=@noisy.wav -o clean.wav {url}/v1/audio/denoise",
+            f"live: python -m jobs.stream --url {live} --input noisy.wav --output clean.wav{option}",
+            f"page: {url}/   with a microphone or a file",
+            f"docs: {url}/docs",
+        )
+    )
 
 
 if __name__ == "__main__":

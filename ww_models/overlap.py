@@ -76,7 +76,9 @@ class OverlapStreamer:
         if hop_s == 0 or hop_s < fade_s:
             raise ValueError(f"hop_s is {hop_s} and fade_s {fade_s}: give a hop above 0, at least the fade")
         self.batch, self.sample_rate = batch, model.sample_rate
-        self._model = copy.deepcopy(model).eval().requires_grad_(False)
+        # Of a frozen model nobody changes the weights: its streams share them.
+        is_frozen = not model.training and not any(p.requires_grad for p in model.parameters())
+        self._model = model if is_frozen else copy.deepcopy(model).eval().requires_grad_(False)
         self._device = next(self._model.parameters()).device
         # All windows begin, and all but the last end, where a frame of the network and a hop of the level begin.
         self._hop, self._past, self._after, waited = (

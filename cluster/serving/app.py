@@ -1,164 +1,157 @@
-"""The denoiser over HTTP: a plain ASGI application, which Ray Serve runs in each replica (`deployment.py`).
+"""The denoiser over HTTP and WebSocket: a plain ASGI application, which Ray Serve runs in each replica.
 
-POST /v1/audio/denoise   a recording in, the same recording denoised out: same rate, channels and length
-GET  /v1/models          what is served
-GET  /healthz            whether this process answers
+POST /v1/audio/denoise         a recording in, the same recording denoised out: same rate, channels and length
+GET  /v1/audio/denoise/stream  a WebSocket: a live call (`websocket.py`)
+GET  /v1/models                what is served
+GET  /healthz, /readyz         whether this process answers; whether it is ready for work
+GET  /                         the live page (`page.py`)
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
-import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
-import torch
 from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
 
-from cluster.enhancement import enhance_audio, measure_real_time_factor
-from cluster.serving.audio import MEDIA_TYPES, decode, encode
+from cluster.serving.auth import KeyRing
 from cluster.serving.config import ServingConfig
-from cluster.serving.errors import ApiError, RequestIdMiddleware, install_error_handlers
-from cluster.serving.upload import Upload, read_upload, request_body_schema
-from ww_models import BundleInfo, Denoiser
-
-T = TypeVar("T")
-
-
-class Engine:
-    """One model and the few threads that may use it, so that the event loop stays free to answer.
-
-    Every request holds a slot from its first byte until its thread is done with it, even when the caller has
-    left; there are `max_pending` of them, which bounds the memory that requests can take.
-    """
-
-    def __init__(self, model: Denoiser, info: BundleInfo, config: ServingConfig) -> None:
-        self.model, self.info, self.config = model, info, config
-        torch.set_num_threads(config.torch_threads)
-        self.real_time_factor = measure_real_time_factor(model, clip_s=1.0)  # warms up, too
-        self._threads = ThreadPoolExecutor(config.num_workers, thread_name_prefix="denoise")
-        self._num_pending = 0
-
-    def take_slot(self) -> None:
-        """Raises a 503 if as many requests are pending as may be."""
-        if self._num_pending >= self.config.max_pending:
-            message = (
-                f"busy: {self._num_pending} requests are pending, as many as may be; try again in a second"
-            )
-            raise ApiError(503, "busy", message, {"Retry-After": "1"})
-        self._num_pending += 1
-
-    def free_slot(self) -> None:
-        self._num_pending -= 1
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Runs `work` in a thread and frees the slot when it is over, not when the caller gives up."""
-        loop = asyncio.get_running_loop()
-        future = self._threads.submit(work)
-
-        def on_done(_: Future) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(self.free_slot)
-
-        future.add_done_callback(on_done)
-        return await asyncio.wrap_future(future)
-
-    def denoise(self, upload: Upload) -> Reply:
-        """Decodes, enhances and encodes one recording, in the thread that calls."""
-        clock = [time.perf_counter()]
-        recording = decode(upload.data, self.config)
-        clock.append(time.perf_counter())
-        enhanced_TC = enhance_audio(
-            self.model, recording.samples, recording.sample_rate, upload.options.strength
-        )
-        clock.append(time.perf_counter())
-        enhanced = dataclasses.replace(recording, samples=enhanced_TC)
-        body = encode(enhanced, upload.options.response_format)
-        clock.append(time.perf_counter())
-        steps_s = {name: clock[i + 1] - clock[i] for i, name in enumerate(("decode", "enhance", "encode"))}
-        return Reply(body=body, audio_s=recording.seconds, steps_s=steps_s)
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+from cluster.serving.error_replies import RequestIdMiddleware, install_error_handlers
+from cluster.serving.errors import ApiError, busy
+from cluster.serving.file_encoder import MEDIA_TYPES
+from cluster.serving.file_response import DenoiseResponse
+from cluster.serving.file_service import FileService
+from cluster.serving.models import ServedModel, ServedModels
+from cluster.serving.observability import RequestLog, gauge
+from cluster.serving.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
+from cluster.serving.origins import OriginGuard, is_loopback
+from cluster.serving.page import add_page
+from cluster.serving.stepper import Stepper
+from cluster.serving.upload import read_upload, request_body_schema
+from cluster.serving.websocket import add_websocket
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reply:
-    """body: the file; audio_s: its length; steps_s: seconds that each step took."""
+class Places:
+    """For files in one replica: there are so many, taken from a request's first byte to its reply's last."""
 
-    body: bytes
-    audio_s: float
-    steps_s: dict[str, float]
+    def __init__(self, num_places: int) -> None:
+        self._num_places, self.num_taken = num_places, 0
 
-    def headers(self) -> dict[str, str]:
-        timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.steps_s.items())
-        return {
-            "X-Real-Time-Factor": f"{sum(self.steps_s.values()) / self.audio_s:.4f}",
-            "Server-Timing": timing,
-        }
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Raises a 503 if all are taken."""
+        if self.num_taken >= self._num_places:
+            raise busy(f"busy: {self.num_taken} files are being worked on, as many as may be")
+        self._change(+1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def _change(self, by: int) -> None:
+        self.num_taken += by
+        gauge("ww_files", "Files being uploaded, denoised or answered", self.num_taken)
 
 
-def build_app(
-    model: Denoiser, info: BundleInfo, config: ServingConfig, *, send_request_id: bool = True
-) -> FastAPI:
-    """The application around one loaded bundle; any ASGI server can run it.
+def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: bool = True) -> FastAPI:
+    """The application around loaded models; any ASGI server can run it. Returns once it can work.
 
     send_request_id: off where the server before it adds X-Request-Id to replies by itself, as Ray Serve does.
     """
-    engine = Engine(model, info, config)
+    files = FileService(models, config)
+    keys, places, stepper = KeyRing(config.api_keys), Places(config.max_pending), Stepper()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        engine.close()
+        stepper.close()
+        files.close()
 
-    app = FastAPI(
-        title="Wave Wizard", description="Speech in noise goes in, speech comes out.", lifespan=lifespan
-    )
+    app = FastAPI(title="Wave Wizard", description=DESCRIPTION, lifespan=lifespan)
+    app.state.files, app.state.places = files, places
     install_error_handlers(app)
-    app.add_middleware(RequestIdMiddleware, send_header=send_request_id)
+    _add_middleware(app, config, send_request_id)
+    _add_health(app, models, files)
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, list[dict[str, Any]]]:
-        return {"data": [describe_model(engine)]}
+    @app.get("/v1/models", responses={200: MODELS_EXAMPLE})
+    async def list_models(request: Request) -> dict[str, Any]:
+        """The models that are served, the default one first."""
+        with keys.admitted(request.scope):
+            others = [model for model in models.all() if model is not models.default]
+            return {"data": [describe_model(model) for model in (models.default, *others)]}
 
     @app.post(
         "/v1/audio/denoise",
         openapi_extra=request_body_schema(),
         response_class=Response,
-        responses={200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}}},
+        responses={200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}}, **ERRORS},
     )
     async def denoise(request: Request) -> Response:
         """Returns the recording denoised, with the sample rate, channels and length that it came with."""
-        engine.take_slot()
-        try:
+        async with contextlib.AsyncExitStack() as held:
+            request.state.facts["key"] = held.enter_context(keys.admitted(request.scope))
+            held.enter_context(places.taken())
             upload = await read_upload(request, config)
-        except BaseException:
-            engine.free_slot()
-            raise
-        reply = await engine.run(lambda: engine.denoise(upload))
-        media_type = MEDIA_TYPES[upload.options.response_format]
-        return Response(reply.body, media_type=media_type, headers={"X-Model-Id": info.id, **reply.headers()})
+            held.callback(upload.audio.close)
+            model = models.get(upload.options.model)
+            return DenoiseResponse(files, upload, model, config, held.pop_all())
 
+    files.wait_until_ready()  # before it is measured how many live calls fit
+    app.state.live = add_websocket(app, models, stepper, config.live, keys.admitted)
+    add_page(app)
     return app
 
 
-def describe_model(engine: Engine) -> dict[str, Any]:
+def describe_model(model: ServedModel) -> dict[str, Any]:
     """One entry of /v1/models. real_time_factor: seconds of computing per second of audio, at start."""
-    model, info = engine.model, engine.info
+    info = model.info
     return {
-        "id": info.id,
+        "id": model.id,
         "architecture": info.architecture,
         "sample_rate": model.sample_rate,
-        "latency_ms": model.latency_ms,
-        "num_parameters": model.num_parameters,
+        "latency_ms": info.latency_ms,
+        "num_parameters": info.num_parameters,
+        "licence": info.licence,
         "metrics": info.metrics,
-        "real_time_factor": engine.real_time_factor,
+        "real_time_factor": model.real_time_factor,
     }
+
+
+def _add_health(app: FastAPI, models: ServedModels, files: FileService) -> None:
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """This process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """All models are loaded, warmed up and faster than real time; else 503, saying what is missing."""
+        files.synchronise()  # starts what has died
+        slow = [model.id for model in models.all() if model.real_time_factor >= 1]
+        if slow:
+            raise _not_ready(f"slower than real time on this machine: {', '.join(slow)}")
+        if not files.is_ready():
+            raise _not_ready("the processes for files are starting")
+        return {"status": "ready"}
+
+
+def _not_ready(message: str) -> ApiError:
+    return ApiError(503, "not_ready", message, {"Retry-After": "1"})
+
+
+def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) -> None:
+    """From the inside out: the last one added sees a request first."""
+    if config.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "X-Model-Id", "X-Real-Time-Factor", "Server-Timing"],
+        )
+    is_local = is_loopback(config.host) and not config.api_keys
+    app.add_middleware(OriginGuard, allowed=config.allowed_origins, is_local=is_local)
+    app.add_middleware(RequestLog)
+    app.add_middleware(RequestIdMiddleware, send_header=send_request_id)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-_AT_LEAST = {
-    "num_replicas": 1,
-    "torch_threads": 1,
-    "num_workers": 1,
-    "max_pending": 1,
-    "max_upload_bytes": 1,
-    "max_channels": 1,
-    "min_sample_rate": 1,
-}
+from cluster.serving.audio import AudioLimits
+from cluster.serving.auth import ApiKey
+from cluster.serving.live_config import LiveConfig
+
+_AT_LEAST = {"num_replicas": 1, "max_pending": 1, "max_upload_bytes": 1, "cpus_per_replica": 0}
+_POSITIVE = ("start_timeout_s", "upload_stall_s", "reply_stall_s")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,12 +19,16 @@ class ServingConfig:
 
     host, port: the address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 every network it is in, and
         port 0 any free one.
-    num_replicas, cpus_per_replica: copies of the model, and the CPUs that Ray sets aside for each.
-    torch_threads: threads of one clip's arithmetic.
-    num_workers: clips that one replica works on at the same time.
-    max_pending: requests that one replica holds, those being worked on included; one more is answered 503.
-    max_upload_bytes, max_audio_s, max_channels: larger recordings are answered 413.
-    min_sample_rate, max_sample_rate: in Hz; a recording outside is answered 400.
+    num_replicas, cpus_per_replica: copies of the models, and the CPUs that Ray sets aside for each.
+    precision: of causal models, "fp32" or "int8".
+    max_pending: files that one replica holds, those being uploaded included; one more is answered 503.
+    max_upload_bytes: larger bodies are answered 413.
+    audio: what a recording may be.
+    live: of the WebSocket.
+    upload_stall_s, reply_stall_s: how long a caller may send, or take, nothing; the first is answered 408.
+    max_buffered_s: replies of so many seconds of audio are sent when they are whole, with their times.
+    api_keys: who may use it (see `auth.py`); without any, everybody who reaches it.
+    allowed_origins: of web pages that may use it, beside its own; "*" is every one.
     start_timeout_s: how long the replicas may take until they answer.
     """
 
@@ -34,32 +36,32 @@ class ServingConfig:
     port: int = 8000
     num_replicas: int = 1
     cpus_per_replica: float = 1.0
-    torch_threads: int = 1
-    num_workers: int = 1
+    precision: Literal["fp32", "int8"] = "fp32"
     max_pending: int = 8
-    max_upload_bytes: int = 64 * 1024 * 1024
-    max_audio_s: float = 600.0
-    max_channels: int = 8
-    min_sample_rate: int = 4_000
-    max_sample_rate: int = 192_000
+    max_upload_bytes: int = 1024 * 2**20
+    audio: AudioLimits = dataclasses.field(default_factory=AudioLimits)
+    live: LiveConfig = dataclasses.field(default_factory=LiveConfig)
+    upload_stall_s: float = 30.0
+    reply_stall_s: float = 60.0
+    max_buffered_s: float = 30.0
+    api_keys: tuple[ApiKey, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     start_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        for name in ("max_audio_s", "start_timeout_s"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, in seconds; got {getattr(self, name)}")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port must lie between 0 (any free one) and 65535; got {self.port}")
-        if self.cpus_per_replica < 0:
-            raise ValueError(f"cpus_per_replica must not be negative; got {self.cpus_per_replica}")
-        if self.num_workers > self.max_pending:
-            raise ValueError(
-                f"max_pending={self.max_pending} leaves num_workers={self.num_workers} without work: raise it"
-            )
-        if self.min_sample_rate > self.max_sample_rate:
-            raise ValueError(
-                f"min_sample_rate={self.min_sample_rate} lies above max_sample_rate={self.max_sample_rate}"
-            )
+        for origin in self.allowed_origins:
+            scheme, separator, host = origin.partition("://")
+            if origin != "*" and (
+                scheme not in {"http", "https"} or not separator or not host or "/" in host
+            ):
+                raise ValueError(
+                    f"allowed_origins: expected https://example.org, without a path, or *; got {origin!r}"
+                )

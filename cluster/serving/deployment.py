@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ray
@@ -19,10 +19,12 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.serving.app import build_app
 from cluster.serving.config import ServingConfig
+from cluster.serving.models import ServedModels
 from ww_models import load_bundle, read_bundle_info
 
 APP_NAME = "wave-wizard"
 SHUTDOWN_TIMEOUT_S = 30.0
+Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
 _CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
 
 
@@ -32,40 +34,41 @@ class ServingError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServingHandle:
-    """A running endpoint. url: its address without a path; model_id: of the bundle that it serves."""
+    """A running endpoint. url: its address without a path; model_ids: of the bundles, the default one first."""
 
     url: str
-    model_id: str
-    bundle: Path
+    model_ids: tuple[str, ...]
     config: ServingConfig
 
 
 @serve.ingress()
 class DenoiseServer:
-    """One replica: loads the bundle, then hands requests to the application around it."""
+    """One replica: loads the bundles, then hands requests to the application around them."""
 
-    def __init__(self, bundle: str, config: ServingConfig) -> None:
-        self._app = build_app(load_bundle(bundle), read_bundle_info(bundle), config, send_request_id=False)
+    def __init__(self, bundles: list[str], config: ServingConfig) -> None:
+        models = ServedModels([Path(bundle) for bundle in bundles], precision=config.precision)
+        self._app = build_app(models, config, send_request_id=False)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
 
-def check_serving(bundle: str | os.PathLike[str], config: ServingConfig) -> ServingConfig:
-    """Refuses a damaged bundle and a taken port, without Ray; returns the config with a free port for 0.
+def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
+    """Refuses damaged bundles and a taken port, without Ray; returns the config with a free port for 0.
 
     Raises BundleError or ServingError, each one line.
     """
-    load_bundle(bundle)
+    for bundle in _paths(bundles):
+        load_bundle(bundle)
     return dataclasses.replace(config, port=bindable_port(config.host, config.port))
 
 
-def start_serving(bundle: str | os.PathLike[str], config: ServingConfig | None = None) -> ServingHandle:
-    """Serves a bundle over HTTP on the Ray that this process is connected to; returns once it answers.
+def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> ServingHandle:
+    """Serves bundles, the first by default, on the Ray that this process is connected to; returns once it answers.
 
     Raises BundleError or ServingError, before anything is started where that can be known.
     """
-    config = check_serving(bundle, config or ServingConfig())
+    config = check_serving(bundles, config or ServingConfig())
     _check_cluster(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -78,11 +81,11 @@ def start_serving(bundle: str | os.PathLike[str], config: ServingConfig | None =
     deployment = serve.deployment(
         name="denoise",
         num_replicas=config.num_replicas,
-        max_ongoing_requests=4 * config.max_pending + 16,
+        max_ongoing_requests=4 * config.max_pending + 64,
         ray_actor_options={"num_cpus": config.cpus_per_replica},
         logging_config=quiet,
     )(DenoiseServer)
-    application = deployment.bind(str(Path(bundle).resolve()), config)
+    application = deployment.bind([str(path.resolve()) for path in _paths(bundles)], config)
     target = serve.RunTarget(application, name=APP_NAME, route_prefix="/", logging_config=quiet)
     try:
         serve.run_many([target], wait_for_applications_running=False)
@@ -93,8 +96,7 @@ def start_serving(bundle: str | os.PathLike[str], config: ServingConfig | None =
     host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
     return ServingHandle(
         url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
-        model_id=read_bundle_info(bundle).id,
-        bundle=Path(bundle),
+        model_ids=tuple(read_bundle_info(path).id for path in _paths(bundles)),
         config=config,
     )
 
@@ -106,9 +108,9 @@ def stop_serving(handle: ServingHandle) -> None:
 
 
 @contextlib.contextmanager
-def serve_bundle(bundle: str | os.PathLike[str], config: ServingConfig | None = None) -> Iterator[str]:
-    """Serves a bundle for the length of a `with` block and yields the endpoint's URL; see `start_serving`."""
-    handle = start_serving(bundle, config)
+def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iterator[str]:
+    """Serves bundles for the length of a `with` block and yields the endpoint's URL; see `start_serving`."""
+    handle = start_serving(bundles, config)
     try:
         yield handle.url
     finally:
@@ -128,6 +130,10 @@ def bindable_port(host: str, port: int) -> int:
             f"cannot listen on {host}:{port} ({error.strerror or error}); stop what listens there, or choose "
             "another port (0 takes any free one)"
         ) from error
+
+
+def _paths(bundles: Bundles) -> list[Path]:
+    return [Path(bundles)] if isinstance(bundles, str | os.PathLike) else [Path(bundle) for bundle in bundles]
 
 
 def _check_cluster(config: ServingConfig) -> None:

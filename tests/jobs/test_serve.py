@@ -59,6 +59,8 @@ def test_it_serves_until_it_is_told_to_end(bundle: Path) -> None:
     [
         (["--bundle", "nowhere"], "nowhere does not exist"),
         (["--bundle", "{bundle}", "--port", "99999"], "port"),
+        (["--bundle", "{bundle}", "--api-keys", "no-such-file"], "no-such-file"),
+        (["--bundle", "{bundle}", "--allow-origin", "example.org"], "https://example.org"),
         (["--bundle", "{bundle}", "--port", "0", "--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
     ],
 )

@@ -1,0 +1,241 @@
+"""One live session: a WebSocket on one side, a `Call` and its rows in the stepper on the other.
+
+One task reads messages and feeds the model, one sends what waits in the outbox, one looks after the time. What the
+model has finished comes in between, called by the stepper. Nothing is dropped and nothing grows: too much sound that
+waits for the model stops the reading, too much that waits for the client ends the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from typing import Any
+
+from starlette.websockets import WebSocket
+
+from cluster.serving.call import Call
+from cluster.serving.live_config import LiveConfig
+from cluster.serving.live_stats import LiveStats
+from cluster.serving.models import ServedModel
+from cluster.serving.outbox import Outbox
+from cluster.serving.protocol import CallOptions, Close, ProtocolError, parse_text
+from cluster.serving.resampling import Samples
+from cluster.serving.stepper import LiveStream, Stepper
+
+logger = logging.getLogger(__name__)
+
+# A long message is worked on in pieces, so that it does not hold up the other sessions.
+_PIECE_S = 0.1
+
+
+class LiveSession:
+    """One accepted WebSocket; `run` returns when it is over. All of it happens in the event loop.
+
+    model: the one that the session began with, whatever is served by its end.
+    max_streams: see `Stepper.open`.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        model: ServedModel,
+        options: CallOptions,
+        config: LiveConfig,
+        stepper: Stepper,
+        max_streams: int,
+    ) -> None:
+        assert model.latency_samples is not None, "a model that needs the whole clip cannot run live"
+        self.id = uuid.uuid4().hex
+        self.model, self.options = model, options
+        self._websocket, self._config, self._stepper = websocket, config, stepper
+        self._max_streams = max_streams
+        self._call = Call(options, model.sample_rate, model.latency_samples)
+        self._stats = LiveStats(self._call, config.overrun_ms / 1000)
+        self._outbox = Outbox(websocket, max_bytes=config.max_unsent_bytes, stuck_s=config.stuck_s)
+        self._stream: LiveStream | None = None  # the first sound of a stream opens it
+        self._has_room, self._is_flushed = asyncio.Event(), asyncio.Event()
+        self._active_at = time.monotonic()
+        self._is_ended = False
+
+    async def run(self) -> None:
+        self.say(self._created())
+        others = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        try:
+            await self._outbox.run()
+        finally:
+            self._stop()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Sends a JSON message after all that waits."""
+        self._post(json.dumps(message))
+
+    def end(self, error: ProtocolError) -> None:
+        """Tells the client what is wrong, after all that waits, and closes."""
+        self._close(error.close, error_message(error, self.id))
+
+    def go_away(self) -> None:
+        """Closes because the server ends."""
+        self._close(Close.GOING_AWAY)
+
+    async def _read(self) -> None:
+        try:
+            while not self._is_ended:
+                message = await self._websocket.receive()
+                if message["type"] != "websocket.receive":
+                    return self._outbox.hang_up()
+                self._active_at = time.monotonic()
+                if (data := message.get("bytes")) is not None:
+                    await self._on_sound(data)
+                else:
+                    await self._on_text(message["text"])
+        except ProtocolError as error:
+            self.end(error)
+        except Exception as error:
+            self._on_fault(error)
+
+    async def _on_sound(self, data: bytes) -> None:
+        self._check_size(len(data))
+        max_behind = self._config.max_backlog_s * self.model.sample_rate
+        piece_bytes = max(1, round(_PIECE_S * self.options.sample_rate)) * self.options.bytes_per_sample
+        for start in range(0, len(data), piece_bytes):
+            if start:
+                await asyncio.sleep(0)
+            while self._call.behind_samples >= max_behind and not self._is_ended:
+                self._has_room.clear()
+                await self._has_room.wait()
+            if self._is_ended:
+                return
+            self._feed(self._call.feed(data[start : start + piece_bytes]))
+
+    def _feed(self, samples_Cn: Samples) -> None:
+        if self._stream is None:
+            self._stream = self._stepper.open(
+                self.model, self.options.num_channels, self._max_streams, self._on_clean, self._on_fault
+            )
+        self._stream.feed(samples_Cn)
+        self._stats.came()
+
+    async def _on_text(self, text: str) -> None:
+        self._check_size(len(text))
+        kind, update = parse_text(text)
+        if kind == "session.update":
+            self._call.update(update)
+            answer = {"strength": self._call.strength, "bypass": self._call.bypass}
+            self.say({"type": "session.updated", **answer})
+        elif kind == "ping":
+            self.say({"type": "pong"})
+        else:
+            await self._flush()
+            if kind == "close":
+                self._close(Close.DONE)
+
+    async def _flush(self) -> None:
+        """Ends the stream; returns when all of it is in the outbox, `flushed` included."""
+        self._is_flushed.clear()
+        rest = self._call.end()
+        if not self._call.is_over:
+            self._feed(rest)
+            await self._is_flushed.wait()
+        if self._is_ended:
+            return
+        self.say({"type": "flushed", "samples_in": self._call.num_in, "samples_out": self._call.num_out})
+        self._close_stream()
+        self._call.restart()
+        self._stats.restarted()
+
+    def _on_clean(self, clean_Cn: Samples, compute_s: float) -> None:
+        """The model has finished samples."""
+        if self._is_ended:
+            return
+        data = self._call.finish(clean_Cn)
+        if data:
+            self._post(data)
+        self._stats.finished(clean_Cn.shape[-1], compute_s)
+        self._active_at = time.monotonic()
+        if overrun := self._stats.overrun_changed():
+            self.say(overrun)
+        self._has_room.set()
+        if self._call.is_over:
+            self._is_flushed.set()
+
+    def _on_fault(self, error: Exception) -> None:
+        """Our fault: logged here, without details to the client."""
+        logger.error("live session %s failed", self.id, exc_info=error)
+        self._close(
+            Close.FAULT,
+            error_message(
+                ProtocolError("internal_error", "something went wrong on our side", Close.FAULT), self.id
+            ),
+        )
+
+    async def _watch(self) -> None:
+        """Statistics, and an end to sessions that nobody uses."""
+        while True:
+            await asyncio.sleep(self._config.stats_interval_s)
+            self.say(self._stats.message())
+            if overrun := self._stats.overrun_changed():
+                self.say(overrun)
+            idle_s = self._config.idle_s
+            if time.monotonic() - self._active_at > idle_s:
+                self.end(ProtocolError("idle", f"neither sound nor message for {idle_s:g} s", Close.REFUSED))
+
+    def _check_size(self, num_bytes: int) -> None:
+        limit = self._config.max_message_bytes
+        if num_bytes > limit:
+            message = f"a message of {num_bytes} bytes; the limit is {limit}: send several"
+            raise ProtocolError("message_too_big", message, Close.TOO_BIG)
+
+    def _post(self, message: str | bytes) -> None:
+        if self._is_ended or self._outbox.post(message):
+            return
+        num_bytes = self._outbox.num_bytes
+        error = ProtocolError("too_slow", f"{num_bytes} bytes wait to be read: read faster", Close.REFUSED)
+        self._close(error.close, error_message(error, self.id), now=True)
+
+    def _close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
+        if not self._is_ended:
+            self._stop()
+            self._outbox.close(code, last_words, now=now)
+
+    def _stop(self) -> None:
+        """Nothing is taken from the client or the model any more."""
+        self._is_ended = True
+        self._close_stream()
+        self._has_room.set()
+        self._is_flushed.set()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _created(self) -> dict[str, Any]:
+        rate, model_rate = self.options.sample_rate, self.model.sample_rate
+        assert self.model.engine is not None
+        hop_samples, latency_samples = self.model.engine.hop_samples, self._call.latency_samples()
+        return {
+            "type": "session.created",
+            "session_id": self.id,
+            "model": self.model.id,
+            "encoding": self.options.encoding,
+            "channels": self.options.num_channels,
+            "input_sample_rate": rate,
+            "model_sample_rate": model_rate,
+            "frame_samples": round(hop_samples * rate / model_rate),
+            "frame_ms": 1000 * hop_samples / model_rate,
+            "latency_ms": round(1000 * latency_samples / rate, 2),
+            "latency_samples": latency_samples,
+            "max_message_bytes": self._config.max_message_bytes,
+        }
+
+
+def error_message(error: ProtocolError, session_id: str) -> str:
+    """The `error` message that comes before a close."""
+    fields = {"code": error.code, "message": str(error), "session_id": session_id, **error.fields}
+    return json.dumps({"type": "error", **fields})

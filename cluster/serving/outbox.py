@@ -1,0 +1,71 @@
+"""What waits to be sent to one client: in order, bounded, and given up on when the client does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from cluster.serving.protocol import Close
+
+
+class Outbox:
+    """`post` never waits; `run` sends. For one event loop.
+
+    max_bytes: what may wait; more of it makes `post` return False, and nothing of it was taken.
+    stuck_s: how long one message may take until the client has read enough of those before it.
+    """
+
+    def __init__(self, websocket: WebSocket, *, max_bytes: int, stuck_s: float) -> None:
+        self._websocket, self._max_bytes, self._stuck_s = websocket, max_bytes, stuck_s
+        self._waiting: deque[str | bytes | Close | None] = deque()
+        self._has_some = asyncio.Event()
+        self.num_bytes = 0
+
+    def post(self, message: str | bytes) -> bool:
+        """Text or sound for the client; False if too much waits already."""
+        if self.num_bytes + len(message) > self._max_bytes:
+            return False
+        self.num_bytes += len(message)
+        self._put(message)
+        return True
+
+    def close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
+        """Closes with `code` after what waits, or `now` instead of it. What is posted later is never sent."""
+        if now:
+            self._waiting.clear()
+        if last_words:
+            self._put(last_words)
+        self._put(code)
+
+    def hang_up(self) -> None:
+        """Ends `run` at once: the client has gone."""
+        self._waiting.clear()
+        self._put(None)
+
+    async def run(self) -> None:
+        """Sends until the connection was closed, is gone, or the client has not read for too long."""
+        try:
+            while True:
+                while not self._waiting:
+                    self._has_some.clear()
+                    await self._has_some.wait()
+                message = self._waiting.popleft()
+                if message is None:
+                    return
+                async with asyncio.timeout(self._stuck_s):
+                    if isinstance(message, Close):
+                        await self._websocket.close(message)
+                        return
+                    if isinstance(message, bytes):
+                        await self._websocket.send_bytes(message)
+                    else:
+                        await self._websocket.send_text(message)
+                self.num_bytes -= len(message)
+        except (TimeoutError, WebSocketDisconnect):
+            return
+
+    def _put(self, message: str | bytes | Close | None) -> None:
+        self._waiting.append(message)
+        self._has_some.set()

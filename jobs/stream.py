@@ -1,0 +1,184 @@
+"""Sends sound to a running endpoint as a live call: a recording, or the microphone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.enhancement import encode_audio, stored_subtype
+from cluster.progress import progress
+from cluster.serving.client import StreamClient, StreamError
+from jobs.cli import main, make_parser
+from ww_data import read_audio
+from ww_data.audio import open_audio
+
+CHUNK_S = 0.02
+KEY_VARIABLE = "WW_API_KEY"
+_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "stream",
+        __doc__
+        + """
+With --input the recording goes as fast as the server takes it, or with --realtime as fast as it was spoken; the
+result has its sample rate, channels and length. Without --input the microphone is denoised into the headphones until
+Ctrl-C (this needs the package sounddevice: pip install sounddevice).
+
+example: python -m jobs.stream --url ws://127.0.0.1:8000 --input noisy.wav --output clean.wav""",
+    )
+    parser.add_argument("--url", default="ws://127.0.0.1:8000", help="endpoint: ws(s):// or http(s)://")
+    parser.add_argument("--input", metavar="FILE", help="recording to send; the microphone unless given")
+    parser.add_argument("--output", metavar="FILE", help="where its result goes: .wav, .flac or .ogg")
+    parser.add_argument("--realtime", action="store_true", help="send as fast as it was spoken")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="share of the denoised signal, 0 (input) to 1",
+    )
+    parser.add_argument("--model", metavar="ID", help="one of the models that the endpoint serves")
+    parser.add_argument("--api-key", metavar="KEY", help=f"where one is asked for; or {KEY_VARIABLE} is set")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if bool(arguments.input) != bool(arguments.output):
+        raise ValueError("--input and --output go together; without both the microphone is used")
+    options = {
+        "strength": arguments.strength,
+        "model": arguments.model,
+        "api_key": arguments.api_key or os.environ.get(KEY_VARIABLE),
+    }
+    if arguments.input:
+        stream_file(arguments.url, Path(arguments.input), Path(arguments.output), arguments.realtime, options)
+    else:
+        stream_microphone(arguments.url, options)
+
+
+def chunks_of(samples: np.ndarray, sample_rate: int, is_realtime: bool) -> Iterator[np.ndarray]:
+    """Pieces of 20 ms; in real time each comes when its last sample would have been spoken."""
+    step = round(CHUNK_S * sample_rate)
+    started = time.monotonic()
+    for start in range(0, len(samples), step):
+        chunk = samples[start : start + step]
+        if is_realtime:
+            time.sleep(max(0.0, started + (start + len(chunk)) / sample_rate - time.monotonic()))
+        yield chunk
+
+
+def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options: dict[str, Any]) -> None:
+    """Denoises one recording; the result appears whole or not at all."""
+    file_format = _FORMATS.get(target.suffix.lower())
+    if file_format is None:
+        raise ValueError(f"--output {target} does not end in {', '.join(_FORMATS)}")
+    if target.exists() and target.resolve() == source.resolve():
+        raise ValueError(f"--output {target} is the input and would be overwritten; choose another name")
+    if not target.parent.is_dir():
+        raise ValueError(f"the folder {target.parent} of --output does not exist; make it first")
+    with open_audio(source) as file:
+        subtype = file.subtype
+    samples_TC, sample_rate = read_audio(source)
+    num_channels = samples_TC.shape[1]
+    sound = samples_TC[:, 0] if num_channels == 1 else samples_TC
+    with StreamClient(url, sample_rate=sample_rate, channels=num_channels, **options) as client:
+        started = time.monotonic()
+        cleaned, num_done = [], 0
+        with progress("streaming") as report:
+            for clean in client.denoise(chunks_of(sound, sample_rate, is_realtime)):
+                cleaned.append(clean.reshape(-1, num_channels))
+                num_done += len(clean)
+                report(num_done, len(sound), source.name)
+        elapsed_s = time.monotonic() - started
+    clean_TC = np.concatenate(cleaned)
+    data = encode_audio(clean_TC, sample_rate, file_format, stored_subtype(subtype, file_format))
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(target)
+    seconds = len(sound) / sample_rate
+    print(
+        f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "
+        f"{client.session['latency_ms']:.1f} ms, model {client.session['model']}, in {target}"
+    )
+
+
+def stream_microphone(url: str, options: dict[str, Any]) -> None:
+    """The default microphone, denoised, into the default output, until Ctrl-C."""
+    sounddevice = _sounddevice()
+    blocks: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
+
+    def send() -> None:
+        with contextlib.suppress(StreamError):  # whoever receives hears of it, too
+            while (block := blocks.get()) is not None:
+                client.send(block)
+
+    with StreamClient(url, **options) as client:
+        settings = {"samplerate": client.sample_rate, "channels": 1, "dtype": "float32", "latency": "low"}
+        microphone = sounddevice.InputStream(
+            blocksize=client.session["frame_samples"],
+            callback=lambda data, *_: blocks.put(data[:, 0].copy()),
+            **settings,
+        )
+        sender = threading.Thread(target=send, name="sender")
+        with microphone, sounddevice.OutputStream(**settings) as headphones:
+            sender.start()
+            print(
+                f"live at {client.sample_rate} Hz, latency {client.session['latency_ms']:.1f} ms and that of the "
+                "sound device; wear headphones; Ctrl-C ends it",
+                flush=True,
+            )
+            try:
+                while True:
+                    headphones.write(client.receive())
+                    show(client.stats)
+            except KeyboardInterrupt:
+                print(file=sys.stderr)
+            finally:
+                blocks.put(None)
+                sender.join()
+
+
+def show(stats: dict[str, Any]) -> None:
+    """Rewrites one line with what the server said last."""
+    if stats:
+        print(
+            f"\r{stats['seconds']:.0f} s, {stats['processing_ms_p99']:.1f} ms at most to process, "
+            f"{stats['real_time_factor']:.4f} s of computing per second ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not
+        raise ValueError(
+            f"the microphone needs the package sounddevice and the PortAudio library ({error}): pip install "
+            "sounddevice, or send a recording with --input and --output"
+        ) from error
+    try:
+        sounddevice.check_input_settings()
+        sounddevice.check_output_settings()
+    except sounddevice.PortAudioError as error:
+        raise ValueError(
+            f"there is no microphone or no output here ({error}): use --input and --output"
+        ) from error
+    return sounddevice
+
+
+if __name__ == "__main__":
+    main(parser(), run)

@@ -1,0 +1,39 @@
+"""The number of streams that a process admits follows from what it measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from cluster.serving.capacity import MAX_STREAMS, measure_max_streams
+from cluster.serving.models import ServedModels
+from ww_models.step_engine import Samples, State
+
+
+class SlowEngine:
+    """A hop of 16 ms whose step takes so long for each stream, and does nothing."""
+
+    sample_rate, hop_samples, lead_samples, lag_samples, latency_samples = 16_000, 256, 0, 0, 255
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+
+    def initial_state(self, batch: int) -> State:
+        return {"nothing": np.zeros((batch, 1), np.float32)}
+
+    def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
+        return lambda: time.sleep(self.step_s * len(chunk))
+
+
+def test_slow_steps_leave_room_for_few() -> None:
+    # 0.7 of 16 ms are 11.2 ms; a busy machine only makes it fewer.
+    assert 1 <= measure_max_streams(SlowEngine(0.002)) <= 5
+    assert measure_max_streams(SlowEngine(0.02)) == 1
+    assert measure_max_streams(SlowEngine(0.002), max_load=0.3) <= 2
+
+
+def test_fast_steps_leave_room_for_more_than_one(models: ServedModels) -> None:
+    assert models.default.engine is not None
+    assert 1 < measure_max_streams(models.default.engine) <= MAX_STREAMS

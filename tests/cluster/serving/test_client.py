@@ -1,0 +1,139 @@
+"""The client for other programs: chunks in, the whole clip's output out; refusals in the server's words."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.types import Scope
+
+from cluster.enhancement import enhance_audio
+from cluster.serving.auth import presented_key
+from cluster.serving.client import StreamClient, StreamError
+from cluster.serving.errors import ApiError
+from cluster.serving.live_config import LiveConfig
+from cluster.serving.models import ServedModels
+from cluster.serving.stepper import Stepper
+from cluster.serving.websocket import LiveCalls, add_websocket
+from ww_models import load_bundle
+
+KEY = "correct-horse-battery"
+
+
+@contextlib.contextmanager
+def admitted(scope: Scope) -> Iterator[None]:
+    if presented_key(scope) != KEY:
+        raise ApiError(401, "unauthorized", "this endpoint asks for an API key")
+    yield
+
+
+@pytest.fixture(scope="module")
+def served(run_app: Any, models: ServedModels) -> Iterator[tuple[str, LiveCalls]]:
+    app, stepper = FastAPI(), Stepper()
+    live = add_websocket(app, models, stepper, LiveConfig(max_streams=16, stats_interval_s=0.1), admitted)
+    app.add_api_route("/drain", live.drain, methods=["POST"])
+    with run_app(app) as host:
+        yield f"http://{host}", live
+    stepper.close()
+
+
+@pytest.fixture(scope="module")
+def url(served: tuple[str, LiveCalls]) -> str:
+    return served[0]
+
+
+def sound(num_samples: int, *num_channels: int) -> np.ndarray:
+    rng = np.random.default_rng(num_samples)
+    return (0.1 * rng.standard_normal((num_samples, *num_channels))).astype(np.float32)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize("encoding", ["pcm_f32le", "pcm_s16le"])
+def test_chunks_come_back_denoised(url: str, bundle: Path, num_channels: int, encoding: Any) -> None:
+    shape = () if num_channels == 1 else (num_channels,)
+    samples = sound(30_000, *shape)
+    with StreamClient(
+        url, sample_rate=48_000, channels=num_channels, encoding=encoding, api_key=KEY
+    ) as client:
+        assert client.session["latency_ms"] > 0
+        for _ in range(2):  # one call after the other on one connection
+            chunks = [samples[:10], samples[10:10], samples[10:25_000], samples[25_000:]]
+            clean = np.concatenate(list(client.denoise(chunks)))
+            assert clean.shape == samples.shape
+            expected = enhance_audio(load_bundle(bundle), samples.reshape(30_000, -1), 48_000)
+            tolerance = 1e-5 if encoding == "pcm_f32le" else 1.1 / 32768
+            np.testing.assert_allclose(clean, expected.reshape(samples.shape), atol=tolerance)
+
+
+def test_sending_and_receiving_apart_with_updates(url: str) -> None:
+    samples = sound(32_000)
+    with StreamClient(url, strength=0.0, api_key=KEY) as client:
+        sender = threading.Thread(target=lambda: (client.send(samples), client.flush()))
+        sender.start()
+        received = []
+        while (clean := client.receive()) is not None:
+            received.append(clean)
+        sender.join()
+        np.testing.assert_array_equal(np.concatenate(received), samples)
+        client.update(bypass=True)
+        with pytest.raises(TimeoutError):
+            client.receive(timeout_s=0.5)
+        assert client.stats["seconds"] == pytest.approx(2.0, abs=0.1)
+        assert not client.is_overrun
+
+
+def test_it_raises_in_the_words_of_the_server(url: str) -> None:
+    for arguments, code, word in (
+        ({"api_key": None}, "unauthorized", "API key"),
+        ({"model": "nobody"}, "unknown_model", "nobody"),
+        ({"channels": 99}, "bad_parameter", "channels"),
+    ):
+        with (
+            pytest.raises(StreamError, match=word) as info,
+            StreamClient(url, **{"api_key": KEY, **arguments}),
+        ):
+            pass
+        assert info.value.code == code
+    with StreamClient(url, api_key=KEY) as client:
+        with pytest.raises(StreamError, match="NaN") as info:
+            list(client.denoise([np.full(1000, np.nan)]))
+        assert info.value.code == "bad_audio"
+
+
+def test_nobody_there_and_no_address() -> None:
+    with pytest.raises(StreamError, match="cannot connect to ws://127"), StreamClient("ws://127.0.0.1:9"):
+        pass
+    for wrong in ("127.0.0.1:8000", "ftp://host"):
+        with pytest.raises(ValueError, match="expected something like ws://"):
+            StreamClient(wrong)
+
+
+def test_a_wrong_shape_is_refused_here(url: str) -> None:
+    with StreamClient(url, channels=2, api_key=KEY) as client:
+        for wrong in (np.zeros(10), np.zeros((10, 3)), np.zeros((2, 3, 2))):
+            with pytest.raises(ValueError, match=r"expected samples \(n, 2\)"):
+                client.send(wrong)
+
+
+def test_it_tells_that_the_server_goes_away(run_app: Any, models: ServedModels) -> None:
+    app, stepper = FastAPI(), Stepper()
+    live = add_websocket(app, models, stepper, LiveConfig(max_streams=2))
+    app.add_api_route("/drain", live.drain, methods=["POST"])
+    with run_app(app) as host, StreamClient(f"ws://{host}") as client:
+        drain = threading.Thread(
+            target=lambda: httpx.post(f"http://{host}/drain", params={"seconds": 0.3}, timeout=30)
+        )
+        drain.start()
+        with pytest.raises(StreamError) as info:
+            client.receive()
+        assert info.value.code == "draining"
+        assert client.draining == {"reason": "shutdown", "seconds": 0.3}
+        drain.join()
+    stepper.close()

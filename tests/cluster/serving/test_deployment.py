@@ -1,0 +1,89 @@
+"""The endpoint on Ray Serve: it answers there, and what cannot be started is refused before anything is."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+
+from cluster.serving.config import ServingConfig
+from cluster.serving.deployment import ServingError, check_serving, serve_bundles
+from ww_models import BundleError, read_bundle_info
+
+from .clips import DENOISE, error_of, file_bytes, recording, samples_of
+
+
+@pytest.fixture(scope="module")
+def client(local_ray: str, bundle: Path, other_bundle: Path) -> Iterator[httpx.Client]:
+    config = ServingConfig(port=0, cpus_per_replica=0.5)
+    with (
+        serve_bundles([bundle, other_bundle], config) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield client
+
+
+def test_files_are_denoised_by_each_model(client: httpx.Client, bundle: Path, other_bundle: Path) -> None:
+    ids = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert ids == [read_bundle_info(path).id for path in (bundle, other_bundle)]
+    for model_id in ids:
+        response = client.post(
+            DENOISE,
+            files={"file": file_bytes(recording(0.5, 48_000, 2), 48_000)},
+            params={"model": model_id},
+            headers={"X-Request-Id": "mine-1"},
+        )
+        assert response.headers.get_list("x-request-id") == ["mine-1"]
+        assert response.headers["x-model-id"] == model_id
+        assert samples_of(response.content).shape == (24_000, 2)
+    assert error_of(client.post(DENOISE, content=b"RIFFxxxx"), 400)["code"] == "bad_audio"
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_its_metrics_stand_at_rays_prometheus_endpoint(client: httpx.Client) -> None:
+    client.post(DENOISE, content=file_bytes(recording(0.5)))
+    address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    deadline, text = time.monotonic() + 60, ""
+    while "ray_ww_file_audio_seconds" not in text:  # processes report every few seconds
+        assert time.monotonic() < deadline, "the metrics did not appear"
+        time.sleep(0.5)
+        text = httpx.get(address, timeout=30).text
+    assert 'path="/v1/audio/denoise"' in text
+
+
+def test_a_taken_port_is_said_before_anything_starts(bundle: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ServingError, match=rf"127\.0\.0\.1:{port} .*in use"):
+            check_serving(bundle, ServingConfig(port=port))
+    assert check_serving(bundle, ServingConfig(port=port)).port == port
+    assert check_serving(bundle, ServingConfig(port=0)).port > 0
+
+
+def test_a_damaged_bundle_is_refused_before_anything_starts(bundle: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(bundle, tmp_path / "damaged"))
+    weights = damaged / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x01\x02\x03")
+    for path in (damaged, tmp_path):
+        with pytest.raises(BundleError):
+            check_serving(path, ServingConfig(port=0))
+
+
+def test_a_second_endpoint_is_refused(client: httpx.Client, bundle: Path) -> None:
+    with pytest.raises(ServingError, match="already"), serve_bundles(bundle, ServingConfig(port=0)):
+        pass
+    assert client.get("/healthz").status_code == 200
+
+
+def test_no_room_on_the_cluster_is_said_with_the_arithmetic(local_ray: str, bundle: Path) -> None:
+    config = ServingConfig(port=0, num_replicas=3, cpus_per_replica=1)
+    with pytest.raises(ServingError, match=r"3 replica\(s\) x 1 CPU = 3 CPU"), serve_bundles(bundle, config):
+        pass

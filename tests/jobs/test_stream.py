@@ -1,0 +1,171 @@
+"""`python -m jobs.stream`: a recording through a live endpoint, and a microphone where there is one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from cluster.enhancement import enhance_audio
+from cluster.serving.live_config import LiveConfig
+from cluster.serving.models import ServedModels
+from cluster.serving.stepper import Stepper
+from cluster.serving.websocket import add_websocket
+from jobs import stream
+from jobs.cli import main
+from ww_models import build_model, load_bundle, save_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = build_model("gatewave", hidden=4, depth=2, residual=True)
+    return save_bundle(tmp_path_factory.mktemp("bundle") / "tiny", model, licence="MIT")
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path) -> Iterator[str]:
+    app, stepper = FastAPI(), Stepper()
+    add_websocket(app, ServedModels([bundle]), stepper, LiveConfig(max_streams=4, stats_interval_s=0.05))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+    stepper.close()
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "noisy.wav"
+    sf.write(path, 0.1 * rng.standard_normal((22_050, 2)), 44_100, subtype="PCM_16")
+    return path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["stream", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        main(stream.parser(), stream.run)
+    return int(exit_info.value.code or 0)
+
+
+def test_a_recording_comes_back_denoised(url: str, bundle: Path, noisy: Path, tmp_path: Path) -> None:
+    clean = tmp_path / "clean.wav"
+    command = [sys.executable, "-m", "jobs.stream", "--url", url, "--input", noisy, "--output", clean]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "0.5 s of sound in" in done.stdout
+    assert "latency 19.2 ms" in done.stdout
+    samples_TC, sample_rate = sf.read(noisy, dtype="float32")
+    cleaned_TC, clean_rate = sf.read(clean, dtype="float32")
+    assert clean_rate == sample_rate
+    expected_TC = enhance_audio(load_bundle(bundle), samples_TC, sample_rate)
+    np.testing.assert_allclose(cleaned_TC, expected_TC, atol=1.1 / 32768)
+
+
+def test_in_real_time_and_without_strength(
+    monkeypatch: pytest.MonkeyPatch, url: str, noisy: Path, tmp_path: Path
+) -> None:
+    clean = tmp_path / "clean.flac"
+    options = ("--realtime", "--strength", "0")
+    assert call(monkeypatch, "--url", url, "--input", noisy, "--output", clean, *options) == 0
+    np.testing.assert_array_equal(sf.read(clean)[0], sf.read(noisy)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "{noisy}"], "--input and --output go together"),
+        (["--input", "{noisy}", "--output", "{folder}/clean.mp3"], "does not end in .wav, .flac, .ogg"),
+        (["--input", "{noisy}", "--output", "{noisy}"], "would be overwritten"),
+        (["--input", "{noisy}", "--output", "{folder}/no/clean.wav"], "does not exist"),
+        (["--input", "{folder}/no.wav", "--output", "{folder}/clean.wav"], "no.wav"),
+        (["--input", "{noisy}", "--output", "{folder}/clean.wav", "--strength", "2"], "strength"),
+        (["--input", "{noisy}", "--output", "{folder}/clean.wav", "--model", "nobody"], "nobody"),
+        (["--input", "{noisy}", "--output", "{folder}/clean.wav", "--url", "host"], "no address"),
+        (["--input", "{noisy}", "--output", "{folder}/clean.wav", "--url", "ws://127.0.0.1:9"], "connect"),
+    ],
+)
+def test_wrong_use_is_one_line_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    noisy: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+) -> None:
+    filled = [argument.format(noisy=noisy, folder=tmp_path) for argument in arguments]
+    assert call(monkeypatch, "--url", url, *filled) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    assert words in said
+    assert list(tmp_path.iterdir()) == [noisy]
+
+
+class FakeDevice:
+    """Stands in for the package sounddevice: a microphone that hums, headphones that remember."""
+
+    PortAudioError = OSError
+
+    def __init__(self) -> None:
+        self.heard: list[np.ndarray] = []
+
+    def module(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(
+            PortAudioError=OSError,
+            check_input_settings=lambda: None,
+            check_output_settings=lambda: None,
+            InputStream=self.input_stream,
+            OutputStream=lambda **_: self,
+        )
+
+    def input_stream(self, *, callback: object, blocksize: int, **_: object) -> FakeDevice:
+        for number in range(30):
+            callback(np.full((blocksize, 1), 0.01 * number, np.float32))  # type: ignore[operator]
+        return self
+
+    def __enter__(self) -> FakeDevice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, samples: np.ndarray) -> None:
+        self.heard.append(samples.copy())
+        if sum(map(len, self.heard)) > 20 * 256:
+            raise KeyboardInterrupt
+
+
+def test_the_microphone_is_heard_in_the_headphones(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    device = FakeDevice()
+    monkeypatch.setitem(sys.modules, "sounddevice", device.module())
+    assert call(monkeypatch, "--url", url, "--strength", "0") == 0
+    heard = np.concatenate(device.heard)
+    np.testing.assert_allclose(heard, 0.01 * (np.arange(len(heard)) // 256), atol=1e-4)
+
+
+def test_without_a_sound_device_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert call(monkeypatch, "--url", url) == 2
+    assert "--input and --output" in capsys.readouterr().err
