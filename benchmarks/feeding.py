@@ -271,7 +271,9 @@ def report(rounds: list[tuple[Run, Run, Run]], *, bars: bool) -> bool:
     )
     console = Console(width=130)
     console.print(table)
-    console.print(f"Ray Data may mix ahead {OBJECT_STORE_BUDGET_BYTES / 1e6:.0f} MB (cluster/datasets.py).")
+    console.print(
+        f"Ray Data may mix ahead {OBJECT_STORE_BUDGET_BYTES / 1e6:.0f} MB on each node (cluster/datasets.py)."
+    )
     return all_met
 
 

@@ -52,9 +52,10 @@ __all__ = [
     "split_among_ranks",
 ]
 
-# Mixed ahead of the trainer; back-pressure holds it there. With what is on its way the object store was seen to hold
-# 0.9 GB (benchmarks/feeding.py), so one of 1.5 GB is enough.
+# Mixed ahead of the trainer, for each node; back-pressure holds it there. With what is on its way the object store was
+# seen to hold 1.2 GB (benchmarks/feeding.py), so one of 1.5 GB is enough. A smaller store is filled to a share.
 OBJECT_STORE_BUDGET_BYTES = 900 * 2**20
+_SHARE_OF_SMALL_STORE = 0.6
 # Ray Data lists all tasks of an execution before it starts one, at half a millisecond each. So long runs have tasks of
 # several blocks; but not of many: a task's blocks wait until all those of the tasks before it have been dealt.
 _TASKS, _MAX_BLOCKS_PER_TASK = 250, 8
@@ -95,13 +96,18 @@ def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
     options = ExecutionOptions(
         preserve_order=True,
         exclude_resources=ExecutionResources(cpu=train_cpus),
-        resource_limits=ExecutionResources(object_store_memory=OBJECT_STORE_BUDGET_BYTES),
+        resource_limits=ExecutionResources(object_store_memory=_object_store_budget_bytes()),
     )
     dataset.context.execution_options = options
     dataset.context.target_max_block_size = 1  # bytes: each row by itself, as soon as it is mixed
     dataset.context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_READY
     dataset.context.custom_execution_callback_classes = [_PauseBetweenTurns]
     return dataset
+
+
+def _object_store_budget_bytes() -> float:
+    stores = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    return sum(min(OBJECT_STORE_BUDGET_BYTES, _SHARE_OF_SMALL_STORE * store) for store in stores)
 
 
 def _tasks_at_once(train_cpus: float) -> int:
