@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from cluster.feed import FeedConfig, make_plan, mix_positions
 from cluster.lightning import DenoisingModule
-from ww_data import open_corpus, read_shard
+from ww_data import Storage, open_corpus, read_shard
 
 BAD_BATCHES_FOLDER = "bad_batches"  # in a run's folder
 
-# keep(step, rank, positions of the batch in the plan, its loss) -> the file in which it can be read about
-KeepBatch = Callable[[int, int, npt.NDArray[np.int64], float], Path]
+# keep(step, rank, positions of the batch in the plan, its loss) -> address of the file in which it can be read about
+KeepBatch = Callable[[int, int, npt.NDArray[np.int64], float], str]
 
 
 class BadLossError(ValueError):
@@ -139,15 +138,13 @@ _MINIMUM = torch.distributed.ReduceOp.MIN if torch.distributed.is_available() el
 
 
 def keep_batch(
-    feed: FeedConfig, run_dir: Path, step: int, rank: int, positions: npt.NDArray[np.int64], loss: float
-) -> Path:
+    feed: FeedConfig, run: Storage, step: int, rank: int, positions: npt.NDArray[np.int64], loss: float
+) -> str:
     """Writes what a batch was made of as JSON, and beside it the batch (.npz: noisy, clean (N, T)), mixed once more.
 
     For the batch itself is gone by then, and the plan tells it exactly.
     """
-    folder = run_dir / BAD_BATCHES_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step_{step:07d}_rank_{rank}.json"
+    name = f"{BAD_BATCHES_FOLDER}/step_{step:07d}_rank_{rank}"
     record = {
         "step": step,
         "rank": rank,
@@ -155,10 +152,11 @@ def keep_batch(
         "positions": positions.tolist(),
         "segments": _segments(feed, positions),
     }
-    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    run.write(f"{name}.json", json.dumps(record, indent=2).encode())
     items = mix_positions(feed, positions)
-    np.savez(path.with_suffix(".npz"), noisy=items.noisy_NT, clean=items.clean_NT, positions=positions)
-    return path
+    with run.writing(f"{name}.npz") as path, path.open("wb") as file:
+        np.savez(file, noisy=items.noisy_NT, clean=items.clean_NT, positions=positions)
+    return run.address(f"{name}.json")
 
 
 def _segments(feed: FeedConfig, positions: npt.NDArray[np.int64]) -> list[dict[str, Any]]:

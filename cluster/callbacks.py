@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import ray.train
-from ray.train import Checkpoint
 
 from cluster.bad_batches import WatchLoss
 from cluster.bundle_scores import add_scores, compared_scores
+from cluster.checkpoints import BUNDLE_FOLDER, STATE_FILE, Checkpoints
 from cluster.config import ExperimentConfig
 from cluster.datasets import RankBatches
 from cluster.lightning import DenoisingModule
 from cluster.pictures import compare_signals
-from cluster.tracking import Tracker
-from cluster.training_result import spoken_duration
+from cluster.run_tracking import RunTracking
+from cluster.training_result import late_scores, only_scores, read_journal, spoken_duration
 from cluster.weight_average import shipped_weights
-from ww_models import read_bundle_info, save_bundle
-
-
-def save_validated(
-    path: Path, trainer: pl.Trainer, module: DenoisingModule, config: ExperimentConfig, data: dict[str, Any]
-) -> Path:
-    """The model as a bundle whose card holds the scores of the last validation."""
-    with shipped_weights(trainer, module):
-        return save_bundle(
-            path,
-            module.model,
-            metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
-            training=config.to_dict(),
-            data=data,
-            licence=config.licence,
-        )
+from ww_models import save_bundle
 
 
 class ReportCheckpoint(pl.Callback):
-    """After each validation rank 0 saves a checkpoint and every rank reports the scores to Ray Train.
+    """After each validation rank 0 stores a checkpoint and every rank reports the scores to Ray Train.
 
-    A checkpoint is a folder: the whole state of the run (`state_file`: weights, optimizer, step) and `bundle/`, the
-    model as it would be shipped, so that nobody has to unpickle anything to use it.
+    Ray Train hears of no checkpoint: it would know of one only once it asked, and one that is damaged, or not there any
+    more, would stop it (see cluster/checkpoints.py).
     """
 
     def __init__(
-        self, config: ExperimentConfig, data: dict[str, Any], state_file: str, watch_loss: WatchLoss
+        self,
+        config: ExperimentConfig,
+        data: dict[str, Any],
+        checkpoints: Checkpoints,
+        watch_loss: WatchLoss,
     ) -> None:
-        self.config, self.data, self.state_file = config, data, state_file
+        self.config, self.data, self.checkpoints = config, data, checkpoints
         self.watch_loss = watch_loss
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -60,54 +47,49 @@ class ReportCheckpoint(pl.Callback):
         counts = {"step": trainer.global_step, "skipped_steps": self.watch_loss.skipped}
         metrics = {**module.validation_scores, **counts}
         with tempfile.TemporaryDirectory(prefix="ww-checkpoint-") as folder:
-            trainer.save_checkpoint(Path(folder) / self.state_file)  # all ranks take part, rank 0 writes
-            if trainer.global_rank != 0:
-                ray.train.report(metrics)
-                return
-            save_validated(Path(folder) / "bundle", trainer, module, self.config, self.data)
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+            trainer.save_checkpoint(Path(folder) / STATE_FILE)  # all ranks take part, rank 0 writes
+            if trainer.global_rank == 0:
+                self._save_bundle(Path(folder) / BUNDLE_FOLDER, trainer, module)
+                self.checkpoints.store(Path(folder), trainer.global_step, metrics)
+        ray.train.report(metrics)
+
+    def _save_bundle(self, path: Path, trainer: pl.Trainer, module: DenoisingModule) -> None:
+        """The model as a bundle whose card holds the scores of the last validation."""
+        with shipped_weights(trainer, module):
+            save_bundle(
+                path,
+                module.model,
+                metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
+                training=self.config.to_dict(),
+                data=self.data,
+                licence=self.config.licence,
+            )
 
 
 class TrackRun(pl.Callback):
     """Rank 0 alone: the curves, sounds and pictures of the tracker, and the progress line of the driver.
 
-    last_step: of the whole run (0: training.max_steps). deadline_s: when it has to end, seconds since 1970.
-    run_dir: the run's folder; its checkpoints hold the best bundle where that is of an earlier start.
+    last_step: of the whole run. deadline_s: when it has to end, seconds since 1970.
     """
 
     def __init__(
         self,
         config: ExperimentConfig,
-        data: dict[str, Any],
-        tracker: Tracker | None,
+        tracking: RunTracking,
         board: Any,
-        last_step: int = 0,
-        deadline_s: float | None = None,
-        late_scores: Mapping[int, dict[str, float]] | None = None,
-        watch_loss: WatchLoss | None = None,
-        run_dir: Path | None = None,
+        last_step: int,
+        deadline_s: float | None,
+        watch_loss: WatchLoss,
+        checkpoints: Checkpoints,
     ) -> None:
-        # {step: scores} that come after their validation; somebody else fills it.
-        self.late_scores = {} if late_scores is None else late_scores
-        self.last_step = last_step or config.training.max_steps
-        self.deadline_s = deadline_s
-        self.watch_loss, self.run_dir = watch_loss, run_dir
-        self.config, self.data, self.tracker, self.board = config, data, tracker, board
-        self._best_score, self._best_scores, self._best_step = math.nan, dict[str, float](), 0
-        self._best_folder = tempfile.TemporaryDirectory(prefix="ww-best-")
+        self.config, self.tracking, self.tracker, self.board = config, tracking, tracking.tracker, board
+        self.last_step, self.deadline_s = last_step, deadline_s
+        self.watch_loss, self.checkpoints = watch_loss, checkpoints
         self._since_s = time.monotonic()
         self._since_step: int | None = None
         self._waited_s = 0.0
         self._of_step: list[dict[str, Any]] = []  # the loss terms of each batch of the step being done
         self._note = ""
-
-    def state_dict(self) -> dict[str, Any]:
-        late = self.late_scores.get(self._best_step, {})
-        return {"score": self._best_score, "scores": self._best_scores | late, "step": self._best_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best_score, self._best_step = state_dict["score"], state_dict["step"]
-        self._best_scores = state_dict["scores"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -137,10 +119,9 @@ class TrackRun(pl.Callback):
             "audio_s_per_s": audio_s / elapsed_s,
             "data_wait_fraction": waited_s / elapsed_s,
         }
-        if self.watch_loss is not None and self.watch_loss.skip:
+        if self.watch_loss.skip:
             speed["skipped_steps"] = self.watch_loss.skipped
-        if self.tracker is not None:
-            self.tracker.scalars("train", {**values, **speed}, step)
+        self.tracker.scalars("train", {**values, **speed}, step)
         self._post(
             step,
             f"loss {values['loss']:.3f}, {speed['audio_s_per_s']:.0f} s of audio/s, "
@@ -157,51 +138,24 @@ class TrackRun(pl.Callback):
         scores, step = module.validation_scores, trainer.global_step
         gain = scores.get("si_sdr_db", math.nan) - scores.get("noisy_si_sdr_db", math.nan)
         self._note = f", val SI-SDR {gain:+.2f} dB over noisy"
-        if self.tracker is not None:
-            self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
-            self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
-            self._show_examples(module, step)
-            score = scores.get(self.config.training.score, math.nan)
-            if self.config.training.is_better(score, self._best_score):
-                self._best_score, self._best_scores, self._best_step = score, scores, step
-                save_validated(
-                    Path(self._best_folder.name) / "bundle", trainer, module, self.config, self.data
-                )
+        self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
+        self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
+        self._show_examples(module, step)
+        self.tracking.send()
         self._restart_clock(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """The best bundle, which is the one that ships, becomes the tracked run's output model."""
-        bundle = Path(self._best_folder.name) / "bundle"
-        if self.tracker is None:
-            return
-        if not bundle.is_dir():
-            self._fetch_best(bundle)
-        if bundle.is_dir():
-            scores = self._best_scores | self.late_scores.get(self._best_step, {})
-            add_scores(bundle, scores)
-            self.tracker.model(bundle, scores)
-
-    def _fetch_best(self, bundle: Path) -> None:
-        """Copies the best bundle of an earlier start from its checkpoint, which is kept for being the best."""
-        if self.run_dir is None or not self._best_step:
-            return
-        for kept in sorted(self.run_dir.glob("checkpoint_*/bundle")):
-            # Ray may just be deleting one that is not the best any more.
-            with contextlib.suppress(ValueError, OSError):
-                if read_bundle_info(kept).metrics.get("step") == self._best_step:
-                    shutil.copytree(kept, bundle.with_name("copy"), dirs_exist_ok=True)
-                    bundle.with_name("copy").rename(bundle)
-                    return
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._best_folder.cleanup()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        # Ray ends the process of a worker without asking objects to tidy up.
-        self._best_folder.cleanup()
+        with tempfile.TemporaryDirectory(prefix="ww-best-") as folder:
+            best, bundle = self.checkpoints.best_bundle(Path(folder))
+            copy = shutil.copytree(bundle, Path(folder) / "copy")
+            scores = only_scores(best.metrics) | late_scores(
+                read_journal(self.tracking.journal), best.metrics
+            )
+            add_scores(copy, scores)
+            self.tracker.model(copy, scores)
 
     def _show_examples(self, module: DenoisingModule, step: int) -> None:
-        assert self.tracker is not None
         rate = module.model.sample_rate
         for number, (noisy_T, clean_T, estimate_T) in enumerate(module.examples):
             for kind, signal_T in (("noisy", noisy_T), ("clean", clean_T), ("estimate", estimate_T)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -49,10 +50,17 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
             raise ConfigError(f"seed must lie between 0 and {(1 << 32) - 1}; got {self.seed}")
-        if self.training.batch_size % self.resources.num_workers:
+        least, most, batch = (
+            self.resources.least_workers,
+            self.resources.num_workers,
+            self.training.batch_size,
+        )
+        if any(batch % workers for workers in range(least, most + 1)):
+            step = math.lcm(*range(least, most + 1))
+            shared_by = f"resources.num_workers={most}" if least == most else f"{least} to {most}"
             raise ConfigError(
-                f"training.batch_size={self.training.batch_size} is shared by "
-                f"resources.num_workers={self.resources.num_workers} workers and must be a multiple of it"
+                f"training.batch_size={batch} is shared by {shared_by} workers and must be a multiple of "
+                f"{'it' if least == most else 'each of these numbers'}, such as {step * math.ceil(batch / step)}"
             )
 
     def to_dict(self) -> dict[str, Any]:

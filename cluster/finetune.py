@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.config import ConfigError, ExperimentConfig, differences, override, read_preset
+from cluster.stored_folders import fetch_folder, replace_folder
+from ww_data import Storage
 from ww_models import (
     Denoiser,
     build_model,
@@ -72,22 +75,26 @@ def check_fit(source: Source, config: ExperimentConfig) -> None:
         )
 
 
-def keep_source(source: Source, run_dir: Path) -> None:
+def keep_source(source: Source, run: Storage) -> None:
     """Copies the weights into the run's folder, where all workers find them, also when it is resumed."""
-    save_bundle(run_dir / START_FOLDER, source.model, metrics={"finetuned_from": source.id})
+    with tempfile.TemporaryDirectory(prefix="ww-start-") as folder:
+        bundle = save_bundle(Path(folder) / START_FOLDER, source.model, metrics={"finetuned_from": source.id})
+        replace_folder(bundle, run, START_FOLDER)
 
 
-def check_start(run_dir: Path, finetuned_from: str) -> None:
+def check_start(run: Storage, finetuned_from: str) -> None:
     """Raises ConfigError if a run is to start from weights (their id, or "") that its folder does not hold."""
-    if finetuned_from and not (run_dir / START_FOLDER).is_dir():
+    if finetuned_from and run.size(f"{START_FOLDER}/config.json") is None:
         raise ConfigError(
-            f"run {run_dir.name} starts from {finetuned_from}, but {run_dir / START_FOLDER} is missing, for it was cut "
+            f"{run} starts from {finetuned_from}, but {run.address(START_FOLDER)} is missing, for it was cut "
             "while it was set up; start it anew with --finetune under another name"
         )
 
 
-def load_start(run_dir: Path, model: Denoiser, finetuned_from: str = "") -> None:
+def load_start(run: Storage, model: Denoiser, finetuned_from: str = "") -> None:
     """Gives the model the weights that its run starts from, if there are any. Raises ConfigError if they are gone."""
-    check_start(run_dir, finetuned_from)
-    if (run_dir / START_FOLDER).is_dir():
-        model.load_state_dict(load_bundle(run_dir / START_FOLDER).state_dict())
+    check_start(run, finetuned_from)
+    if run.size(f"{START_FOLDER}/config.json") is not None:
+        with tempfile.TemporaryDirectory(prefix="ww-start-") as folder:
+            fetch_folder(run, START_FOLDER, Path(folder))
+            model.load_state_dict(load_bundle(folder).state_dict())

@@ -50,6 +50,7 @@ class DenoisingModule(pl.LightningModule):
         self.validation_scores: dict[str, float] = {}
         self.examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._rows: list[dict[str, float]] = []
+        self._noisy_rows: dict[int, dict[str, float]] = {}  # of each mixture: the same at every validation
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever a model draws while training (its initial level, say) depends on the batch's place in the run
@@ -81,17 +82,22 @@ class DenoisingModule(pl.LightningModule):
         row = {"index": float(item["index"]), "loss": float(losses.total)}
         row |= {name: float(value) for name, value in losses.terms.items()}
         noisy_T, clean_T, estimate_T = (_to_numpy(signal) for signal in (noisy, clean, estimate))
-        slow = item["index"] < self.training_config.num_pesq_mixtures
-        for prefix, signal_T in (("", estimate_T), ("noisy_", noisy_T)):
-            perceptual = slow and not self.perceptual_beside
-            quality = score_clip(clean_T, signal_T, self.model.sample_rate, perceptual=perceptual)
-            scores = {f"{prefix}{name}": value for name, value in dataclasses.asdict(quality).items()}
-            row |= {name: value for name, value in scores.items() if not math.isnan(value)}
-        self._rows.append(row)
+        index = int(item["index"])
+        slow = index < self.training_config.num_pesq_mixtures
+        perceptual = slow and not self.perceptual_beside
+        if index not in self._noisy_rows:
+            baseline = self._scores(clean_T, noisy_T, perceptual)
+            baseline["loss"] = float(self.loss(noisy, clean, noisy).total)
+            self._noisy_rows[index] = {f"noisy_{name}": value for name, value in baseline.items()}
+        self._rows.append(row | self._scores(clean_T, estimate_T, perceptual) | self._noisy_rows[index])
         if slow and self.perceptual_beside:
-            self.perceptual_clips.append(Clip(int(item["index"]), clean_T, noisy_T, estimate_T))
+            self.perceptual_clips.append(Clip(index, clean_T, noisy_T, estimate_T))
         if len(self.examples) < 2:
             self.examples.append((noisy_T, clean_T, estimate_T))
+
+    def _scores(self, clean_T: np.ndarray, signal_T: np.ndarray, perceptual: bool) -> dict[str, float]:
+        quality = score_clip(clean_T, signal_T, self.model.sample_rate, perceptual=perceptual)
+        return {name: value for name, value in dataclasses.asdict(quality).items() if not math.isnan(value)}
 
     def on_validation_epoch_end(self) -> None:
         rows = sorted(_gather(self._rows), key=lambda row: row["index"])  # one order, so one rounding

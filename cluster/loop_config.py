@@ -63,6 +63,7 @@ class TrainingConfig:
         the weights themselves.
     skip_bad_batches: steps with a loss or gradients that are not finite to leave out before the run stops with
         an error; 0 stops at the first. Above 0 each step is checked, for which a GPU has to wait.
+    journal: write down which items each step was trained on, to be read by cluster.item_journal.read_lineage.
     compile: torch.compile the model for training.
     precision: 32-true, or bf16-mixed where the device has it; auto chooses bf16-mixed on such GPUs.
     """
@@ -79,6 +80,7 @@ class TrainingConfig:
     num_pesq_mixtures: int = 20
     ema_decay: float = 0.0
     skip_bad_batches: int = 0
+    journal: bool = False
     compile: bool = False
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 

@@ -119,14 +119,10 @@ def start_scorer(num_clips: int) -> Any:
 
 
 class ScoreBeside(pl.Callback):
-    """Hands each validation's clips to the scorer; on rank 0 it also writes scores down as they come.
-
-    scores: {step: scores} that have come so far, on rank 0.
-    """
+    """Hands each validation's clips to the scorer; on rank 0 it also writes scores down as they come."""
 
     def __init__(self, scorer: Any, tracker: Tracker | None, look_every_steps: int) -> None:
         self.scorer, self.tracker, self.look_every_steps = scorer, tracker, look_every_steps
-        self.scores: dict[int, dict[str, float]] = {}
         self._asked: Any = None
         self._start = 0
 
@@ -162,7 +158,6 @@ class ScoreBeside(pl.Callback):
         except ray.exceptions.RayError:  # its node has gone: the run does without these scores
             return
         for step, scores in come.items():
-            self.scores[step] = scores
             if self.tracker is not None:
                 own = {name: value for name, value in scores.items() if not name.startswith("noisy_")}
                 self.tracker.scalars("val", own, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -20,6 +21,8 @@ class ResourcesConfig:
     """What one training run takes of the cluster.
 
     num_workers: processes that train together, each on its share of every batch.
+    min_workers: where nodes may come and go, so few workers will do; training goes on with as many as there is room
+        for, from the last checkpoint, over the same batches. 0: always num_workers.
     cpus_per_worker: CPUs that Ray sets aside for each worker. 0 chooses: one each where that leaves a CPU for mixing,
         otherwise a fraction, so that Ray Data's tasks find room on a machine with as many cores as workers.
     gpus_per_worker: GPUs for each worker; 0 trains on the CPU.
@@ -29,6 +32,7 @@ class ResourcesConfig:
     """
 
     num_workers: int = 1
+    min_workers: int = 0
     cpus_per_worker: float = 0.0
     gpus_per_worker: float = 0.0
     torch_threads: int = 0
@@ -37,18 +41,56 @@ class ResourcesConfig:
     def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ValueError(f"num_workers must be at least 1; got {self.num_workers}")
+        if not 0 <= self.min_workers <= self.num_workers:
+            raise ValueError(
+                f"min_workers must lie between 0 and num_workers={self.num_workers}; got {self.min_workers}"
+            )
         for name in ("cpus_per_worker", "gpus_per_worker", "torch_threads", "placement_timeout_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
 
-    def resolved(self, total_cpus: float) -> ResourcesConfig:
-        """The same with `cpus_per_worker` chosen for a cluster of `total_cpus` CPUs, where it is 0."""
+    @property
+    def is_elastic(self) -> bool:
+        return 0 < self.min_workers < self.num_workers
+
+    @property
+    def least_workers(self) -> int:
+        """The fewest that training goes on with."""
+        return self.min_workers or self.num_workers
+
+    def resolved(self, total_cpus: float, node_cpus: Sequence[float] = ()) -> ResourcesConfig:
+        """The same with `cpus_per_worker` chosen for a cluster of `total_cpus` CPUs, where it is 0.
+
+        node_cpus: of each node. An elastic run may end up on any of them: a worker's share leaves room on each.
+        """
         cpus = self.cpus_per_worker
         if cpus == 0:
             # Workers may reserve all but one CPU; on small machines not quite half, or mixing would wait for ever.
             spare = max(total_cpus - 1, 0.45 * total_cpus)
             cpus = min(1.0, math.floor(1e4 * spare / self.num_workers) / 1e4) if total_cpus else 1.0
+            if self.is_elastic:
+                cpus = self._fitting_all(node_cpus, cpus)
         return dataclasses.replace(self, cpus_per_worker=cpus)
+
+    def _fitting_all(self, node_cpus: Sequence[float], cpus: float) -> float:
+        """At most `cpus` for a worker, so that whichever node is filled with them has room to mix sound.
+
+        In binary fractions: Ray divides a node's CPUs by a worker's, and these come out even.
+        """
+        cpus = max(math.floor(cpus * 256), 1) / 256
+        for there in node_cpus:
+            if there > MIXING_CPUS and not self._leaves_room(there, cpus):
+                less = (there - MIXING_CPUS) / self._num_on_node(there, cpus)
+                return self._fitting_all(node_cpus, less)  # of which more may fit on another node
+        return cpus
+
+    def _num_on_node(self, node_cpus: float, cpus_per_worker: float) -> int:
+        return min(self.num_workers, math.floor(node_cpus / cpus_per_worker))
+
+    def _leaves_room(self, node_cpus: float, cpus_per_worker: float) -> bool:
+        """Whether a node that is filled with workers has room to mix sound. One that can hold none does not matter."""
+        there = self._num_on_node(node_cpus, cpus_per_worker)
+        return not there or node_cpus - there * cpus_per_worker >= MIXING_CPUS
 
     @property
     def placement_strategy(self) -> str:
@@ -66,19 +108,20 @@ class ResourcesConfig:
 def check_placement(resources: ResourcesConfig) -> None:
     """Reserves the workers' resources for a moment; raises PlacementError, with the arithmetic, if that fails.
 
-    The reservation is tried for real, for free resources of several nodes do not add up to room for a worker.
+    The reservation is tried for real, for free resources of several nodes do not add up to room for a worker. Of an
+    elastic run it is that of the fewest workers, and no node may be one that workers alone would fill.
     """
-    share = resources.worker_resources()
+    share, num_workers = resources.worker_resources(), resources.least_workers
     total, free = ray.cluster_resources(), ray.available_resources()
+    if resources.is_elastic:
+        _check_room_to_mix(resources)
     needed = ", ".join(
-        f"{resources.num_workers} workers x {amount:g} {name} = {resources.num_workers * amount:g} {name}"
+        f"{num_workers} workers x {amount:g} {name} = {num_workers * amount:g} {name}"
         for name, amount in share.items()
     )
     needed += f", and {MIXING_CPUS:g} CPU to mix sound"
     there = ", ".join(f"{total.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in share)
-    group = placement_group(
-        [share] * resources.num_workers + [{"CPU": MIXING_CPUS}], resources.placement_strategy
-    )
+    group = placement_group([share] * num_workers + [{"CPU": MIXING_CPUS}], resources.placement_strategy)
     try:
         if not group.wait(timeout_seconds=resources.placement_timeout_s):
             raise PlacementError(
@@ -88,3 +131,16 @@ def check_placement(resources: ResourcesConfig) -> None:
             )
     finally:
         remove_placement_group(group)
+
+
+def _check_room_to_mix(resources: ResourcesConfig) -> None:
+    """Workers that fill a node would wait for sound for ever, should it be the last that is left."""
+    cpus = resources.cpus_per_worker
+    for node in ray.nodes():
+        there = node["Resources"].get("CPU", 0.0)
+        if node["Alive"] and cpus and not resources._leaves_room(there, cpus):
+            raise PlacementError(
+                f"a node of {there:g} CPUs would be filled by {resources._num_on_node(there, cpus)} workers x {cpus:g} "
+                f"CPU, but mixing sound takes {MIXING_CPUS:g} CPU: choose another resources.cpus_per_worker, or 0 to "
+                "have it chosen"
+            )

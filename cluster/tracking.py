@@ -116,13 +116,19 @@ class Tracker:
         if self._clearml is not None:
             self._clearml.model(bundle, self.run_name, _by_title(metrics))
 
+    def flush(self) -> None:
+        """Everything that was told is in the files now (the journal's lines always are)."""
+        self._board.flush()
+
     def close(self, *, failed: bool = False) -> None:
         """Writes out everything, and ends ClearML's task as completed or failed; safe to call twice."""
-        self._board.close()
-        self._journal.close()
-        if self._clearml is not None:
-            clearml, self._clearml = self._clearml, None
-            clearml.close("failed" if failed else "completed")
+        try:
+            self._board.close()
+            self._journal.close()
+        finally:  # also where the disk is full
+            if self._clearml is not None:
+                clearml, self._clearml = self._clearml, None
+                clearml.close("failed" if failed else "completed")
 
     def __enter__(self) -> Tracker:
         return self

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,34 +16,33 @@ import ray
 import ray.train
 import torch
 from pytorch_lightning.callbacks import LambdaCallback
-from ray.train import Checkpoint
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
 from cluster.bad_batches import WatchLoss, keep_batch
 from cluster.callbacks import ReportCheckpoint, TrackRun
-from cluster.code_version import code_commit
+from cluster.checkpoints import STATE_FILE, Checkpoints
 from cluster.config import ExperimentConfig
 from cluster.datasets import FeedConfig, RankBatches, split_among_ranks
 from cluster.finetune import load_start
+from cluster.item_journal import ItemJournal
 from cluster.lightning import DenoisingModule
 from cluster.loop_config import TrainingConfig
 from cluster.perceptual import ScoreBeside
-from cluster.run_folder import FAILURE_FILE
+from cluster.run_folder import check_reachable
+from cluster.run_notes import all_ranks_fail, note_failure, would_come_again
+from cluster.run_tracking import RunTracking
 from cluster.stopping import StopAtLimits, StopWithoutGain, was_stopped
-from cluster.tracking import Tracker
 from cluster.validation import stored_mixtures
 from cluster.weight_average import WeightAverage
+from ww_data import Storage
 from ww_models import build_model
-
-STATE_FILE = "state.ckpt"
-FAILED_RANKS = ".failed-ranks"  # a folder with a file for each rank that has ended with an error of its own
-_AWAIT_RANKS_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerJob:
     """All that a worker needs to know.
 
+    run: its folder, which all nodes reach; run_name. notes: see cluster.run_notes.
     finetuned_from: id of the weights that the run starts from, or "". last_step: optimizer steps of the whole run.
     deadline_s: when it has to end, seconds since 1970, or None.
     scorer: of PESQ and STOI (see cluster.perceptual), or None to have them scored while validating.
@@ -54,58 +52,47 @@ class WorkerJob:
     resources: dict[str, Any]
     corpus_uri: str
     data: dict[str, Any]
-    run_dir: str
+    run: Storage
+    run_name: str
     finetuned_from: str
     last_step: int
     deadline_s: float | None
     scorer: Any
+    notes: Any
 
 
 def train_worker(parameters: dict[str, Any]) -> None:
     """One rank's part of a run; Ray Train calls it in every worker, again after each restart.
 
-    Ray restarts workers whatever ended them. An error that would only come again (ValueError: a loss that is not
-    finite, say) is noted in the run's folder instead, for the driver to raise. Where all ranks have it, all end well;
-    where one has, the others wait for its messages, so it fails for Ray to end them, and the restarted ones end well.
+    Ray restarts workers whatever ended them. An error that would only come again (a loss that is not finite, a disk
+    that is full) is noted instead, for the driver to raise. Where all ranks have it, all end well; where one has, the
+    others wait for its messages, so it fails for Ray to end them, and the restarted ones end well.
     """
     job: WorkerJob = parameters["job"]
-    failure = Path(job.run_dir) / FAILURE_FILE
-    if failure.is_file():
+    rank = ray.train.get_context().get_world_rank()
+    failure, failed_ranks = ray.get(job.notes.failure.remote())
+    if failure:
+        if rank == 0 and rank not in failed_ranks:
+            _open_tracking(job).close(failed=True)  # another rank's error ended it before it could say so
         return
     try:
         _train(job, parameters["board"])
-    except ValueError as error:
-        _note_failure(Path(job.run_dir), error)
-        if not _all_ranks_fail(Path(job.run_dir)):
+    except (ValueError, OSError) as error:
+        if not would_come_again(error):
+            raise
+        note_failure(job.notes, error, job.run_name)
+        if not all_ranks_fail(job.notes):
             raise
 
 
-def _note_failure(run_dir: Path, error: ValueError) -> None:
-    """Writes the error down for the driver, and for the other ranks that this one has failed."""
-    rank, failure = ray.train.get_context().get_world_rank(), run_dir / FAILURE_FILE
-    temporary = failure.with_name(f".{failure.name}.{rank}")
-    temporary.write_text(str(error), encoding="utf-8")
-    temporary.replace(failure)
-    (run_dir / FAILED_RANKS).mkdir(exist_ok=True)
-    (run_dir / FAILED_RANKS / str(rank)).touch()
-
-
-def _all_ranks_fail(run_dir: Path) -> bool:
-    """Waits a little for the other ranks to fail too."""
-    folder, world_size = run_dir / FAILED_RANKS, ray.train.get_context().get_world_size()
-    until_s = time.monotonic() + _AWAIT_RANKS_S
-    while (failed := len(list(folder.iterdir()))) < world_size and time.monotonic() < until_s:
-        time.sleep(0.05)
-    return failed == world_size
-
-
 def _train(job: WorkerJob, board: Any) -> None:
-    config = job.config
+    config, rank = job.config, ray.train.get_context().get_world_rank()
+    check_reachable(job.run)
     torch.set_num_threads(job.resources["torch_threads"] or _threads_per_worker())
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
-    load_start(Path(job.run_dir), model, job.finetuned_from)
+    load_start(job.run, model, job.finetuned_from)
     module = DenoisingModule(
         model,
         config.loss,
@@ -116,24 +103,23 @@ def _train(job: WorkerJob, board: Any) -> None:
         perceptual_beside=job.scorer is not None,
     )
 
-    checkpoint = ray.train.get_checkpoint()
     resume_copy = tempfile.TemporaryDirectory(prefix="ww-resume-")
     with resume_copy as folder:
-        state = _fetch_state(checkpoint, Path(folder))
+        state = _newest_state(job, Path(folder))
         start_step, finished = _saved_progress(state, job.last_step) if state else (0, False)
-        context = ray.train.get_context()
         if finished:
-            if context.get_world_rank() == 0:
-                _open_tracker(job).close()  # killed after its last step: its task must not stay "running"
+            if rank == 0:
+                _open_tracking(job).close()  # killed after its last step: its task must not stay "running"
             return
         feed = _feed(job, start_step)
-        batches = RankBatches(_share_of_stream(feed, job), feed, context.get_world_rank())
+        batches = RankBatches(_share_of_stream(feed, job), feed, rank)
         num_nodes = len(set(_of_all_ranks(ray.get_runtime_context().get_node_id())))
-        tracker = _open_tracker(job) if context.get_world_rank() == 0 else None
+        tracking = _open_tracking(job) if rank == 0 else None
         try:
-            if tracker is not None:
-                tracker.started(start_step, num_workers=context.get_world_size(), num_nodes=num_nodes)
-            trainer = _lightning_trainer(job, feed, tracker, board, when_loaded=resume_copy.cleanup)
+            if tracking is not None:
+                tracking.tracker.started(start_step, num_workers=feed.num_workers, num_nodes=num_nodes)
+                tracking.send()
+            trainer = _lightning_trainer(job, feed, tracking, board, when_loaded=resume_copy.cleanup)
             trainer.fit(
                 module,
                 train_dataloaders=batches,
@@ -141,19 +127,20 @@ def _train(job: WorkerJob, board: Any) -> None:
                     job.corpus_uri,
                     "val",
                     limit=config.training.num_val_mixtures,
-                    rank=context.get_world_rank(),
-                    world_size=context.get_world_size(),
+                    rank=rank,
+                    world_size=feed.num_workers,
                 ),
                 ckpt_path=str(state) if state else None,
                 weights_only=False,  # our own file: it holds optimizer state, which is more than tensors
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             # Now: closing the tracker may take longer than the others wait.
-            _note_failure(Path(job.run_dir), error)
+            if would_come_again(error):
+                note_failure(job.notes, error, job.run_name)
             raise
         finally:
-            if tracker is not None:
-                tracker.close(failed=sys.exc_info()[0] is not None)
+            if tracking is not None:
+                tracking.close(failed=sys.exc_info()[0] is not None)
 
 
 def loop_callbacks(
@@ -181,7 +168,11 @@ def loop_limits(training: TrainingConfig, last_step: int) -> dict[str, Any]:
 
 
 def _lightning_trainer(
-    job: WorkerJob, feed: FeedConfig, tracker: Tracker | None, board: Any, when_loaded: Callable[[], None]
+    job: WorkerJob,
+    feed: FeedConfig,
+    tracking: RunTracking | None,
+    board: Any,
+    when_loaded: Callable[[], None],
 ) -> pl.Trainer:
     """when_loaded: called once the checkpoint that the run goes on from is not needed any more."""
     config, gpus = job.config, job.resources["gpus_per_worker"]
@@ -192,31 +183,22 @@ def _lightning_trainer(
     watch_loss = WatchLoss(
         config.training.skip_bad_batches,
         config.tracking.log_every_steps,
-        functools.partial(keep_batch, feed, Path(job.run_dir)),
+        functools.partial(keep_batch, feed, job.run),
     )
     callbacks = loop_callbacks(config.training, job.last_step, watch_loss, job.deadline_s)
     callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: when_loaded()))
-    late_scores: dict[int, dict[str, float]] = {}
+    checkpoints = Checkpoints(job.run, config.training)
+    tracker = None if tracking is None else tracking.tracker
     if job.scorer is not None:
-        beside = ScoreBeside(job.scorer, tracker, config.tracking.log_every_steps)
-        callbacks.append(beside)
-        late_scores = beside.scores
-    if ray.train.get_context().get_world_rank() == 0:
+        callbacks.append(ScoreBeside(job.scorer, tracker, config.tracking.log_every_steps))
+    if tracking is not None:
         callbacks.append(
-            TrackRun(
-                config,
-                card,
-                tracker,
-                board,
-                job.last_step,
-                job.deadline_s,
-                late_scores,
-                watch_loss=watch_loss,
-                run_dir=Path(job.run_dir),
-            )
+            TrackRun(config, tracking, board, job.last_step, job.deadline_s, watch_loss, checkpoints)
         )
+    if config.training.journal:
+        callbacks.append(ItemJournal(job.run))
     # Last: it saves what the others have come to.
-    callbacks.append(ReportCheckpoint(config, card, STATE_FILE, watch_loss))
+    callbacks.append(ReportCheckpoint(config, card, checkpoints, watch_loss))
     trainer = pl.Trainer(
         **loop_limits(config.training, job.last_step),
         gradient_clip_val=config.optimizer.gradient_clip_norm or None,
@@ -284,16 +266,20 @@ def _saved_progress(state: Path, last_step: int) -> tuple[int, bool]:
     return step, step >= last_step or was_stopped(saved["callbacks"])
 
 
-def _fetch_state(checkpoint: Checkpoint | None, folder: Path) -> Path | None:
-    if checkpoint is None:
+def _newest_state(job: WorkerJob, folder: Path) -> Path | None:
+    """The file of the last whole checkpoint, on this machine; None where there is none yet. Rank 0 chooses."""
+    checkpoints = Checkpoints(job.run, job.config.training)
+    chosen = None
+    if ray.train.get_context().get_world_rank() == 0:
+        chosen, complaints = checkpoints.newest(folder)
+        for complaint in complaints:
+            job.notes.warn.remote(f"{complaint}; an earlier checkpoint is gone on from")
+    message = [chosen]
+    torch.distributed.broadcast_object_list(message, src=0)
+    if message[0] is None:
         return None
-    return Path(checkpoint.to_directory(folder)) / STATE_FILE
+    return checkpoints.check(message[0], folder, STATE_FILE) / STATE_FILE
 
 
-def _open_tracker(job: WorkerJob) -> Tracker:
-    run_dir = Path(job.run_dir)
-    tags = [job.config.preset or job.config.model_name, f"manifest:{str(job.data['manifest_hash'])[:12]}"]
-    tags += [f"commit:{commit}" for commit in (code_commit(),) if commit]
-    tracker = Tracker(job.config.tracking, run_dir / "tracking", run_dir.name, tags=tags)
-    tracker.config(job.config.flat())
-    return tracker
+def _open_tracking(job: WorkerJob) -> RunTracking:
+    return RunTracking(job.config, job.run, job.run_name, str(job.data["manifest_hash"]))

@@ -4,17 +4,18 @@
       train_worker (each rank) -> model, its share of the stream, Lightning fit
         every n steps: validate, rank 0 saves a checkpoint (optimizer state and a ready bundle), all ranks report
 
-A run is a folder `<storage>/<name>`: run.json (settings, manifest hash), checkpoint_*/, tracking/, and at the end
-bundle/ (or failure.txt, after an error that would only come again). The same name again never resumes by accident:
-that takes `resume=True`, and the same settings (`cluster/run_folder.py`).
+A run is a folder `<storage>/<name>`, here or at an address (`cluster/run_folder.py`). The same name again never resumes
+by accident: that takes `resume=True`, and the same settings. Ray Train restarts workers that were killed; which
+checkpoint they go on from is ours to say (`cluster/checkpoints.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
+import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,20 +25,28 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.clearml_task import clearml_notice
+from cluster.checkpoints import CheckpointError, Checkpoints
+from cluster.clearml_task import NOTICE_FILE
 from cluster.config import ConfigError, ExperimentConfig
 from cluster.finetune import Source, check_fit, check_start, keep_source
-from cluster.loop_config import PERCEPTUAL, SCORE_MODES, TrainingConfig
+from cluster.loop_config import PERCEPTUAL, TrainingConfig
 from cluster.perceptual import start_scorer
-from cluster.placement import check_placement
+from cluster.placement import ResourcesConfig, check_placement
 from cluster.progress import watch_board
-from cluster.run_folder import FAILURE_FILE, claim_run_folder, read_finetuned_from
-from cluster.train_worker import FAILED_RANKS, WorkerJob, train_worker
+from cluster.run_folder import (
+    FAILURE_FILE,
+    TRACKING_FOLDER,
+    claim_run_folder,
+    open_run,
+    read_finetuned_from,
+)
+from cluster.run_notes import start_notes
+from cluster.train_worker import WorkerJob, train_worker
 from cluster.training_result import TrainingResult, collect_result
-from ww_data import Corpus, open_corpus
+from ww_data import Corpus, Storage, open_corpus
 
 __all__ = ["TrainingError", "TrainingResult", "describe_corpus", "run_training"]
 
@@ -57,25 +66,27 @@ def run_training(
 ) -> TrainingResult:
     """Trains on a connected Ray cluster and returns where the bundle lies.
 
-    corpus_uri: what `jobs.prepare` wrote. storage: a folder that all nodes reach. name: the run's, new unless `resume`.
-    finetune: the weights that a new run starts from; a resumed one has kept them.
+    corpus_uri: what `jobs.prepare` wrote. storage: of all runs, a folder or an address that all nodes reach. name: the
+    run's, new unless `resume`. finetune: the weights that a new run starts from; a resumed one has kept them.
     Raises ConfigError for a name that is taken, or a resume with other settings (the differences are named);
-    CorpusError for damaged data; PlacementError where the cluster has no room; TrainingError if training failed.
+    CorpusError for damaged data; CheckpointError where no checkpoint can be used; PlacementError where the cluster has
+    no room; TrainingError if training failed.
     """
     start = time.monotonic()
     corpus = open_corpus(corpus_uri)
     _check_validation_set(config, corpus)
-    resources = config.resources.resolved(ray.cluster_resources().get("CPU", 0.0))
-    run_dir = Path(storage).resolve() / name
+    resources = config.resources.resolved(*_cluster_cpus())
+    run = open_run(storage, name)
     check_placement(resources)
     if finetune is not None:
         check_fit(finetune, config)
-    claim_run_folder(run_dir, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
+    claim_run_folder(run, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
     if finetune is not None and not resume:
-        keep_source(finetune, run_dir)
-    finetuned_from = read_finetuned_from(run_dir)
-    check_start(run_dir, finetuned_from)
-    shutil.rmtree(run_dir / FAILED_RANKS, ignore_errors=True)  # of an earlier start
+        keep_source(finetune, run)
+    finetuned_from = read_finetuned_from(run)
+    check_start(run, finetuned_from)
+    if resume:
+        _check_checkpoints(run, config)
     training, stored = config.training, corpus.splits["val"].num_mixtures
     num_perceptual = min(training.num_pesq_mixtures, training.num_val_mixtures or stored, stored)
     job = WorkerJob(
@@ -83,55 +94,101 @@ def run_training(
         resources=dataclasses.asdict(resources),
         corpus_uri=corpus.storage.uri,
         data=describe_corpus(corpus),
-        run_dir=str(run_dir),
+        run=run,
+        run_name=name,
         finetuned_from=finetuned_from,
         last_step=training.num_steps(sum(shard.num_segments for shard in corpus.shards("train"))),
         deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
         scorer=None if _scores_at_once(training, ray_callbacks) else start_scorer(num_perceptual),
+        notes=start_notes(),
     )
-    with _ended(job.scorer), _progress_board(f"training {name}", show_progress) as board:
+    with (
+        _ended(job.scorer),
+        _ended(job.notes),
+        tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own,
+        _progress_board(f"training {name}", show_progress) as board,
+    ):
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job, "board": board},
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=resources.num_workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=resources.worker_resources(),
-                placement_strategy=resources.placement_strategy,
-            ),
+            scaling_config=_scaling(resources),
             run_config=RunConfig(
                 name=name,
-                storage_path=str(run_dir.parent),
+                storage_path=rays_own,  # for a marker and nothing else: no checkpoint is reported
                 failure_config=FailureConfig(
                     max_failures=MAX_WORKER_FAILURES,
                     controller_failure_limit=MAX_WORKER_FAILURES,  # type: ignore[call-arg]
-                ),
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=2,  # the best and the last
-                    checkpoint_score_attribute=training.score,
-                    checkpoint_score_order=SCORE_MODES[training.score],
                 ),
                 callbacks=ray_callbacks,
             ),
         )
         try:
-            result = _fit(trainer)
+            _fit(trainer)
         except ray.train.TrainingFailedError as error:
-            _raise_noted_failure(run_dir)
+            _raise_noted_failure(job)
             raise TrainingError(_first_cause(error)) from error
         finally:
-            _tell(clearml_notice(run_dir / "tracking"))  # what rank 0 prints goes to a log
-    _raise_noted_failure(run_dir)
+            _tell_notices(job)
+        _raise_noted_failure(job)
     item_s = config.mixing.crop_s or corpus.segment_s
-    return collect_result(result, config, run_dir, item_s, time.monotonic() - start)
+    return collect_result(config, run, item_s, time.monotonic() - start)
 
 
-def _raise_noted_failure(run_dir: Path) -> None:
-    """Raises the error that a worker noted because it would only come again."""
-    failure = run_dir / FAILURE_FILE
-    if failure.is_file():
-        raise TrainingError(f"training failed in a worker: {failure.read_text(encoding='utf-8')}")
+def _cluster_cpus() -> tuple[float, list[float]]:
+    """CPUs of the whole cluster, and of each node."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return ray.cluster_resources().get("CPU", 0.0), nodes
+
+
+def _scaling(resources: ResourcesConfig) -> ScalingConfig:
+    least, most = resources.least_workers, resources.num_workers
+    if resources.is_elastic:
+        # After a node is lost Ray may for a while still wait for all workers that it had: for so long at most.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{resources.placement_timeout_s:g}")
+    return ScalingConfig(
+        num_workers=(least, most) if resources.is_elastic else most,  # type: ignore[arg-type]
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=resources.worker_resources(),
+        placement_strategy=resources.placement_strategy,
+    )
+
+
+def _check_checkpoints(run: Storage, config: ExperimentConfig) -> None:
+    """Says before anything is started which checkpoints are damaged, and refuses those of another model."""
+    checkpoints = Checkpoints(run, config.training)
+    with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
+        newest, complaints = checkpoints.newest(Path(folder))
+        for complaint in complaints:
+            _tell(f"warning: {complaint}; the run goes on from the checkpoint before it")
+        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"]) if newest else []
+    if changed and newest is not None:
+        raise CheckpointError(
+            f"{run.address(newest.name)} holds another model than the run's settings ask for "
+            f"({'; '.join(changed)}); put back the run.json that belongs to it, or start a new run under another name"
+        )
+
+
+def _raise_noted_failure(job: WorkerJob) -> None:
+    """Raises the error that a worker noted because it would only come again, and leaves it in the run's folder."""
+    try:
+        failure, _ = ray.get(job.notes.failure.remote())
+    except ray.exceptions.RayError:  # this node's Ray has ended: what Ray Train says tells more
+        return
+    if failure:
+        with contextlib.suppress(OSError):  # the disk may be full: that is what the failure says
+            job.run.write(FAILURE_FILE, failure.encode())
+        raise TrainingError(f"training failed in a worker: {failure}")
+
+
+def _tell_notices(job: WorkerJob) -> None:
+    """What workers have to say to people; what they print goes to a log."""
+    with contextlib.suppress(ray.exceptions.RayError, OSError):
+        for warning in ray.get(job.notes.warnings.remote(), timeout=10):
+            _tell(f"warning: {warning}")
+        notice = f"{TRACKING_FOLDER}/clearml/{NOTICE_FILE}"
+        if job.run.size(notice) is not None:
+            _tell(job.run.read(notice).decode())
 
 
 def _fit(trainer: TorchTrainer) -> Any:

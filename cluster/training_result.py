@@ -7,12 +7,17 @@ import dataclasses
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from cluster.bundle_scores import add_scores
+from cluster.checkpoints import Checkpoints
 from cluster.config import ExperimentConfig
 from cluster.loop_config import PERCEPTUAL
+from cluster.run_folder import BUNDLE_FOLDER, TRACKING_FOLDER
+from cluster.stored_folders import replace_folder
+from ww_data import Storage
 
 _MEASURES = {
     "si_sdr_db": "SI-SDR dB",
@@ -25,7 +30,7 @@ _MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """run_dir, and in it the bundle of the best checkpoint and the last checkpoint, from which a resume goes on.
+    """run: its folder, here or at an address, and in it the last checkpoint, from which a resume goes on.
 
     scores: validation metrics of the bundle, of step `best_step`; last_scores: of the last step, which is `steps`.
     score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
@@ -34,19 +39,28 @@ class TrainingResult:
     loss or gradients that were not finite, of `steps`.
     """
 
-    run_dir: Path
-    bundle: Path
+    run: Storage
     scores: dict[str, float]
     steps: int
     wall_s: float
     score: str = "si_sdr_db"
     best_step: int = 0
     last_scores: dict[str, float] = dataclasses.field(default_factory=dict)
-    last_checkpoint: Path | None = None
+    last_checkpoint: str = ""
     audio_hours: float = math.nan
     audio_s_per_s: float = math.nan
     data_wait_fraction: float = math.nan
     skipped_steps: int = 0
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder on this machine. StorageError for one at an address."""
+        return self.run.path()
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle of the best checkpoint on this machine. StorageError for one at an address."""
+        return self.run.path(BUNDLE_FOLDER)
 
     def table(self) -> str:
         """All of it in plain lines for people."""
@@ -73,11 +87,11 @@ class TrainingResult:
             noisy, best, last = ("" if value is None else f"{value:.3f}" for value in columns)
             chosen = "  <- decides" if name == self.score else ""
             lines.append(f"  {title:10} {noisy:>9} {best:>12} {last:>12}{chosen}")
-        lines.append(f"run:    {self.run_dir}")
-        lines.append(f"bundle: {self.bundle} (the best)")
-        if self.last_checkpoint is not None:
-            lines.append(f"last:   {self.last_checkpoint}")
-        lines.append(f"curves: tensorboard --logdir {self.run_dir / 'tracking'}")
+        lines.append(f"run:    {self.run}")
+        lines.append(f"bundle: {self.run.address(BUNDLE_FOLDER)} (the best)")
+        if self.last_checkpoint:
+            lines.append(f"last:   {self.run.address(self.last_checkpoint)}")
+        lines.append(f"curves: tensorboard --logdir {self.run.address(TRACKING_FOLDER)}")
         return "\n".join(lines)
 
 
@@ -89,69 +103,57 @@ def spoken_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def collect_result(
-    result: Any, config: ExperimentConfig, run_dir: Path, item_s: float, wall_s: float
-) -> TrainingResult:
+def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s: float) -> TrainingResult:
     """Copies the bundle of the best checkpoint to where people look for it; the last one stays, to resume from.
 
-    result: Ray Train's. item_s: seconds of audio of one item.
+    item_s: seconds of audio of one item. Raises CheckpointError where no bundle is whole.
     """
-    best, metrics = result.best_checkpoints[0]
-    for other, scores in result.best_checkpoints[1:]:
-        name = config.training.score
-        if config.training.is_better(scores.get(name, math.nan), metrics.get(name, math.nan)):
-            best, metrics = other, scores
-    last = result.metrics or metrics
-    lines = _read_journal(run_dir / "tracking" / "metrics.jsonl")
+    checkpoints = Checkpoints(run, config.training)
+    lines = _parse_journal(run.read(f"{TRACKING_FOLDER}/metrics.jsonl").decode("utf-8"))
+    with tempfile.TemporaryDirectory(prefix="ww-bundle-") as folder:
+        best, whole = checkpoints.best_bundle(Path(folder))
+        bundle = shutil.copytree(whole, Path(folder) / BUNDLE_FOLDER)
+        late = late_scores(lines, best.metrics)
+        add_scores(bundle, late)
+        replace_folder(bundle, run, BUNDLE_FOLDER)
+    last = checkpoints.recorded()[-1]
     audio_s_per_s, data_wait_fraction = _speed(lines)
-    late = _late_scores(lines, metrics)
-    bundle, temporary = run_dir / "bundle", run_dir / ".bundle"
-    with best.as_directory() as folder:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(Path(folder) / "bundle", temporary)
-    add_scores(temporary, late)
-    put_in_place(temporary, bundle)
     return TrainingResult(
-        run_dir=run_dir,
-        bundle=bundle,
-        scores=_scores(metrics) | late,
-        steps=int(last["step"]),
+        run=run,
+        scores=only_scores(best.metrics) | late,
+        steps=last.step,
         wall_s=wall_s,
         score=config.training.score,
-        best_step=int(metrics["step"]),
-        last_scores=_scores(last) | _late_scores(lines, last),
-        last_checkpoint=Path(result.checkpoint.path) if result.checkpoint else None,
-        audio_hours=int(last["step"]) * config.training.items_per_step * item_s / 3600,
+        best_step=best.step,
+        last_scores=only_scores(last.metrics) | late_scores(lines, last.metrics),
+        last_checkpoint=last.name,
+        audio_hours=last.step * config.training.items_per_step * item_s / 3600,
         audio_s_per_s=audio_s_per_s,
         data_wait_fraction=data_wait_fraction,
-        skipped_steps=int(last.get("skipped_steps", 0)),
+        skipped_steps=int(last.metrics.get("skipped_steps", 0)),
     )
 
 
-def put_in_place(new: Path, folder: Path) -> None:
-    """Renames a folder to the place of another, which goes only once the new one is there."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed at this
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _scores(metrics: dict[str, Any]) -> dict[str, float]:
+def only_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a checkpoint without its counts."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return _parse_journal(path.read_text(encoding="utf-8"))
+
+
+def _parse_journal(text: str) -> list[dict[str, Any]]:
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         with contextlib.suppress(ValueError):  # a killed worker may leave half a line
             lines.append(dict(json.loads(line)))
     return lines
 
 
-def _late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
-    """PESQ and STOI of the step of a report, which the journal got to know only after it."""
+def late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
+    """PESQ and STOI of the step of a checkpoint, which the journal got to know only after it."""
     late: dict[str, float] = {}
     for line in lines:
         if line["step"] == metrics["step"] and line["series"] in ("val", "noisy"):

@@ -164,6 +164,8 @@ def run_sweep(
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
         )
+    if "://" in str(storage):
+        raise ConfigError(f"a sweep keeps its runs in a folder that all nodes reach, not at {storage}")
     folder = Path(storage).resolve() / name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 from pathlib import Path
 
-from cluster.config import ExperimentConfig, load_config, override
+from cluster.config import ConfigError, ExperimentConfig, load_config, override
 from cluster.finetune import Source, finetune_config, open_source
-from cluster.run_folder import read_run_config
+from cluster.run_folder import open_run, read_run_config
 from cluster.session import connect
 from cluster.training import run_training
 from jobs.cli import main, make_parser
@@ -23,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
         __doc__
         + """
 Without a cluster it starts Ray on this machine. With RAY_ADDRESS set, or started by `ray job submit --working-dir .
--- python -m jobs.train ...`, it runs there; --data and --storage must then be folders that all nodes reach, --data may
-also be an address such as s3://bucket/corpus.
+-- python -m jobs.train ...`, it runs there; --data and --storage must then be folders that all nodes reach, or
+addresses such as s3://bucket/corpus.
 WW_WORKER_LOGS=1 shows what the workers print.
 
 example: python -m jobs.train --data data/mine --preset gatewave-compact --workers 2 --set loss.l1_weight=2""",
@@ -59,7 +60,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override one setting by its dotted path, e.g. training.max_steps=2000; may be repeated",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that train together")
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        help="processes that train together; 1..4: as many of up to 4 as there is room for while nodes come and go",
+    )
     parser.add_argument(
         "--gpus-per-worker", type=float, metavar="N", help="GPUs of each worker; 0: train on the CPU"
     )
@@ -67,7 +72,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--storage",
         default=os.environ.get("WW_STORAGE", "runs"),
         metavar="DIR",
-        help="folder of all runs; WW_STORAGE sets another default",
+        help="folder of all runs, or an address such as s3://bucket/runs; WW_STORAGE sets another default",
     )
 
 
@@ -78,14 +83,23 @@ def config_from(arguments: argparse.Namespace, source: Source | None = None) -> 
     """
     overrides = list(arguments.overrides)
     if arguments.workers is not None:
-        overrides.append(f"resources.num_workers={arguments.workers}")
+        overrides += _workers(arguments.workers)
     if arguments.gpus_per_worker is not None:
         overrides.append(f"resources.gpus_per_worker={arguments.gpus_per_worker}")
     if getattr(arguments, "resume", None) and arguments.preset is None:
-        started_with = read_run_config(Path(arguments.storage) / arguments.resume)
+        started_with = read_run_config(open_run(arguments.storage, arguments.resume))
         return override(started_with.to_dict(), overrides)
     preset = arguments.preset or DEFAULT_PRESET
     return load_config(preset, overrides) if source is None else finetune_config(source, preset, overrides)
+
+
+def _workers(text: str) -> list[str]:
+    """Settings for N workers, or for L..N."""
+    match = re.fullmatch(r"(?:(\d+)\.\.)?(\d+)", text)
+    if match is None:
+        raise ConfigError(f"--workers takes a number such as 4, or a range such as 1..4; got {text!r}")
+    least, most = match.groups()
+    return [f"resources.num_workers={most}", f"resources.min_workers={least or 0}"]
 
 
 def run_name(arguments: argparse.Namespace) -> str:

@@ -1,7 +1,8 @@
 """Starts a Ray cluster of two nodes on this machine, guarded by a token, until its standard input is closed.
 
-Prints one line of JSON: the addresses for drivers and for `ray job submit`. Run by tests in a process of its own, since
-a process can belong to one cluster only. RAY_AUTH_MODE and RAY_AUTH_TOKEN come from the environment.
+Prints one line of JSON: the addresses for drivers and for `ray job submit`. Then it takes orders, a line each, and says
+"done" to each: "kill" ends the raylet of the newest node by SIGKILL, "add" adds a node. Run by tests in a process of
+its own, since a process can belong to one cluster only. RAY_AUTH_MODE and RAY_AUTH_TOKEN come from the environment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 
@@ -33,6 +35,12 @@ def node_settings() -> dict[str, int]:
     return {"object_store_memory": 300 * 2**20, **{name: free_port() for name in agents}}
 
 
+def add_other_node(cluster: Cluster) -> Node:
+    """One with an address of its own, so that no driver takes it for its own node."""
+    address = f"127.0.0.{2 + len(cluster.worker_nodes)}"
+    return cluster.add_node(num_cpus=2, node_ip_address=address, **node_settings())
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.environ["RAY_TMPDIR"] = folder
@@ -45,13 +53,15 @@ def main() -> None:
             temp_dir=f"{folder}/ray",
             **node_settings(),
         )
-        cluster.add_node(
-            num_cpus=2,
-            **node_settings(),
-        )
+        newest = add_other_node(cluster)
         cluster.wait_for_nodes()
         print(json.dumps({"address": head.address, "jobs": f"http://{head.webui_url}"}), flush=True)
-        sys.stdin.read()
+        for order in sys.stdin:
+            if order.strip() == "kill":
+                newest.kill_raylet()
+            else:
+                newest = add_other_node(cluster)
+            print("done", flush=True)
         cluster.shutdown()
 
 

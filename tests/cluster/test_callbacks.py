@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ import torch
 from cluster import callbacks, perceptual
 from cluster.bad_batches import WatchLoss
 from cluster.callbacks import TrackRun
+from cluster.checkpoints import Checkpoints
 from cluster.config import load_config
 from cluster.datasets import RankBatches
 from cluster.lightning import DenoisingModule
 from cluster.perceptual import Clip, Scorer
+from ww_data import Storage
 from ww_models import build_model, read_bundle_info, save_bundle
 
 
@@ -29,8 +32,10 @@ class Track:
         self.now_s, self.told = 0.0, list[dict[str, float]]()
         monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         config = load_config("gatewave-compact", ["tracking.log_every_steps=2"])
-        tracker = SimpleNamespace(scalars=self._hear)
-        self.run = TrackRun(config, {}, tracker, None)  # type: ignore[arg-type]
+        tracking: Any = SimpleNamespace(tracker=SimpleNamespace(scalars=self._hear), send=lambda: None)
+        watch_loss = WatchLoss(0, 10, Mock())
+        self.run = TrackRun(config, tracking, None, 303, None, watch_loss, Mock())
+        self.run._show_examples = Mock()  # type: ignore[method-assign]
         self.batches = RankBatches(None, None, 0)  # type: ignore[arg-type]
         optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
         self.trainer: Any = SimpleNamespace(
@@ -86,7 +91,7 @@ def test_batches_that_are_fetched_ahead_never_wait_for_more_than_all_the_time(
 def test_the_progress_line_tells_the_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     track, posted = Track(monkeypatch), list[tuple[int, int, str]]()
     post = SimpleNamespace(remote=lambda *state: posted.append(state))
-    track.run.board, track.run.last_step = SimpleNamespace(post=post), 303
+    track.run.board = SimpleNamespace(post=post)
     for _ in range(3):
         track.step(2.0)
     track.step(2.0)
@@ -104,40 +109,35 @@ def test_skipped_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert track.told[-1]["skipped_steps"] == 3
 
 
-class Start:
-    """A start of a run that validates with given scores, and the model that it registers at its end."""
+def registered(run: Storage, journal: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """What the bundle that a start registers at its end says of itself, and the scores it is registered with."""
+    told: list[tuple[dict[str, Any], dict[str, float]]] = []
 
-    def __init__(
-        self, run_dir: Path, first_step: int, scores: list[float], state: dict[str, Any] | None
-    ) -> None:
-        self.registered = list[tuple[float, dict[str, float]]]()
-        tracker = Mock(model=self._hear)
-        config = load_config("tiny", ["training.score=si_sdr_db"])
-        self.track = TrackRun(config, {}, tracker, None, run_dir=run_dir)
-        if state is not None:
-            self.track.load_state_dict(state)
-        model = build_model(config.model_name, **dataclasses.asdict(config.model))
-        module = DenoisingModule(model, config.loss, config.optimizer, config.training, 0, 100)
-        trainer: Any = SimpleNamespace(callbacks=[], train_dataloader=RankBatches(None, None, 0))  # type: ignore[arg-type]
-        for step, score in enumerate(scores, start=first_step):
-            trainer.global_step = step
-            module.validation_scores = {"si_sdr_db": score, "noisy_si_sdr_db": 1.0}
-            self.track.on_validation_end(trainer, module)
-            save_bundle(run_dir / f"checkpoint_{step}" / "bundle", model, metrics={"step": step})
-        self.state = self.track.state_dict()
-        self.track.on_train_end(trainer, module)
+    def hear(bundle: Path, scores: dict[str, float]) -> None:
+        told.append((read_bundle_info(bundle).metrics, scores))
 
-    def _hear(self, bundle: Path, scores: dict[str, float]) -> None:
-        self.registered.append((read_bundle_info(bundle).metrics["step"], scores))
+    config = load_config("tiny", ["training.score=si_sdr_db"])
+    tracking: Any = SimpleNamespace(tracker=SimpleNamespace(model=hear), journal=journal)
+    checkpoints = Checkpoints(run, config.training)
+    TrackRun(config, tracking, None, 10, None, Mock(), checkpoints).on_train_end(Mock(), Mock())
+    ((metrics, scores),) = told
+    return metrics, scores
 
 
-def test_the_registered_model_is_the_best_of_all_starts(tmp_path: Path) -> None:
-    first = Start(tmp_path, 1, [5.0, 9.0], None)
-    assert [(step, scores["si_sdr_db"]) for step, scores in first.registered] == [(2, 9.0)]
-    worse = Start(tmp_path, 3, [7.0, 6.0], first.state)
-    assert [(step, scores["si_sdr_db"]) for step, scores in worse.registered] == [(2, 9.0)]
-    better = Start(tmp_path, 5, [10.0, 6.0], worse.state)
-    assert [(step, scores["si_sdr_db"]) for step, scores in better.registered] == [(5, 10.0)]
+def test_the_registered_model_is_the_best_of_all_starts_with_scores_that_came_late(tmp_path: Path) -> None:
+    config = load_config("tiny")
+    model = build_model(config.model_name, **dataclasses.asdict(config.model))
+    run, journal = Storage(tmp_path / "run"), tmp_path / "metrics.jsonl"
+    late = [{"step": step, "series": "val", "pesq": 1.0 + step / 10} for step in (1, 2, 3)]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in late))
+    for step, score, best in ((1, 5.0, 1), (2, 9.0, 2), (3, 7.0, 2), (4, 6.0, 2), (5, 10.0, 5)):
+        scores = {"si_sdr_db": score, "noisy_si_sdr_db": 1.0}
+        save_bundle(tmp_path / "made" / str(step) / "bundle", model, metrics={"step": step})
+        Checkpoints(run, config.training).store(tmp_path / "made" / str(step), step, {**scores, "step": step})
+        metrics, told = registered(run, journal)
+        assert metrics["step"] == best
+        assert told.get("pesq") == (1.0 + best / 10 if best < 4 else None)
+        assert metrics["enhanced"]["si_sdr_db"] == told["si_sdr_db"]
 
 
 def test_a_step_that_is_done_again_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:

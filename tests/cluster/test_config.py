@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config import PRESETS_DIR, ConfigError, ExperimentConfig, differences, load_config
+from jobs.train import config_from, parser
 from ww_data import AugmentConfig
 
 PRESET_NAMES = sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
@@ -52,6 +53,7 @@ def test_sections_within_sections_are_set_by_their_path() -> None:
         ("training.batch_size=many", "training.batch_size takes a value of type int; got 'many'"),
         ("training.batch_size=3", "must be a multiple of"),
         ("training.batch_size=true", "takes a value of type int"),
+        ("resources.min_workers=3", "min_workers must lie between 0 and num_workers=2; got 3"),
         ("mixing.snr_db=5", "takes a list"),
         ("mixing.snr_db=[1,2,3]", "takes 2 values"),
         ("training.validate_every_steps=0", "validate_every_steps must be at least 1"),
@@ -79,6 +81,26 @@ def test_wrong_settings_are_named_with_what_was_meant(override: str, words: str)
     with pytest.raises(ConfigError, match=None) as error:
         load_config("tiny", ["resources.num_workers=2", override])
     assert words in str(error.value)
+
+
+def test_an_elastic_batch_is_a_multiple_of_each_number_of_workers() -> None:
+    elastic = ["resources.num_workers=4", "resources.min_workers=2"]
+    with pytest.raises(ConfigError, match=r"batch_size=8 is shared by 2 to 4 .* each of .* such as 12$"):
+        load_config("tiny", [*elastic, "training.batch_size=8"])
+    assert load_config("tiny", [*elastic, "training.batch_size=12"]).resources.least_workers == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", (3, 0)), ("1..4", (4, 1)), ("4..1", None), ("1..", None), ("two", None)]
+)
+def test_workers_are_a_number_or_a_range(text: str, expected: tuple[int, int] | None) -> None:
+    arguments = parser().parse_args(["--data", "x", "--workers", text, "--set", "training.batch_size=12"])
+    if expected is None:
+        with pytest.raises(ConfigError, match=r"--workers takes a number|min_workers must lie between"):
+            config_from(arguments)
+    else:
+        resources = config_from(arguments).resources
+        assert (resources.num_workers, resources.min_workers) == expected
 
 
 def test_all_loss_weights_zero_is_refused() -> None:

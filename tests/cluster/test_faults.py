@@ -1,133 +1,95 @@
-"""Runs that are cut: killed workers and interrupted drivers end where an uninterrupted run ends."""
+"""Runs that are cut end where an uninterrupted run ends, with each item trained on once, here and on S3."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cluster.config import load_config
-from cluster.training import TrainingResult, run_training
-from ww_models import load_bundle
+from cluster.training import TrainingError, TrainingResult, run_training
+from ww_data import Storage
+
+from .cut_runs import (
+    INTERVAL,
+    SETTINGS,
+    assert_nothing_lost,
+    assert_same_end,
+    command_line,
+    curves,
+    has_checkpoint,
+    private_environment,
+    reached,
+    starts,
+    train_workers,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-SETTINGS = [
-    "resources.num_workers=2",
-    "training.max_steps=24",
-    "training.validate_every_steps=6",
-    "tracking.log_every_steps=1",
-    # What a checkpoint has to hold besides weights and optimizer.
-    "training.accumulate=2",
-    "training.ema_decay=0.9",
-]
-
-
-def lines(run_dir: Path) -> list[dict[str, float | str]]:
-    path = run_dir / "tracking" / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def train_losses(run_dir: Path) -> dict[float | str, float | str]:
-    """{step: loss}; of a step that was done twice, the later."""
-    return {line["step"]: line["loss"] for line in lines(run_dir) if line["series"] == "train"}
-
-
-def wait_for_step(run_dir: Path, step: int, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while max((int(line["step"]) for line in lines(run_dir)), default=0) < step:
-        assert time.monotonic() < deadline, f"step {step} was not reached within {timeout_s} s"
-        time.sleep(0.02)
-
-
-def wait_for_file(path: Path, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} was not written within {timeout_s} s"
-        time.sleep(0.02)
-
-
-def train_workers(root: psutil.Process) -> list[psutil.Process]:
-    """Ray Train's worker processes among the descendants of one process."""
-    found = []
-    for process in root.children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()[:1]):
-                found.append(process)
-        except psutil.Error:  # it ended meanwhile
-            continue
-    return found
-
-
-def assert_same_end(cut: Path, whole: Path) -> None:
-    cut_losses, whole_losses = train_losses(cut), train_losses(whole)
-    assert cut_losses[24] == pytest.approx(whole_losses[24], abs=1e-6)
-    expected = load_bundle(whole / "bundle").state_dict()
-    for name, weight in load_bundle(cut / "bundle").state_dict().items():
-        assert abs(weight - expected[name]).max() <= 1e-6, name
 
 
 @pytest.fixture(scope="module")
 def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """An uninterrupted run."""
     config = load_config("tiny", SETTINGS)
-    return run_training(
-        config, str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False
-    )
+    folder = tmp_path_factory.mktemp("runs")
+    result = run_training(config, str(small_corpus), folder, "whole", show_progress=False)
+    assert_nothing_lost(result.run, small_corpus)
+    return result
 
 
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon Ray knows of a checkpoint
-    killed: list[int] = []
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon Ray notices
+    run, killed_at = Storage(tmp_path / "cut"), list[int]()
 
     def kill_one() -> None:
-        wait_for_step(tmp_path / "cut", 7)
-        wait_for_file(tmp_path / "cut" / "checkpoint_manager_snapshot.json")
-        victim = train_workers(psutil.Process())[-1]
-        victim.send_signal(signal.SIGKILL)
-        killed.append(victim.pid)
+        wait_until(lambda: reached(run) > INTERVAL and has_checkpoint(run, INTERVAL), "step 7")
+        train_workers(psutil.Process())[-1].send_signal(signal.SIGKILL)
+        killed_at.append(reached(run))
 
     killer = threading.Thread(target=kill_one)
     killer.start()
     config = load_config("tiny", SETTINGS)
     result = run_training(config, str(small_corpus), tmp_path, "cut", show_progress=False)
     killer.join()
-    assert killed
-    assert result.steps == 24
-    starts = [line["step"] for line in lines(result.run_dir) if line["series"] == "start"]
-    assert starts[0] == 0
-    assert len(starts) == 2, "the kill came too late to prove anything"
-    assert starts[1] in (6, 12, 18), "it did not go on from a checkpoint"
-    assert_same_end(result.run_dir, whole.run_dir)
+    assert result.steps == whole.steps
+    first, second = (step for step, _ in starts(run))
+    assert first == 0
+    assert killed_at[0] - INTERVAL <= second < whole.steps, "more was done again than one interval"
+    assert second > 0
+    assert_nothing_lost(run, small_corpus)
+    assert_same_end(run, whole, tmp_path)
 
 
-def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
-    whole: TrainingResult, small_corpus: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "jobs.train", "--data", str(small_corpus), "--preset", "tiny"]
-    command += ["--storage", str(tmp_path)] + [part for s in SETTINGS for part in ("--set", s)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    process = subprocess.Popen(
-        [*command, "--name", "cut"],
+def interrupted(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A started command that Ctrl-C ends also where the tests run in the background, which ignores it."""
+    return subprocess.Popen(
+        command,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background, Ctrl-C is ignored, and so it would be in all that they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
+    whole: TrainingResult, small_corpus: Path, tmp_path: Path
+) -> None:
+    """Its last checkpoint is damaged meanwhile, and one after it was never finished: an earlier one is gone on from."""
+    train, run = [sys.executable, "-m", "jobs.train"], Storage(tmp_path / "cut")
+    process = interrupted(
+        [*train, *command_line(small_corpus, tmp_path), "--name", "cut"], private_environment()
     )
     children: list[psutil.Process] = []
     try:
-        wait_for_step(tmp_path / "cut", 9)
-        wait_for_file(tmp_path / "cut" / "checkpoint_manager_snapshot.json")
+        wait_until(lambda: has_checkpoint(run, 2 * INTERVAL), "two checkpoints")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
@@ -139,10 +101,106 @@ def test_interrupted_command_resumes_and_ends_where_an_uninterrupted_run_ends(
     assert not alive, "the interrupted command left processes behind"
     assert not (tmp_path / "cut" / "bundle").exists()
 
+    finished = sorted(path.parent for path in run.path().glob("checkpoint_*/checkpoint.json"))
+    state = finished[-1] / "state.ckpt"
+    state.write_bytes(state.read_bytes()[:-1])
+    unfinished = run.path("checkpoint_000000023")
+    unfinished.mkdir()
+    (unfinished / "state.ckpt").write_bytes(b"half")
+
     # Resuming takes nothing but the name: the settings are those that the run was started with.
-    resume = [sys.executable, "-m", "jobs.train", "--data", str(small_corpus), "--storage", str(tmp_path)]
-    done = subprocess.run(
-        [*resume, "--resume", "cut"], env=environment, capture_output=True, text=True, timeout=200
-    )
+    resume = [*train, "--data", str(small_corpus), "--storage", str(tmp_path), "--resume", "cut"]
+    done = subprocess.run(resume, env=private_environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert_same_end(tmp_path / "cut", whole.run_dir)
+    assert f"{finished[-1].name}: state.ckpt is damaged" in done.stderr
+    assert f"checkpoint_{starts(run)[1][0]:09d}" == finished[-2].name
+    assert_nothing_lost(run, small_corpus)
+    assert_same_end(run, whole, tmp_path)
+
+    for state in run.path().glob("checkpoint_*/state.ckpt"):
+        state.write_bytes(b"")
+    refused = subprocess.run(resume, env=private_environment(), capture_output=True, text=True, timeout=100)
+    assert refused.returncode == 2
+    assert refused.stderr.count("Traceback") == 0
+    assert "no checkpoint of" in refused.stderr.splitlines()[-1]
+
+
+def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
+    whole: TrainingResult, small_corpus: Path, s3: tuple[str, str], tmp_path: Path
+) -> None:
+    start, options = s3
+    storage, train = f"{start}/my runs{options}", [sys.executable, "-m", "jobs.train"]
+    run = Storage(f"{start}/my runs/cut{options}")
+    environment = private_environment(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2")
+    process = interrupted([*train, *command_line(small_corpus, storage), "--name", "cut"], environment)
+    try:
+        wait_until(lambda: has_checkpoint(run, INTERVAL), "a checkpoint")
+        train_workers(psutil.Process(process.pid))[-1].send_signal(signal.SIGKILL)
+        wait_until(lambda: len(starts(run)) == 2 and has_checkpoint(run, 2 * INTERVAL), "it went on")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    resume = [*train, "--data", str(small_corpus), "--storage", storage, "--resume", "cut"]
+    done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    gone_on_from = [step for step, _ in starts(run)]
+    assert len(gone_on_from) == 3
+    assert 0 == gone_on_from[0] < gone_on_from[1] <= gone_on_from[2] < whole.steps
+    assert_nothing_lost(run, small_corpus)
+    assert_same_end(run, whole, tmp_path)
+    assert f"bundle: {start}/my runs/cut/bundle" in done.stdout
+    names = {file.name for file in run.files()}
+    assert {"run.json", "tracking/metrics.jsonl", "bundle/weights.safetensors"} <= names
+    events = [name for name in names if name.startswith("tracking/tensorboard/events.")]
+    assert len(events) == 3, "a file for each start"
+    assert sorted({line["step"] for line in curves(run) if line["series"] == "val"}) == [6, 12, 18, 24]
+
+
+def test_a_disk_that_is_full_ends_the_run_with_one_line_and_a_resume_goes_on(
+    whole: TrainingResult, small_corpus: Path, tmp_path: Path
+) -> None:
+    """Files of one rank may grow no more: first of rank 1 alone, which others only wait for, then of rank 0."""
+    run, config = Storage(tmp_path / "cut"), load_config("tiny", [*SETTINGS, "tracking.clearml=offline"])
+    for rank, after in ((1, INTERVAL), (0, 2 * INTERVAL)):
+        limiter = threading.Thread(target=let_files_grow_no_more, args=(run, rank, after))
+        limiter.start()
+        with pytest.raises(TrainingError) as error:
+            run_training(config, str(small_corpus), tmp_path, "cut", resume=rank == 0, show_progress=False)
+        limiter.join()
+        words = str(error.value)
+        assert "\n" not in words
+        assert "go on with --resume cut" in words
+        assert run.read("failure.txt").decode() in words
+        if rank == 1:  # rank 0's own messages to ClearML have no room either
+            messages = max((run.path() / "tracking" / "clearml").glob("messages-*.jsonl"))
+            assert '"outcome": "failed"' in messages.read_text().splitlines()[-1], "its task is still open"
+    rest = run_training(config, str(small_corpus), tmp_path, "cut", resume=True, show_progress=False)
+    assert rest.steps == whole.steps
+    assert run.size("failure.txt") is None
+    assert_nothing_lost(run, small_corpus)
+    assert_same_end(run, whole, tmp_path)
+
+
+def let_files_grow_no_more(run: Storage, rank: int, after_step: int) -> None:
+    """From a checkpoint on, the process of a rank cannot write beyond the first byte of any file."""
+    wait_until(lambda: has_checkpoint(run, after_step), f"the checkpoint of step {after_step}")
+    for process in train_workers(psutil.Process()):
+        if any(file.path.endswith(f"-rank_{rank}.jsonl") for file in process.open_files()):
+            process.rlimit(psutil.RLIMIT_FSIZE, (1, psutil.RLIM_INFINITY))
+            return
+    raise AssertionError(f"rank {rank} was not found")
+
+
+def test_storage_that_cannot_be_written_to_is_one_line(
+    local_ray: str, small_corpus: Path, s3: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    start, options = s3
+    for storage in (str(tmp_path / "file"), f"{start.replace('bucket', 'no-such-bucket')}/runs{options}"):
+        command = [sys.executable, "-m", "jobs.train", *command_line(small_corpus, storage), "--name", "x"]
+        done = subprocess.run(command, env=private_environment(), capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert "cannot write the run's folder" in done.stderr.splitlines()[-1]

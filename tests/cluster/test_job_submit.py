@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from ww_models import load_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
+from .two_node_cluster import ROOT, two_nodes
+
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -33,39 +32,8 @@ def test_ray_takes_the_cluster_file() -> None:
 @pytest.fixture(scope="module")
 def cluster_environment() -> Iterator[dict[str, str]]:
     """A running two-node cluster; yields the environment in which `ray job submit` reaches it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-secret-for-this-test-0123456789abcdef",
-        "RAY_worker_niceness": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # As on a node started by ray_cluster.yaml: jobs find the environment's python first.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    cluster = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    children: list[psutil.Process] = []
-    try:
-        assert cluster.stdout
-        line = cluster.stdout.readline()
-        assert line, "the cluster did not start"
-        children = psutil.Process(cluster.pid).children(recursive=True)
-        yield environment | {"RAY_API_SERVER_ADDRESS": json.loads(line)["jobs"]}
-    finally:
-        assert cluster.stdin
-        cluster.stdin.close()
-        try:
-            cluster.wait(timeout=60)
-        finally:
-            for process in children:
-                if process.is_running():
-                    process.kill()
-            cluster.kill()
+    with two_nodes() as cluster:
+        yield cluster.environment
 
 
 def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,40 +121,6 @@ def test_a_killed_command_goes_on_where_it_stopped(small_sources: Path, tmp_path
     assert {name: (out / name).stat().st_mtime_ns for name in done} == before
     assert sum(about.num_segments for about in corpus.splits.values()) >= 12 * 6 * 2 * 10
     assert not (out / ".progress").exists()
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A real S3 server on loopback: what an address there starts with, and the options behind it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        filesystem = pyarrow.fs.S3FileSystem(
-            endpoint_override=f"http://127.0.0.1:{port}",
-            allow_bucket_creation=True,
-            connect_timeout=60,
-        )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                filesystem.create_dir("bucket")
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-        yield "s3://bucket", f"?endpoint_override=http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.mark.cluster

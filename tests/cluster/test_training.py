@@ -62,13 +62,20 @@ def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, 
     assert sorted(losses(run, "val")) == [4, 8, 12]
     events = list((run / "tracking" / "tensorboard").glob("events.*"))
     assert events
-    assert {"si_sdr_db", "noisy_si_sdr_db", "pesq", "noisy_pesq", "stoi"} <= uninterrupted.scores.keys()
+    assert {
+        "si_sdr_db",
+        "noisy_si_sdr_db",
+        "pesq",
+        "noisy_pesq",
+        "stoi",
+        "noisy_loss",
+    } <= uninterrupted.scores.keys()
     assert uninterrupted.best_step in (4, 8, 12)
     assert uninterrupted.audio_hours == pytest.approx(12 * 4 * 1.0 / 3600)
     assert uninterrupted.audio_s_per_s > 0
     assert 0 <= uninterrupted.data_wait_fraction <= 1
     assert uninterrupted.last_checkpoint
-    assert (uninterrupted.last_checkpoint / "state.ckpt").is_file()
+    assert (run / uninterrupted.last_checkpoint / "state.ckpt").is_file()
 
 
 @pytest.mark.cluster

@@ -16,7 +16,9 @@ from cluster.config import ConfigError
 from cluster.loop_config import TrainingConfig
 from cluster.run_folder import claim_run_folder
 from cluster.stopping import was_stopped
-from cluster.training_result import TrainingResult, put_in_place
+from cluster.stored_folders import put_in_place
+from cluster.training_result import TrainingResult
+from ww_data import Storage
 
 from .training_loop import assert_equal, settings, train
 
@@ -148,15 +150,14 @@ def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_the_summary_stands_beside_noisy_and_tells_where_all_is(tmp_path: Path) -> None:
     result = TrainingResult(
-        run_dir=tmp_path,
-        bundle=tmp_path / "bundle",
+        run=Storage(tmp_path),
         scores={"si_sdr_db": 7.5, "noisy_si_sdr_db": 5.0, "pesq": 1.5, "noisy_pesq": 1.25, "loss": 0.25},
         steps=120,
         wall_s=150.0,
         score="pesq",
         best_step=80,
         last_scores={"si_sdr_db": 7.0, "pesq": 1.4},
-        last_checkpoint=tmp_path / "checkpoint_9",
+        last_checkpoint="checkpoint_9",
         audio_hours=1.5,
         audio_s_per_s=36.4,
         data_wait_fraction=0.015,
@@ -184,10 +185,10 @@ def test_a_folder_is_replaced_by_the_new_one_also_after_a_cut(tmp_path: Path) ->
 
 
 def test_a_run_is_resumed_with_other_minutes_and_with_settings_that_it_did_not_know(tmp_path: Path) -> None:
-    claim_run_folder(tmp_path / "run", settings(), "hash", resume=False)
+    claim_run_folder(Storage(tmp_path / "run"), settings(), "hash", resume=False)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     del record["config"]["training"]["ema_decay"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    claim_run_folder(tmp_path / "run", settings("training.max_minutes=5"), "hash", resume=True)
+    claim_run_folder(Storage(tmp_path / "run"), settings("training.max_minutes=5"), "hash", resume=True)
     with pytest.raises(ConfigError, match=r"training\.ema_decay: 0\.0 -> 0\.5"):
-        claim_run_folder(tmp_path / "run", settings("training.ema_decay=0.5"), "hash", resume=True)
+        claim_run_folder(Storage(tmp_path / "run"), settings("training.ema_decay=0.5"), "hash", resume=True)

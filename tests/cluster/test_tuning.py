@@ -10,6 +10,7 @@ import pytest
 from cluster.config import ConfigError, load_config
 from cluster.run_folder import read_run_config
 from cluster.tuning import parse_space, run_sweep, with_settings
+from ww_data import Storage
 from ww_models import load_bundle
 
 TINY = load_config("tiny", ["training.max_steps=4", "training.validate_every_steps=2"])
@@ -74,6 +75,6 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
     for row in result.rows:
         run_dir = result.folder / row["trial"]
         assert load_bundle(run_dir / "bundle").num_parameters > 0
-        assert read_run_config(run_dir).loss.l1_weight == pytest.approx(row["loss.l1_weight"])
+        assert read_run_config(Storage(run_dir)).loss.l1_weight == pytest.approx(row["loss.l1_weight"])
     best = load_config(str(result.folder / "best.yaml"))
     assert best == with_settings(TINY, {"loss.l1_weight": weights[0][0], "loss.stft_weight": weights[0][1]})
