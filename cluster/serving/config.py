@@ -8,6 +8,7 @@ from typing import Literal
 from cluster.serving.audio import AudioLimits
 from cluster.serving.auth import ApiKey
 from cluster.serving.live_config import LiveConfig
+from cluster.serving.scaling_config import ScalingConfig
 
 _AT_LEAST = {"num_replicas": 1, "max_pending": 1, "max_upload_bytes": 1, "cpus_per_replica": 0}
 _POSITIVE = ("start_timeout_s", "upload_stall_s", "reply_stall_s")
@@ -20,6 +21,7 @@ class ServingConfig:
     host, port: the address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 every network it is in, and
         port 0 any free one.
     num_replicas, cpus_per_replica: copies of the models, and the CPUs that Ray sets aside for each.
+    scaling: more replicas when there are more calls, and how one of them goes away.
     precision: of causal models, "fp32" or "int8".
     max_pending: files that one replica holds, those being uploaded included; one more is answered 503.
     max_upload_bytes: larger bodies are answered 413.
@@ -36,6 +38,7 @@ class ServingConfig:
     port: int = 8000
     num_replicas: int = 1
     cpus_per_replica: float = 1.0
+    scaling: ScalingConfig = dataclasses.field(default_factory=ScalingConfig)
     precision: Literal["fp32", "int8"] = "fp32"
     max_pending: int = 8
     max_upload_bytes: int = 1024 * 2**20
@@ -55,6 +58,9 @@ class ServingConfig:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, in seconds; got {getattr(self, name)}")
+        most = self.scaling.max_replicas
+        if most is not None and most < self.num_replicas:
+            raise ValueError(f"max_replicas={most} lies below num_replicas={self.num_replicas}")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port must lie between 0 (any free one) and 65535; got {self.port}")
         for origin in self.allowed_origins:

@@ -12,20 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
-from ray.serve.schema import ApplicationStatus, LoggingConfig
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
 
-from cluster.serving.app import build_app
 from cluster.serving.config import ServingConfig
-from cluster.serving.models import ServedModels
+from cluster.serving.replica import APP_NAME
+from cluster.serving.serve_config import serve_config
 from ww_models import load_bundle, read_bundle_info
 
-APP_NAME = "wave-wizard"
-SHUTDOWN_TIMEOUT_S = 30.0
+# After the calls' time is up.
+SHUTDOWN_MARGIN_S = 15.0
 Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
-_CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
+CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
 
 
 class ServingError(ValueError):
@@ -41,26 +40,21 @@ class ServingHandle:
     config: ServingConfig
 
 
-@serve.ingress()
-class DenoiseServer:
-    """One replica: loads the bundles, then hands requests to the application around them."""
-
-    def __init__(self, bundles: list[str], config: ServingConfig) -> None:
-        models = ServedModels([Path(bundle) for bundle in bundles], precision=config.precision)
-        self._app = build_app(models, config, send_request_id=False)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return self._app
-
-
 def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
     """Refuses damaged bundles and a taken port, without Ray; returns the config with a free port for 0.
 
     Raises BundleError or ServingError, each one line.
     """
-    for bundle in _paths(bundles):
-        load_bundle(bundle)
+    checked_bundles(bundles)
     return dataclasses.replace(config, port=bindable_port(config.host, config.port))
+
+
+def checked_bundles(bundles: Bundles) -> list[Path]:
+    """Their folders. Raises BundleError for one that cannot be loaded."""
+    paths = _paths(bundles)
+    for path in paths:
+        load_bundle(path)
+    return paths
 
 
 def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> ServingHandle:
@@ -77,34 +71,24 @@ def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> Serv
         http_options=HTTPOptions(host=config.host, port=config.port),
         logging_config=quiet,
     )
-    # Requests are limited by the application, which can say so in JSON and still answers health checks.
-    deployment = serve.deployment(
-        name="denoise",
-        num_replicas=config.num_replicas,
-        max_ongoing_requests=4 * config.max_pending + 64,
-        ray_actor_options={"num_cpus": config.cpus_per_replica},
-        logging_config=quiet,
-    )(DenoiseServer)
-    application = deployment.bind([str(path.resolve()) for path in _paths(bundles)], config)
-    target = serve.RunTarget(application, name=APP_NAME, route_prefix="/", logging_config=quiet)
     try:
-        serve.run_many([target], wait_for_applications_running=False)
-        _wait_until_running(config.start_timeout_s)
+        ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
+        wait_until_running(config.start_timeout_s)
     except BaseException:
-        _shut_down()
+        _shut_down(SHUTDOWN_MARGIN_S)
         raise
     host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
     return ServingHandle(
-        url=f"http://{f'[{host}]' if ':' in host else host}:{config.port}",
+        url=url,
         model_ids=tuple(read_bundle_info(path).id for path in _paths(bundles)),
         config=config,
     )
 
 
 def stop_serving(handle: ServingHandle) -> None:
-    """Ends what `start_serving` started; requests being answered are finished first (20 s at most)."""
-    del handle  # there is one endpoint on a cluster; the argument says that the caller started it
-    _shut_down()
+    """Ends what `start_serving` started; live calls and files are finished first, for `scaling.shutdown_s` at most."""
+    _shut_down(handle.config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
 
 
 @contextlib.contextmanager
@@ -150,28 +134,38 @@ def _check_cluster(config: ServingConfig) -> None:
         raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
 
 
-def _shut_down() -> None:
-    """Like serve.shutdown(), but that waits on a call that never returns, which Ray reports as a failure."""
+def _shut_down(timeout_s: float) -> None:
+    """Like serve.shutdown(), but that kills the proxies first, which cuts off all calls, and then waits on a call that
+    never returns, which Ray reports as a failure.
+    """
+    deadline = time.monotonic() + timeout_s
     with contextlib.suppress(ValueError, ray.exceptions.RayError):  # there is no controller, or no longer
-        controller = ray.get_actor(*_CONTROLLER)
+        controller = ray.get_actor(*CONTROLLER)
+        serve.delete(APP_NAME, _blocking=False)
+        while APP_NAME in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.1)
         ray.get(controller.graceful_shutdown.remote(wait=False))
-        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        deadline = time.monotonic() + SHUTDOWN_MARGIN_S
         while time.monotonic() < deadline:
             time.sleep(0.1)
-            ray.get_actor(*_CONTROLLER)
+            ray.get_actor(*CONTROLLER)
     serve.shutdown()
 
 
-def _wait_until_running(timeout_s: float) -> None:
+def wait_until_running(timeout_s: float, *, deployed_after: float = 0.0) -> None:
+    """Waits until all replicas answer with what was deployed after that moment. Raises ServingError."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         application = serve.status().applications.get(APP_NAME)
-        if application and application.status == ApplicationStatus.RUNNING:
-            return
-        if application and application.status in {
-            ApplicationStatus.DEPLOY_FAILED,
-            ApplicationStatus.UNHEALTHY,
-        }:
-            raise ServingError(f"the replica did not start: {' '.join(application.message.split())[-500:]}")
+        if application and application.last_deployed_time_s > deployed_after:
+            if application.status == ApplicationStatus.RUNNING:
+                return
+            if application.status in {ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY}:
+                raise ServingError(f"the replica did not start: {_reason(application)}")
         time.sleep(0.1)
-    raise ServingError(f"the endpoint did not answer within start_timeout_s={timeout_s:g} s")
+    raise ServingError(f"the endpoint did not answer within {timeout_s:g} s")
+
+
+def _reason(application: ApplicationStatusOverview) -> str:
+    messages = [application.message, *(one.message for one in application.deployments.values())]
+    return " ".join(" ".join(messages).split())[-500:]

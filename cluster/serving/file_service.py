@@ -84,7 +84,7 @@ class FileService:
         is_new, self._engine_pid = pid != self._engine_pid, pid
         known = set() if is_new else self._known
         served = {model.id: model for model in self._models.all()}
-        if served.keys() == known:
+        if served.keys() == known and not is_new:
             return
         for model in served.values():
             if model.id not in known:

@@ -43,13 +43,17 @@ class ServedModels:
     """
 
     def __init__(
-        self, bundles: Sequence[Path], default: str | None = None, precision: Precision = "fp32"
+        self, bundles: Sequence[Path] = (), default: str | None = None, precision: Precision = "fp32"
     ) -> None:
-        """default: the id of the model for callers who name none; the first bundle's unless given."""
+        """bundles: none where `replace` says later what to serve, before anybody asks.
+
+        default: the id of the model for callers who name none; the first bundle's unless given.
+        """
         self._precision: Precision = precision
         self._models: dict[str, ServedModel] = {}
         self._default_id = ""
-        self.replace(bundles, default)
+        if bundles:
+            self.replace(bundles, default)
 
     @property
     def default(self) -> ServedModel:

@@ -11,9 +11,17 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
+import yaml
+from ray.serve.schema import ServeDeploySchema
 
+from cluster.config import ConfigError
+from cluster.serving.auth import ApiKey
 from cluster.serving.config import ServingConfig
 from cluster.serving.deployment import ServingError, check_serving, serve_bundles
+from cluster.serving.live_config import LiveConfig
+from cluster.serving.promotion import promote
+from cluster.serving.scaling_config import ScalingConfig
+from cluster.serving.serve_config import as_yaml, config_from, plain, serve_config
 from ww_models import BundleError, read_bundle_info
 
 from .clips import DENOISE, error_of, file_bytes, recording, samples_of
@@ -87,3 +95,53 @@ def test_no_room_on_the_cluster_is_said_with_the_arithmetic(local_ray: str, bund
     config = ServingConfig(port=0, num_replicas=3, cpus_per_replica=1)
     with pytest.raises(ServingError, match=r"3 replica\(s\) x 1 CPU = 3 CPU"), serve_bundles(bundle, config):
         pass
+
+
+def test_a_promotion_changes_what_is_served(client: httpx.Client, bundle: Path, other_bundle: Path) -> None:
+    first, second = (read_bundle_info(path).id for path in (bundle, other_bundle))
+    assert promote([other_bundle]) == [(second, str(other_bundle))]
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [second]
+    assert promote([bundle], keep=True) == [(first, str(bundle)), (second, str(other_bundle))]
+    response = client.post(DENOISE, content=file_bytes(recording(0.5)))
+    assert response.headers["x-model-id"] == first
+
+
+def test_a_bundle_that_cannot_be_loaded_is_not_promoted(
+    client: httpx.Client, bundle: Path, tmp_path: Path
+) -> None:
+    before = client.get("/v1/models").json()["data"]
+    with pytest.raises(BundleError):
+        promote([bundle, tmp_path])
+    assert client.get("/v1/models").json()["data"] == before
+
+
+def test_the_config_file_is_serves_own_and_holds_every_setting(bundle: Path) -> None:
+    key = ApiKey(name="anna", digest=b"\x00\xff" * 16, max_concurrent=2)
+    config = ServingConfig(
+        precision="int8",
+        num_replicas=2,
+        scaling=ScalingConfig(max_replicas=4, drain_s=300),
+        api_keys=(key,),
+        allowed_origins=("https://example.org",),
+        live=LiveConfig(max_streams=3),
+    )
+    assert config_from(plain(config)) == config
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(as_yaml(serve_config([bundle], config))))
+    assert schema == serve_config([bundle], config)
+    (app,) = schema.applications
+    there = config_from(app.args)
+    assert (there.api_keys, there.live, there.scaling) == (config.api_keys, config.live, config.scaling)
+    (deployment,) = app.deployments
+    assert deployment.user_config == {"bundles": [str(bundle)]}
+    assert deployment.autoscaling_config["min_replicas"] == 2
+    assert deployment.autoscaling_config["max_replicas"] == 4
+    assert deployment.graceful_shutdown_timeout_s > 300
+    with pytest.raises(ConfigError, match=r"did you mean args\.num_replicas"):
+        config_from({"num_replica": 2})
+
+
+def test_wrong_scaling_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"max_replicas=1 lies below num_replicas=2"):
+        ServingConfig(num_replicas=2, scaling=ScalingConfig(max_replicas=1))
+    with pytest.raises(ValueError, match="drain_s"):
+        ScalingConfig(drain_s=0)
