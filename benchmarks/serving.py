@@ -4,7 +4,8 @@
     python benchmarks/serving.py --parts live --seconds 10                # three minutes
     python benchmarks/serving.py --preset demucs48 --precision int8 --sessions 2 4 6 8
 
-Both run the same application with the same model on one thread. Parts:
+All run the same application with the same model on one thread: under uvicorn, in Ray Serve as jobs.serve starts it, and
+in Ray Serve with HAProxy instead of its own proxy. Parts:
     live   sessions at the pace of speech, a chunk of one hop at a time, more and more until it is too many: until
            a chunk's answer takes longer than 40 ms in one of a hundred cases, or the server says that it is behind
     http   a recording of 10 s, beside the model by itself
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from serving_load import LiveLoad, file_times, live_load, long_files, noise
-from serving_servers import CORES, under_ray_serve, under_uvicorn
+from serving_servers import CORES, SERVERS, running
 
 from cluster.serving.capacity import MAX_STREAMS, measure_max_streams
 from cluster.serving.config import ServingConfig
@@ -37,7 +38,7 @@ from cluster.serving.models import load_model
 from ww_models import PRESETS, build_model, save_bundle
 
 PARTS = ("live", "http", "files")
-SERVERS = {"uvicorn": under_uvicorn, "Ray Serve": under_ray_serve}
+BASELINE = "uvicorn"
 MAX_P99_MS, MIN_SHARE_OF_UVICORN, MAX_RISE_MS = 40.0, 0.7, 10.0
 MIN_SESSIONS = {"demucs48": 4, "demucs64": 2}  # of the others:
 MIN_SESSIONS_COMPACT = 20
@@ -112,7 +113,7 @@ class Benchmark:
     @contextlib.contextmanager
     def _started(self, server: str) -> Iterator[str]:
         console.print(f"starting {server}")
-        with SERVERS[server](self.bundle, self.config) as url:
+        with running(server, self.bundle, self.config) as url:
             yield url
 
     def _levels(self) -> tuple[list[int], int]:
@@ -141,7 +142,7 @@ class Benchmark:
         console.print(
             f"{server}: {num_sessions} sessions{beside}: p50 {load.p50_ms:.1f} ms, p99 {load.p99_ms:.1f} ms, "
             f"at most {load.max_ms:.0f} ms, {load.num_overruns} overruns; CPU of the server "
-            f"{load.server_cores:.2f}, of the client {load.client_cores:.2f}, which was late by {load.late_p99_ms:.1f} ms"
+            f"{load.server_cores:.2f}, of the client {load.client_cores:.2f}; it sent {load.late_p99_ms:.1f} ms late"
         )
         return load
 
@@ -156,10 +157,10 @@ class Benchmark:
                 table.add_column(f"{server}\n{column}", justify="right")
         rows = {
             load.num_sessions: [self._cells(loads, load.num_sessions) for loads in live.values()]
-            for load in sum(live.values(), [])
+            for load in itertools.chain(*live.values())
         }
         for num_sessions, cells in sorted(rows.items()):
-            table.add_row(str(num_sessions), *sum(cells, []))
+            table.add_row(str(num_sessions), *itertools.chain(*cells))
         console.print(table)
 
     def _cells(self, loads: list[LiveLoad], num_sessions: int) -> list[str]:
@@ -170,30 +171,21 @@ class Benchmark:
         return [""] * 5
 
     def _live_bars(self, live: dict[str, list[LiveLoad]], capacity: int) -> list[Bar]:
-        carried = {server: num_carried(loads) for server, loads in live.items()}
         bars: list[Bar] = []
-        if "Ray Serve" in carried:
-            ours = carried["Ray Serve"]
+        for server in (name for name in live if name != BASELINE):
+            carried = num_carried(live[server])
             bars.append(
-                ("sessions in Ray Serve", f"{ours}", f">= {self.min_sessions}", ours >= self.min_sessions)
+                (f"{server}: sessions", f"{carried}", f">= {self.min_sessions}", carried >= self.min_sessions)
             )
-            measured = [load for load in live["Ray Serve"] if load.num_sessions == capacity]
-            shown = f"{measured[0].p99_ms:.1f} ms" if measured else "never came so far"
+            if BASELINE in live:
+                share = carried / max(1, num_carried(live[BASELINE]))
+                met = share >= MIN_SHARE_OF_UVICORN
+                bars.append((f"{server}: of uvicorn's", f"{share:.2f}", f">= {MIN_SHARE_OF_UVICORN:g}", met))
+            at_capacity = [load for load in live[server] if load.num_sessions == capacity]
             if not self.arguments.sessions:
-                held = any(map(holds, measured))
-                bars.append(
-                    (f"p99 of {capacity}, as many as it admits", shown, f"<= {MAX_P99_MS:g} ms", held)
-                )
-        if len(carried) == len(SERVERS):
-            share = carried["Ray Serve"] / max(1, carried["uvicorn"])
-            bars.append(
-                (
-                    "sessions in Ray Serve / under uvicorn",
-                    f"{share:.2f}",
-                    f">= {MIN_SHARE_OF_UVICORN:g}",
-                    share >= MIN_SHARE_OF_UVICORN,
-                )
-            )
+                shown = f"{at_capacity[0].p99_ms:.1f} ms" if at_capacity else "missed before"
+                met = any(map(holds, at_capacity))
+                bars.append((f"{server}: p99 of {capacity} sessions", shown, f"<= {MAX_P99_MS:g} ms", met))
         return bars
 
     def _http(self, server: str, url: str) -> list[Bar]:
@@ -202,13 +194,11 @@ class Benchmark:
             f"{server}: {CLIP_S:g} s over HTTP {1000 * times.http_s:.0f} ms; the engine by itself "
             f"{1000 * times.engine_s:.0f} ms, torch over the whole clip {1000 * times.torch_s:.0f} ms"
         )
-        if server != "Ray Serve":
+        if server == BASELINE:
             return []
         allowed_s = MAX_TIMES_MODEL * times.engine_s + MAX_EXTRA_S
-        met = times.http_s <= allowed_s
-        return [
-            (f"{CLIP_S:g} s over HTTP", f"{1000 * times.http_s:.0f} ms", f"<= {1000 * allowed_s:.0f} ms", met)
-        ]
+        shown = f"{1000 * times.http_s:.0f} ms", f"<= {1000 * allowed_s:.0f} ms"
+        return [(f"{server}: {CLIP_S:g} s over HTTP", *shown, times.http_s <= allowed_s)]
 
     def _files(self, server: str, url: str) -> list[Bar]:
         path = self.folder / "long.wav"
@@ -219,11 +209,11 @@ class Benchmark:
             beside = self._measure(server, url, NUM_BESIDE_FILES, f" beside {NUM_FILES} files")
             num_bytes = received() - before
         console.print(f"{server}: {num_bytes / 1e6:.0f} MB of the files came back meanwhile")
-        if server != "Ray Serve":
+        if server == BASELINE:
             return []
         rise_ms = beside.p99_ms - alone.p99_ms
         met = rise_ms <= MAX_RISE_MS and not beside.num_overruns
-        what = f"rise of p99 of {NUM_BESIDE_FILES} sessions beside {NUM_FILES} files"
+        what = f"{server}: rise of p99 beside {NUM_FILES} files"
         return [(what, f"{rise_ms:.1f} ms", f"<= {MAX_RISE_MS:g} ms", met)]
 
     def _write_long_file(self, path: Path) -> None:

