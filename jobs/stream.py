@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -33,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
         __doc__
         + """
 With --input the recording goes as fast as the server takes it, or with --realtime as fast as it was spoken; the
-result has its sample rate, channels and length. Without --input the microphone is denoised into the headphones until
+result has its sample rate, channels and length. Live calls take usual rates from 8000 to 192000 Hz, such as 16000,
+44100 or 48000; a recording of another rate goes over HTTP: curl -F file=@noisy.wav -o clean.wav URL/v1/audio/denoise
+
+Without --input the microphone is denoised into the headphones until
 Ctrl-C (this needs the package sounddevice: pip install sounddevice).
 
 example: python -m jobs.stream --url ws://127.0.0.1:8000 --input noisy.wav --output clean.wav""",
@@ -93,7 +97,10 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
     samples_TC, sample_rate = read_audio(source)
     num_channels = samples_TC.shape[1]
     sound = samples_TC[:, 0] if num_channels == 1 else samples_TC
-    with StreamClient(url, sample_rate=sample_rate, channels=num_channels, **options) as client:
+    with (
+        telling_of_http(url, source, target),
+        StreamClient(url, sample_rate=sample_rate, channels=num_channels, **options) as client,
+    ):
         started = time.monotonic()
         cleaned, num_done = [], 0
         with progress("streaming") as report:
@@ -112,6 +119,20 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
         f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "
         f"{client.session['latency_ms']:.1f} ms, model {client.session['model']}, in {target}"
     )
+
+
+@contextlib.contextmanager
+def telling_of_http(url: str, source: Path, target: Path) -> Iterator[None]:
+    """Turns the refusal of a rate that live calls do not take into an error that says what takes it."""
+    try:
+        yield
+    except StreamError as error:
+        if error.fields.get("parameter") != "sample_rate":
+            raise
+        parts = urlsplit(url)
+        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+        command = f"curl -F file=@{source} -o {target} {scheme}://{parts.netloc}/v1/audio/denoise"
+        raise ValueError(f"{error}; a recording of another rate goes over HTTP: {command}") from error
 
 
 def stream_microphone(url: str, options: dict[str, Any]) -> None:

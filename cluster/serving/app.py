@@ -93,9 +93,12 @@ def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: b
         async with contextlib.AsyncExitStack() as held:
             request.state.facts["key"] = held.enter_context(keys.admitted(request.scope))
             held.enter_context(places.taken())
+            named = request.query_params.get("model")
+            model = models.get(named)  # before the upload: what begins with a model ends with it
             upload = await read_upload(request, config)
             held.callback(upload.audio.close)
-            model = models.get(upload.options.model)
+            if upload.options.model != named:  # the form wins
+                model = models.get(upload.options.model)
             return DenoiseResponse(files, upload, model, config, held.pop_all())
 
     files.wait_until_ready()  # before it is measured how many live calls fit

@@ -4,11 +4,13 @@
         for clean in client.denoise(chunks):        # float arrays (n,), or (n, channels); any n
             play(clean)
 
-`send` and `receive` do the same apart, also from two threads. Sample k out is sample k in, denoised.
+`send` and `receive` do the same apart, also from two threads; whoever sends by himself stays less than 2 s ahead of
+what has come back, as `denoise` does. Sample k out is sample k in, denoised.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 Samples = npt.NDArray[np.float32]
 
 _SEND_S = 0.1  # of sound in a message, where more is given at once
+_UNANSWERED_S = (
+    1.5  # how far `denoise` is ahead; at 2 s the server stops reading, or ends the session before long
+)
 
 
 class StreamError(ConnectionError):
@@ -79,17 +84,21 @@ class StreamClient:
         self._dtype = DTYPES[encoding]
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._refusal: StreamError | None = None
+        self._num_sent = self._num_received = 0  # samples per channel
+        self._open = contextlib.ExitStack()
         self._connection: ClientConnection | None = None
 
     def __enter__(self) -> StreamClient:
         try:
-            self._connection = connect(
-                self.url,
-                additional_headers=self._headers,
-                compression=None,  # sound does not shrink
-                open_timeout=self.timeout_s,
-                close_timeout=2.0,
-                max_size=None,
+            self._connection = self._open.enter_context(
+                connect(
+                    self.url,
+                    additional_headers=self._headers,
+                    compression=None,  # sound does not shrink
+                    open_timeout=self.timeout_s,
+                    close_timeout=2.0,
+                    max_size=None,
+                )
             )
         except (OSError, InvalidURI, WebSocketException) as error:
             raise StreamError("not_connected", f"cannot connect to {self.url}: {error}") from error
@@ -97,15 +106,14 @@ class StreamClient:
             while not self.session:
                 self._hear(self._next(self.timeout_s))
         except BaseException:
-            self._connection.close()
+            self._open.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._open.close()
 
     @property
     def sample_rate(self) -> int:
@@ -113,19 +121,25 @@ class StreamClient:
         return int(self.session["input_sample_rate"])
 
     def denoise(self, chunks: Iterable[npt.ArrayLike]) -> Iterator[Samples]:
-        """Sends one chunk after the other and yields what has come back; at the end all the rest."""
+        """Sends one chunk after the other and yields what has come back; at the end all the rest.
+
+        Never sends more than about 1.5 s ahead, however fast chunks come and however slow the server is.
+        """
+        most = round(_UNANSWERED_S * self.sample_rate) + 2 * int(self.session["latency_samples"])
         for chunk in chunks:
             for piece in self._pieces(chunk):
-                self._send(piece)
+                while self._num_sent - self._num_received > most and (clean := self.receive()) is not None:
+                    yield clean
+                self._send_sound(piece)
                 yield from self._arrived()
         self.flush()
         while (clean := self.receive()) is not None:
             yield clean
 
     def send(self, samples: npt.ArrayLike) -> None:
-        """(n,) or (n, channels) floats, full scale +-1. Waits while the server has more than it can work on."""
+        """(n,) or (n, channels) floats, full scale +-1."""
         for piece in self._pieces(samples):
-            self._send(piece)
+            self._send_sound(piece)
 
     def receive(self, timeout_s: float | None = None) -> Samples | None:
         """The next sound, shaped like what is sent; None when a stream that was flushed is at its end.
@@ -164,7 +178,15 @@ class StreamClient:
         for start in range(0, len(samples), step):
             yield samples[start : start + step].astype(self._dtype).tobytes()
 
+    def _send_sound(self, data: bytes) -> None:
+        self._num_sent += self._num_samples(data)
+        self._send(data)
+
+    def _num_samples(self, data: bytes) -> int:
+        return len(data) // (self._dtype.itemsize * self.channels)
+
     def _samples(self, data: bytes) -> Samples:
+        self._num_received += self._num_samples(data)
         samples = np.frombuffer(data, self._dtype).astype(np.float32)
         if self._dtype.kind == "i":
             samples /= 32768

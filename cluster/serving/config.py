@@ -11,7 +11,7 @@ from cluster.serving.live_config import LiveConfig
 from cluster.serving.scaling_config import ScalingConfig
 
 _AT_LEAST = {"num_replicas": 1, "max_pending": 1, "max_upload_bytes": 1, "cpus_per_replica": 0}
-_POSITIVE = ("start_timeout_s", "upload_stall_s", "reply_stall_s")
+_POSITIVE = ("start_timeout_s", "upload_stall_s", "reply_stall_s", "max_transfer_s")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,9 @@ class ServingConfig:
     max_upload_bytes: larger bodies are answered 413.
     audio: what a recording may be.
     live: of the WebSocket.
-    upload_stall_s, reply_stall_s: how long a caller may send, or take, nothing; the first is answered 408.
+    upload_stall_s, reply_stall_s: how long a caller may send, or take, nothing; the first is answered 408. The
+        second is seen where sending waits for the caller: with uvicorn alone, not under Ray Serve.
+    max_transfer_s: how long an upload, and likewise a reply, may be waited for altogether.
     max_buffered_s: replies of so many seconds of audio are sent when they are whole, with their times.
     api_keys: who may use it (see `auth.py`); without any, everybody who reaches it.
     allowed_origins: of web pages that may use it, beside its own; "*" is every one.
@@ -46,6 +48,7 @@ class ServingConfig:
     live: LiveConfig = dataclasses.field(default_factory=LiveConfig)
     upload_stall_s: float = 30.0
     reply_stall_s: float = 60.0
+    max_transfer_s: float = 3_600.0
     max_buffered_s: float = 30.0
     api_keys: tuple[ApiKey, ...] = ()
     allowed_origins: tuple[str, ...] = ()

@@ -2,9 +2,10 @@
 
     python -m cluster.serving.decoder DESCRIPTOR
 
-An order brings the limits, the open file and the socket that its sound goes to (see `file_messages.py`). A file
-is read to its end before the first of its sound is sent on: what is wrong with it is known before anything is
-answered.
+Orders:  {"limits": {...}, "max_children": N}, the open file and the socket that its sound goes to
+
+Messages are those of `file_messages.py`. A file is read to its end before the first of its sound is sent on: what is
+wrong with it is known before anything is answered. With N children at work already the answer is busy.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,30 +34,58 @@ MAX_PEAK = 1e4
 # Samples, all channels together: shorter recordings are kept from the check, longer ones are decoded again.
 _KEPT_SAMPLES = 4_000_000
 _MESSAGE_FRAMES = 16_384
+_ENDING_S = 2.0
 _NAME = "the upload"
 
 
 def main(descriptor: str) -> None:
     control = begin(descriptor)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    children: set[int] = set()
+
+    def reap(*_: object) -> None:
+        for child in list(children):
+            with contextlib.suppress(ChildProcessError):  # by a signal meanwhile
+                if os.waitpid(child, os.WNOHANG)[0] == 0:
+                    continue
+            children.discard(child)
+
+    signal.signal(signal.SIGCHLD, reap)
     say_ready(control)
-    while order := receive_order(control):
-        limits, (audio, output) = AudioLimits(**order[0]), order[1]
+    while received := receive_order(control):
+        order, (audio, output) = received
         with socket.socket(fileno=output) as sound, os.fdopen(audio, "rb"):
-            try:
-                child = os.fork()
-            except OSError:
-                sound.sendall(pack(ERROR, busy("no process is free to decode with").as_json()))
-                continue
-            if child == 0:
+            child = _fork() if _has_room(children, order["max_children"]) else None
+            if child is None:
+                with contextlib.suppress(OSError):
+                    sound.sendall(pack(ERROR, busy("no process is free to decode with").as_json()))
+            elif child == 0:
                 control.close()
-                _decode_and_exit(audio, sound, limits)
+                _decode_and_exit(audio, sound, AudioLimits(**order["limits"]))
+            else:
+                children.add(child)
+                reap()  # it may have ended before it was known
+
+
+def _has_room(children: set[int], max_children: int) -> bool:
+    """Whether fewer than so many are at work, perhaps after a while: one whose caller has left ends within a block."""
+    deadline = time.monotonic() + _ENDING_S
+    while len(children) >= max_children and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(children) < max_children
+
+
+def _fork() -> int | None:
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _decode_and_exit(audio: int, sound: socket.socket, limits: AudioLimits) -> None:
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _confine(limits)
-        for message in decode(f"/dev/fd/{audio}", limits):
+        for message in decode(f"/dev/fd/{audio}", limits, lambda: _check_connected(sound)):
             sound.sendall(message)
     except (BrokenPipeError, ConnectionResetError):  # the caller has left
         pass
@@ -63,6 +93,13 @@ def _decode_and_exit(audio: int, sound: socket.socket, limits: AudioLimits) -> N
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _check_connected(sound: socket.socket) -> None:
+    """Raises BrokenPipeError when the other end, which sends nothing, has hung up."""
+    with contextlib.suppress(BlockingIOError):
+        sound.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        raise BrokenPipeError
 
 
 def _confine(limits: AudioLimits) -> None:
@@ -79,15 +116,18 @@ def _confine(limits: AudioLimits) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # when the machine runs out, this goes first
 
 
-def decode(path: str, limits: AudioLimits) -> Iterator[bytes]:
-    """The messages of a file: start, sound, end; or error."""
+def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """The messages of a file: start, sound, end; or error.
+
+    check: called after each block of the first reading, before there is anything to send; what it raises ends it.
+    """
     try:
         with Path(path).open("rb") as file:
             first_bytes = file.read(4)
         if not first_bytes:
             raise ApiError(400, "empty_audio", "the request brings no bytes of audio")
         check_kind(first_bytes)
-        yield from _decode(path, limits)
+        yield from _decode(path, limits, check)
     except ApiError as error:
         yield pack(ERROR, error.as_json())
     except AudioError as error:
@@ -98,7 +138,7 @@ def decode(path: str, limits: AudioLimits) -> Iterator[bytes]:
         yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
 
 
-def _decode(path: str, limits: AudioLimits) -> Iterator[bytes]:
+def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterator[bytes]:
     with open_audio(path) as file:
         sample_rate, num_channels, subtype = file.samplerate, file.channels, file.subtype
         is_length_known = file.frames < 2**62
@@ -106,6 +146,7 @@ def _decode(path: str, limits: AudioLimits) -> Iterator[bytes]:
         num_frames = 0
         kept: list[np.ndarray] = []
         for block_TC in iter_blocks(file, path):
+            check()
             num_frames += len(block_TC)
             limits.check(num_frames, sample_rate, num_channels)
             if np.abs(block_TC).max() > MAX_PEAK:

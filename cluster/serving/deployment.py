@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
 from cluster.serving.config import ServingConfig
 from cluster.serving.replica import APP_NAME
@@ -164,6 +164,21 @@ def wait_until_running(timeout_s: float, *, deployed_after: float = 0.0) -> None
                 raise ServingError(f"the replica did not start: {_reason(application)}")
         time.sleep(0.1)
     raise ServingError(f"the endpoint did not answer within {timeout_s:g} s")
+
+
+def what_is_wrong() -> str:
+    """Why the endpoint answers nobody, in a line; "" while a replica runs."""
+    if not ray.is_initialized():  # asking would start another one
+        return "the connection to Ray has ended"
+    try:
+        application = serve.status().applications.get(APP_NAME)
+    except Exception as error:  # of Ray, Serve or the connection
+        return f"Ray does not answer: {' '.join(str(error).split())[:300]}"
+    if application is None:
+        return "the application was deleted from Ray Serve"
+    if any(one.replica_states.get(ReplicaState.RUNNING) for one in application.deployments.values()):
+        return ""
+    return f"no replica runs ({application.status.value}): {_reason(application)}"
 
 
 def _reason(application: ApplicationStatusOverview) -> str:

@@ -12,16 +12,22 @@ from starlette.types import Receive, Scope, Send
 
 from cluster.serving.config import ServingConfig
 from cluster.serving.file_encoder import MEDIA_TYPES
+from cluster.serving.file_pace import Pace
 from cluster.serving.file_service import FileReply, FileService
 from cluster.serving.models import ServedModel
 from cluster.serving.upload import Upload
 
 # A short reply is kept in memory, so it must be small, too.
 MAX_BUFFERED_BYTES = 16 * 2**20
+# Handed over at a time, so that the caller's pace is seen.
+_PART_BYTES = 1 << 16
 
 
 class DenoiseResponse(Response):
-    """Denoises an upload while it answers; gives up as soon as the caller has left.
+    """Denoises an upload while it answers; gives up as soon as the caller has left, or takes it too slowly.
+
+    The second is seen where sending waits for the caller, as with uvicorn alone. Under Ray Serve it never waits: the
+    whole reply goes into Serve's queues, as fast as it is made.
 
     held: what is held for the request, given back at the end: the upload, the place in the queue, the key's use.
     """
@@ -37,6 +43,7 @@ class DenoiseResponse(Response):
         super().__init__()
         self._files, self._upload, self._model, self._config = files, upload, model, config
         self._held = held
+        self._pace = Pace(config.reply_stall_s, config.max_transfer_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
@@ -52,7 +59,9 @@ class DenoiseResponse(Response):
                 body = b"".join([part async for part in reply.body])
                 headers = {**self._describe(reply), **_timing(reply)}
                 await self._send(send, _start({**headers, "content-length": str(len(body))}))
-                await self._send(send, {"type": "http.response.body", "body": body})
+                for first in range(0, len(body), _PART_BYTES):
+                    end = first + _PART_BYTES
+                    await self._send_part(send, body[first:end], more=end < len(body))
             else:
                 await self._stream(reply, send)
             scope["state"]["facts"] |= {
@@ -65,11 +74,15 @@ class DenoiseResponse(Response):
         length = {} if reply.num_bytes is None else {"content-length": str(reply.num_bytes)}
         await self._send(send, _start({**self._describe(reply), **length}))
         async for part in reply.body:
-            await self._send(send, {"type": "http.response.body", "body": part, "more_body": True})
+            await self._send_part(send, part)
         await self._send(send, {"type": "http.response.body", "body": b""})
 
+    async def _send_part(self, send: Send, part: bytes, more: bool = True) -> None:
+        await self._send(send, {"type": "http.response.body", "body": part, "more_body": more})
+        self._pace.count(len(part))
+
     async def _send(self, send: Send, message: Any) -> None:
-        await asyncio.wait_for(send(message), self._config.reply_stall_s)
+        await self._pace.wait_for(send(message))
 
     def _is_short(self, reply: FileReply) -> bool:
         most_bytes = 3 * reply.num_channels * reply.num_frames

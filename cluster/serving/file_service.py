@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import socket
 import tempfile
 import time
@@ -22,9 +23,9 @@ from cluster.serving.file_messages import END, ERROR, HEAD, SOUND, START
 from cluster.serving.file_process import FileProcess
 from cluster.serving.models import ServedModel, ServedModels
 
+logger = logging.getLogger(__name__)
+
 START_TIMEOUT_S = 60.0
-# Rows of a model's batch in the engine, one for each channel of each recording.
-NUM_ROWS = 16
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -55,12 +56,14 @@ class FileService:
     """Starts both processes and keeps them: one that died is started anew for the next file."""
 
     def __init__(self, models: ServedModels, config: ServingConfig) -> None:
-        self._models, self._limits = models, dataclasses.asdict(config.audio)
-        self._num_rows = max(NUM_ROWS, config.audio.max_channels)
+        self._models = models
+        # Places for all who may come, children and rows (a channel each), so that nobody waits for a slow reader.
+        self._decoding = {"limits": dataclasses.asdict(config.audio), "max_children": config.max_pending}
+        self._num_rows = config.max_pending * config.audio.max_channels
         self._decoder = FileProcess("cluster.serving.decoder")
         self._engine = FileProcess("cluster.serving.file_engine")
-        self._known: set[str] = set()
-        self._engine_pid = 0
+        # What the engine of that process id was told.
+        self._engine_pid, self._known, self._is_asked = 0, set[str](), False
         self.synchronise()
 
     @property
@@ -78,31 +81,43 @@ class FileService:
         return self._decoder.is_ready() and self._engine.is_ready()
 
     def synchronise(self) -> None:
-        """Starts what has died, and makes the engine know the models that are served, and no others."""
-        self._decoder.ensure_alive()
+        """Starts what has died, and makes the engine know the models that are served, and no others.
+
+        What fails, as when a process dies just now, is done by the next call.
+        """
+        try:
+            self._decoder.ensure_alive()
+            self._tell_engine()
+        except OSError as error:
+            logger.warning("the processes for files take no orders: %s", error)
+
+    def _tell_engine(self) -> None:
         pid = self._engine.ensure_alive()
-        is_new, self._engine_pid = pid != self._engine_pid, pid
-        known = set() if is_new else self._known
+        if pid != self._engine_pid:
+            self._engine_pid, self._known, self._is_asked = pid, set(), False
         served = {model.id: model for model in self._models.all()}
-        if served.keys() == known and not is_new:
-            return
         for model in served.values():
-            if model.id not in known:
-                self._load(model)
-        self._engine.order({"keep": list(served)})
-        if is_new:
+            self._load(model)
+        if self._known - served.keys():
+            self._engine.order({"keep": list(served)})
+            self._known = set(served)
+        if not self._is_asked:
             self._engine.order({"ready": "say so"})
-        self._known = set(served)
+            self._is_asked = True
 
     def _load(self, model: ServedModel) -> None:
+        """Makes the engine know it, where it does not."""
+        if model.id in self._known:
+            return
         if model.engine is None:
             self._engine.order({"load": model.id, "bundle": str(model.bundle.resolve())})
-            return
-        with tempfile.TemporaryFile() as graph:
-            graph.write(model.engine.graph)
-            graph.flush()
-            spec = dataclasses.asdict(model.engine.spec)
-            self._engine.order({"load": model.id, "spec": spec, "rows": self._num_rows}, graph.fileno())
+        else:
+            with tempfile.TemporaryFile() as graph:
+                graph.write(model.engine.graph)
+                graph.flush()
+                spec = dataclasses.asdict(model.engine.spec)
+                self._engine.order({"load": model.id, "spec": spec, "rows": self._num_rows}, graph.fileno())
+        self._known.add(model.id)
 
     @contextlib.asynccontextmanager
     async def denoise(
@@ -141,10 +156,9 @@ class FileService:
             theirs.enter_context(reply)
             try:
                 self.synchronise()
-                if model.id not in self._known:  # it was replaced since the request came: its last file
-                    self._load(model)
+                self._load(model)  # again, if it was replaced since the request came
                 self._engine.order(job, sound_out.fileno(), reply.fileno())
-                self._decoder.order(self._limits, audio.fileno(), sound_in.fileno())
+                self._decoder.order(self._decoding, audio.fileno(), sound_in.fileno())
             except OSError as error:
                 ours.close()
                 raise busy("the processes for files are not ready") from error

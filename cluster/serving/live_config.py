@@ -10,6 +10,7 @@ _POSITIVE = (
     "max_message_bytes",
     "max_unsent_bytes",
     "max_backlog_s",
+    "max_waiting_bytes",
     "overrun_ms",
     "idle_s",
     "stuck_s",
@@ -26,7 +27,9 @@ class LiveConfig:
     max_load: what they may take of one core then; the rest is for peaks.
     max_channels, min_sample_rate, max_sample_rate: of one call; rates in Hz.
     max_message_bytes: of one message; a client with more sends more messages.
-    max_backlog_s: sound that waits for the model before the server stops reading.
+    max_backlog_s: sound that the model may have before it; what comes beyond that waits as it came.
+    max_waiting_bytes: of that, in memory, or `max_backlog_s` once more where this is more. A server that can hold the
+        client back does so long before; elsewhere the session ends.
     overrun_ms: how far the server may be behind before it says so.
     max_unsent_bytes, stuck_s: what a client may leave unread, in bytes and in seconds, before it is cut off.
     idle_s: how long a client may send nothing.
@@ -40,6 +43,7 @@ class LiveConfig:
     max_sample_rate: int = 192_000
     max_message_bytes: int = 256 * 1024
     max_backlog_s: float = 2.0
+    max_waiting_bytes: int = 4 * 1024 * 1024
     overrun_ms: float = 250.0
     max_unsent_bytes: int = 4 * 1024 * 1024
     stuck_s: float = 10.0

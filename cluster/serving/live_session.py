@@ -1,8 +1,9 @@
 """One live session: a WebSocket on one side, a `Call` and its rows in the stepper on the other.
 
-One task reads messages and feeds the model, one sends what waits in the outbox, one looks after the time. What the
-model has finished comes in between, called by the stepper. Nothing is dropped and nothing grows: too much sound that
-waits for the model stops the reading, too much that waits for the client ends the session.
+One task reads messages into the inbox and sees at once when the client has gone, one feeds the model from there, one
+sends what waits in the outbox, one looks after the time. What the model has finished comes in between, called by the
+stepper. No sound is dropped and nothing grows: a client who is far ahead of the model is held back or, where the server
+takes what comes whether it is read or not, sent away; too much that waits for the client ends the session as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from cluster.serving.call import Call
+from cluster.serving.inbox import Inbox
 from cluster.serving.live_config import LiveConfig
 from cluster.serving.live_stats import LiveStats
 from cluster.serving.models import ServedModel
@@ -35,7 +37,7 @@ class LiveSession:
     """One accepted WebSocket; `run` returns when it is over. All of it happens in the event loop.
 
     model: the one that the session began with, whatever is served by its end.
-    max_streams: see `Stepper.open`.
+    max_streams: see `Stepper.open`. holds_clients: see `LiveCalls`.
     """
 
     def __init__(
@@ -46,14 +48,17 @@ class LiveSession:
         config: LiveConfig,
         stepper: Stepper,
         max_streams: int,
+        holds_clients: bool,
     ) -> None:
         assert model.latency_samples is not None, "a model that needs the whole clip cannot run live"
         self.id = uuid.uuid4().hex
         self.model, self.options = model, options
         self._websocket, self._config, self._stepper = websocket, config, stepper
-        self._max_streams = max_streams
+        self._max_streams, self._holds_clients = max_streams, holds_clients
         self._call = Call(options, model.sample_rate, model.latency_samples)
-        self._stats = LiveStats(self._call, config.overrun_ms / 1000)
+        self._stats = LiveStats(self._call, config.overrun_ms / 1000, self._unfed_s)
+        bytes_per_s = options.bytes_per_sample * options.sample_rate
+        self._inbox = Inbox(max(config.max_waiting_bytes, round(config.max_backlog_s * bytes_per_s)))
         self._outbox = Outbox(websocket, max_bytes=config.max_unsent_bytes, stuck_s=config.stuck_s)
         self._stream: LiveStream | None = None  # the first sound of a stream opens it
         self._has_room, self._is_flushed = asyncio.Event(), asyncio.Event()
@@ -62,7 +67,7 @@ class LiveSession:
 
     async def run(self) -> None:
         self.say(self._created())
-        others = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        others = [asyncio.create_task(each) for each in (self._read(), self._work(), self._watch())]
         try:
             await self._outbox.run()
         finally:
@@ -84,23 +89,47 @@ class LiveSession:
         self._close(Close.GOING_AWAY)
 
     async def _read(self) -> None:
+        """Reads to the end, also what nobody wants any more: the client's leaving comes behind it."""
+        try:
+            while (message := await self._websocket.receive())["type"] == "websocket.receive":
+                if not self._is_ended:
+                    data = message.get("bytes")
+                    self._take_in(message["text"] if data is None else data)
+                if len(self._inbox) > 1 or self._is_ended:
+                    await asyncio.sleep(0)  # where much has come already, receive() does not let others in
+                if self._holds_clients:
+                    await self._inbox.until_below(self._config.max_message_bytes)
+        except Exception as error:
+            self._on_fault(error)
+        else:
+            self._stop()
+            self._outbox.hang_up()
+
+    def _take_in(self, message: str | bytes) -> None:
+        self._active_at = time.monotonic()
+        limit = self._config.max_message_bytes
+        if len(message) > limit:
+            what = f"a message of {len(message)} bytes; the limit is {limit}: send several"
+            self.end(ProtocolError("message_too_big", what, Close.TOO_BIG))
+        elif not self._inbox.put(message):
+            waiting_s, most_s = self._stats.buffered_ms / 1000, self._config.max_backlog_s
+            what = f"{waiting_s:.1f} s of sound wait for the model: send at most {most_s:g} s ahead of the results"
+            self.end(ProtocolError("too_fast", what, Close.REFUSED))
+
+    async def _work(self) -> None:
         try:
             while not self._is_ended:
-                message = await self._websocket.receive()
-                if message["type"] != "websocket.receive":
-                    return self._outbox.hang_up()
-                self._active_at = time.monotonic()
-                if (data := message.get("bytes")) is not None:
-                    await self._on_sound(data)
+                message = await self._inbox.take()
+                if isinstance(message, bytes):
+                    await self._on_sound(message)
                 else:
-                    await self._on_text(message["text"])
+                    await self._on_text(message)
         except ProtocolError as error:
             self.end(error)
         except Exception as error:
             self._on_fault(error)
 
     async def _on_sound(self, data: bytes) -> None:
-        self._check_size(len(data))
         max_behind = self._config.max_backlog_s * self.model.sample_rate
         piece_bytes = max(1, round(_PIECE_S * self.options.sample_rate)) * self.options.bytes_per_sample
         for start in range(0, len(data), piece_bytes):
@@ -111,7 +140,9 @@ class LiveSession:
                 await self._has_room.wait()
             if self._is_ended:
                 return
-            self._feed(self._call.feed(data[start : start + piece_bytes]))
+            piece = data[start : start + piece_bytes]
+            self._feed(self._call.feed(piece))
+            self._inbox.fed(len(piece))
 
     def _feed(self, samples_Cn: Samples) -> None:
         if self._stream is None:
@@ -122,7 +153,6 @@ class LiveSession:
         self._stats.came()
 
     async def _on_text(self, text: str) -> None:
-        self._check_size(len(text))
         kind, update = parse_text(text)
         if kind == "session.update":
             self._call.update(update)
@@ -144,6 +174,8 @@ class LiveSession:
             await self._is_flushed.wait()
         if self._is_ended:
             return
+        if self._stats.has_news:
+            self.say(self._stats.message())
         self.say({"type": "flushed", "samples_in": self._call.num_in, "samples_out": self._call.num_out})
         self._close_stream()
         self._call.restart()
@@ -185,11 +217,9 @@ class LiveSession:
             if time.monotonic() - self._active_at > idle_s:
                 self.end(ProtocolError("idle", f"neither sound nor message for {idle_s:g} s", Close.REFUSED))
 
-    def _check_size(self, num_bytes: int) -> None:
-        limit = self._config.max_message_bytes
-        if num_bytes > limit:
-            message = f"a message of {num_bytes} bytes; the limit is {limit}: send several"
-            raise ProtocolError("message_too_big", message, Close.TOO_BIG)
+    def _unfed_s(self) -> float:
+        """Seconds of sound that have come and that the model has not been given."""
+        return self._inbox.num_sound_bytes / self.options.bytes_per_sample / self.options.sample_rate
 
     def _post(self, message: str | bytes) -> None:
         if self._is_ended or self._outbox.post(message):
@@ -207,6 +237,7 @@ class LiveSession:
         """Nothing is taken from the client or the model any more."""
         self._is_ended = True
         self._close_stream()
+        self._inbox.clear()
         self._has_room.set()
         self._is_flushed.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from cluster.serving.call import Call
@@ -14,10 +15,14 @@ _CAUGHT_UP = 0.2  # of the time that counts as an overrun
 
 
 class LiveStats:
-    """Follows one call. overrun_s: how old sound may be that the model has not finished, before that is said."""
+    """Follows one call.
 
-    def __init__(self, call: Call, overrun_s: float) -> None:
-        self._call, self._overrun_s = call, overrun_s
+    overrun_s: how old sound may be that the model has not finished, before that is said.
+    unfed_s: tells how much sound waits before the call.
+    """
+
+    def __init__(self, call: Call, overrun_s: float, unfed_s: Callable[[], float]) -> None:
+        self._call, self._overrun_s, self._unfed_s = call, overrun_s, unfed_s
         self.is_overrun = False
         # When sound came that is not finished yet: (samples fed by then, at the model's rate; seconds).
         self._pending: deque[tuple[int, float]] = deque()
@@ -54,7 +59,12 @@ class LiveStats:
 
     @property
     def buffered_ms(self) -> float:
-        return round(1000 * self._call.behind_samples / self._call.model_rate, 1)
+        return round(1000 * (self._unfed_s() + self._call.behind_samples / self._call.model_rate), 1)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the model has returned anything since the last `message`."""
+        return self._audio_s > 0
 
     def message(self) -> dict[str, Any]:
         """The `stats` message; the real-time factor is that of the time since the last one."""

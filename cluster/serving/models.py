@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +71,16 @@ class ServedModels:
             raise ApiError(404, "unknown_model", f"no model is called {model_id!r}; there are: {known}")
         return found
 
-    def replace(self, bundles: Sequence[Path], default: str | None = None) -> None:
-        """Serves these bundles from now on, all or none of them; one that is served already is not loaded again."""
+    def replace(
+        self,
+        bundles: Sequence[Path],
+        default: str | None = None,
+        prepare: Callable[[ServedModel], object] = lambda model: None,
+    ) -> None:
+        """Serves these bundles from now on, all or none of them; one that is served already is not loaded again.
+
+        prepare: is called with each that is new before anybody can find it.
+        """
         if not bundles:
             raise ValueError("no bundle to serve; name at least one")
         models: dict[str, ServedModel] = {}
@@ -81,6 +89,9 @@ class ServedModels:
             models[info.id] = self._models.get(info.id) or load_model(bundle, self._precision)
         if default is not None and default not in models:
             raise ValueError(f"the default model {default!r} is not served; there are: {', '.join(models)}")
+        for model in models.values():
+            if model is not self._models.get(model.id):
+                prepare(model)
         # The models first: between the two lines both the old default and the new one can be found.
         self._models = {**self._models, **models}
         self._default_id = default or next(iter(models))

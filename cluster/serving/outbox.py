@@ -14,13 +14,15 @@ class Outbox:
     """`post` never waits; `run` sends. For one event loop.
 
     max_bytes: what may wait; more of it makes `post` return False, and nothing of it was taken.
-    stuck_s: how long one message may take until the client has read enough of those before it.
+    stuck_s: how long one message may take until the client has read enough of those before it. Only where the server
+        lets us wait for that, as uvicorn does: in Ray Serve a message counts as sent when it is queued on the way.
     """
 
     def __init__(self, websocket: WebSocket, *, max_bytes: int, stuck_s: float) -> None:
         self._websocket, self._max_bytes, self._stuck_s = websocket, max_bytes, stuck_s
         self._waiting: deque[str | bytes | Close | None] = deque()
         self._has_some = asyncio.Event()
+        self._sending: asyncio.Timeout | None = None
         self.num_bytes = 0
 
     def post(self, message: str | bytes) -> bool:
@@ -43,6 +45,8 @@ class Outbox:
         """Ends `run` at once: the client has gone."""
         self._waiting.clear()
         self._put(None)
+        if self._sending is not None and not self._sending.expired():
+            self._sending.reschedule(0)
 
     async def run(self) -> None:
         """Sends until the connection was closed, is gone, or the client has not read for too long."""
@@ -54,17 +58,24 @@ class Outbox:
                 message = self._waiting.popleft()
                 if message is None:
                     return
-                async with asyncio.timeout(self._stuck_s):
-                    if isinstance(message, Close):
-                        await self._websocket.close(message)
-                        return
-                    if isinstance(message, bytes):
-                        await self._websocket.send_bytes(message)
-                    else:
-                        await self._websocket.send_text(message)
+                async with asyncio.timeout(self._stuck_s) as self._sending:
+                    await self._send(message)
+                self._sending = None
+                if isinstance(message, Close):
+                    return
                 self.num_bytes -= len(message)
         except (TimeoutError, WebSocketDisconnect):
             return
+        finally:
+            self._sending = None
+
+    async def _send(self, message: str | bytes | Close) -> None:
+        if isinstance(message, Close):
+            await self._websocket.close(message)
+        elif isinstance(message, bytes):
+            await self._websocket.send_bytes(message)
+        else:
+            await self._websocket.send_text(message)
 
     def _put(self, message: str | bytes | Close | None) -> None:
         self._waiting.append(message)

@@ -19,7 +19,6 @@ from cluster.serving.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"
 SUBPROTOCOL = "wave-wizard"
-KEY_PREFIX = "key."  # a second subprotocol, "key.KEY", brings the key of a browser, which cannot set headers
 
 Encoding = Literal["pcm_s16le", "pcm_f32le"]
 DTYPES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}

@@ -38,6 +38,8 @@ class DenoiseServer:
         self._config = config
         self._models = ServedModels(precision=config.precision)
         self._app = build_app(self._models, config, send_request_id=False)
+        # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
+        self._app.state.live.holds_clients = False
         self._departure: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -52,7 +54,8 @@ class DenoiseServer:
         if self._departure is None:
             self._departure = asyncio.create_task(self._depart())
         try:
-            await asyncio.to_thread(self._select, [Path(bundle) for bundle in selection["bundles"]])
+            bundles = [Path(bundle) for bundle in selection["bundles"]]
+            await asyncio.to_thread(self._models.replace, bundles, prepare=self._app.state.live.prepare)
         except (BundleError, ValueError):
             if not self._models.all():
                 raise
@@ -75,12 +78,6 @@ class DenoiseServer:
     def _served(self) -> list[tuple[str, str]]:
         models = sorted(self._models.all(), key=lambda model: model is not self._models.default)
         return [(model.id, str(model.bundle)) for model in models]
-
-    def _select(self, bundles: Sequence[Path]) -> None:
-        self._models.replace(bundles)
-        for model in self._models.all():
-            if model.engine is not None:
-                self._app.state.live.max_streams(model)  # measured now, not when somebody calls
 
     async def _depart(self) -> None:
         reason = await until_stopping(APP_NAME)

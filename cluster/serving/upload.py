@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tempfile
-import time
 from typing import Any, BinaryIO, cast
 
 from fastapi import Request
@@ -17,11 +16,10 @@ from cluster.serving.audio import check_media_type
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError, busy, describe_fields
 from cluster.serving.file_encoder import Format
+from cluster.serving.file_pace import Pace
 
 # What is written to disk at a time, in a thread: disks make one wait, and live calls must not.
 _WRITE_BYTES = 1 << 20
-# The least that an upload must bring on average, after a start as long as it may stand still.
-MIN_BYTES_PER_S = 4000
 
 
 class DenoiseOptions(BaseModel):
@@ -123,20 +121,17 @@ def _limited(request: Request, config: ServingConfig) -> Request:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
-    num_received, began = 0, time.monotonic()
+    num_received, pace = 0, Pace(config.upload_stall_s, config.max_transfer_s)
 
     async def receive() -> Message:
         nonlocal num_received
-        # Beside standing still: a byte now and then would hold a place for ever.
-        slack_s = config.upload_stall_s + num_received / MIN_BYTES_PER_S - (time.monotonic() - began)
         try:
-            message = await asyncio.wait_for(request.receive(), min(config.upload_stall_s, max(0, slack_s)))
-        except TimeoutError:
-            message_408 = (
-                f"nothing came for {config.upload_stall_s:g} s, or less than {MIN_BYTES_PER_S} bytes/s"
-            )
-            raise ApiError(408, "upload_timeout", message_408) from None
-        num_received += len(message.get("body", b""))
+            message = await pace.wait_for(request.receive())
+        except TimeoutError as error:
+            raise ApiError(408, "upload_timeout", f"the upload is too slow: {error}") from None
+        num_bytes = len(message.get("body", b""))
+        pace.count(num_bytes)
+        num_received += num_bytes
         if num_received > max_bytes:
             raise too_large
         return message

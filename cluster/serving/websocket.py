@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import uuid
 import weakref
@@ -49,7 +50,11 @@ def add_websocket(
 
 
 class LiveCalls:
-    """All live sessions of a process: lets them in, counts them, sends them away."""
+    """All live sessions of a process: lets them in, counts them, sends them away.
+
+    holds_clients: whether the server takes no more from a client while nothing is received from it, so that TCP holds
+        the client back, as uvicorn does; elsewhere a session that is sent too much ends.
+    """
 
     def __init__(
         self, models: ServedModels, stepper: Stepper, config: LiveConfig, admitted: Admitted
@@ -57,10 +62,11 @@ class LiveCalls:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
         self._sessions: set[LiveSession] = set()
         self._is_draining = False
+        self.holds_clients = True
+        self._measuring = threading.Lock()
         self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
         for model in models.all():
-            if model.engine is not None:
-                self.max_streams(model)
+            self.prepare(model)
 
     @property
     def num_sessions(self) -> int:
@@ -73,13 +79,21 @@ class LiveCalls:
             session.options.num_channels / self.max_streams(session.model) for session in self._sessions
         )
 
+    def prepare(self, model: ServedModel) -> None:
+        """Measures how many streams of this model may run, before anybody calls. From any thread."""
+        if model.engine is not None:
+            self.max_streams(model)
+
     def max_streams(self, model: ServedModel) -> int:
-        """How many streams of this model may run if no other does."""
-        if model not in self._max_streams:
-            assert model.engine is not None
-            limit = self._config.max_streams
-            self._max_streams[model] = limit or measure_max_streams(model.engine, self._config.max_load)
-        return self._max_streams[model]
+        """How many streams of this model may run if no other does; measured once. From any thread."""
+        if (known := self._max_streams.get(model)) is not None:
+            return known
+        assert model.engine is not None
+        with self._measuring:
+            if model not in self._max_streams:
+                limit = self._config.max_streams
+                self._max_streams[model] = limit or measure_max_streams(model.engine, self._config.max_load)
+            return self._max_streams[model]
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from the handshake to its end."""
@@ -107,10 +121,18 @@ class LiveCalls:
                 Close.REFUSED,
             )
         options = parse_options(query, model.sample_rate, self._config)
-        if model not in self._max_streams:  # it came with a promotion
+        if model not in self._max_streams:  # it came without being prepared
             await asyncio.to_thread(self.max_streams, model)
         self._check_room(model, options.num_channels)
-        session = LiveSession(websocket, model, options, self._config, self._stepper, self.max_streams(model))
+        session = LiveSession(
+            websocket,
+            model,
+            options,
+            self._config,
+            self._stepper,
+            self.max_streams(model),
+            self.holds_clients,
+        )
         self._sessions.add(session)
         try:
             await session.run()

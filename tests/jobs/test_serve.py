@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -52,6 +53,54 @@ def test_it_serves_until_it_is_told_to_end(bundle: Path) -> None:
     assert not list(Path("/tmp").glob(f"ww-ray-{process.pid}-*")), "it left Ray's files behind"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz", timeout=5)
+
+
+def test_a_signal_that_another_thread_receives_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, is_waiting, is_too_late = threading.Event(), threading.Event(), threading.Event()
+
+    def what_is_wrong() -> str:
+        is_waiting.set()
+        return ""
+
+    def signal_itself() -> None:
+        is_waiting.wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        if not stop.wait(20):
+            is_too_late.set()
+            stop.set()
+
+    monkeypatch.setattr(serve, "what_is_wrong", what_is_wrong)
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        thread = threading.Thread(target=signal_itself)
+        thread.start()
+        assert serve.watch(stop, patience_s=60, look_every_s=0.1) == ""
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not is_too_late.is_set()
+
+
+def test_an_endpoint_that_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "what_is_wrong", lambda: "it was deleted")
+    assert serve.watch(threading.Event(), patience_s=0.2, look_every_s=0.01) == "it was deleted"
+    hanging = threading.Event()
+    monkeypatch.setattr(serve, "what_is_wrong", lambda: str(hanging.wait()))
+    assert serve.watch(threading.Event(), patience_s=0.2, look_every_s=0.01) == "Ray does not answer"
+    hanging.set()
+
+
+def test_one_failure_between_others_that_work_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, answers = threading.Event(), iter(["restarting", ""] * 10)
+
+    def what_is_wrong() -> str:
+        answer = next(answers, None)
+        if answer is None:
+            stop.set()
+        return answer or ""
+
+    monkeypatch.setattr(serve, "what_is_wrong", what_is_wrong)
+    assert serve.watch(stop, patience_s=1.5, look_every_s=0.1) == ""
 
 
 @pytest.mark.parametrize(

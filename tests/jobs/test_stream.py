@@ -43,7 +43,8 @@ def url(bundle: Path) -> Iterator[str]:
     add_websocket(app, ServedModels([bundle]), stepper, LiveConfig(max_streams=4, stats_interval_s=0.05))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, ws_ping_timeout=None)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
@@ -119,6 +120,20 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert said.startswith("error: ")
     assert words in said
     assert list(tmp_path.iterdir()) == [noisy]
+
+
+def test_a_rate_that_live_calls_do_not_take_is_refused_with_the_way_over_http(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+) -> None:
+    for rate in (44_111, 4000):
+        sf.write(tmp_path / "odd.wav", np.zeros(1000), rate)
+        files = ("--input", tmp_path / "odd.wav", "--output", tmp_path / "clean.wav")
+        assert call(monkeypatch, "--url", f"{url}/", *files) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"'{rate}'" in said or f"{rate} Hz" in said
+        http_url = url.replace("ws://", "http://") + "/v1/audio/denoise"
+        assert f"curl -F file=@{tmp_path}/odd.wav -o {tmp_path}/clean.wav {http_url}" in said
+    assert "/v1/audio/denoise" in stream.parser().format_help()
 
 
 class FakeDevice:

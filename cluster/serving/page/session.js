@@ -3,7 +3,7 @@
 import { Connection } from "./connection.js";
 
 const AHEAD_S = 1; // how far a recording that is listened to is sent ahead of the ear
-const UNANSWERED_S = 1.5; // below what makes the server stop reading
+const UNANSWERED_S = 1.5; // below what makes the server stop reading, or end the session
 const MAX_BUFFERED_BYTES = 1 << 18;
 const FRAMES_PER_MESSAGE = 4; // frames of the model, where so many wait
 

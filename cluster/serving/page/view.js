@@ -62,7 +62,7 @@ const ms = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
 export function showServer({ model, latency_ms }) {
   $("model").textContent = model;
   $("latency").textContent = ms(latency_ms);
-  for (const id of ["delay", "load", "step"]) $(id).textContent = "–";
+  for (const id of ["delay", "load", "processing"]) $(id).textContent = "–";
   $("gaps").textContent = "0";
 }
 
@@ -70,7 +70,7 @@ export function showServer({ model, latency_ms }) {
 export function showStats(stats) {
   const percent = 100 * stats.real_time_factor;
   $("load").textContent = `${percent.toFixed(percent < 10 ? 1 : 0)} % of a core`;
-  $("step").textContent = ms(stats.processing_ms_p99);
+  $("processing").textContent = ms(stats.processing_ms_p99);
 }
 
 export function showGaps(underruns) {

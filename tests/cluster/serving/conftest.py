@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.serving.models import ServedModels
 from ww_models import build_model, save_bundle
@@ -50,7 +51,7 @@ def _run_app(app: ASGIApp) -> Iterator[str]:
     """Runs an application under uvicorn in a thread; yields "127.0.0.1:PORT"."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, ws_ping_timeout=None)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -65,6 +66,30 @@ def _run_app(app: ASGIApp) -> Iterator[str]:
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive(), "the server did not end"
+
+
+class TakesAll:
+    """Stands between a server and an application as Ray Serve does: takes all that a client sends, read or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def take() -> None:
+            while True:
+                await messages.put(message := await receive())
+                if message["type"] == "websocket.disconnect":
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(take())
+            await self.app(scope, messages.get, send)
+            taking.cancel()
 
 
 @pytest.fixture(scope="session")

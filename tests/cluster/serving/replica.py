@@ -65,7 +65,7 @@ def main(bundle: str) -> None:
         listener.listen()  # who comes before uvicorn waits
         print(listener.getsockname()[1], flush=True)
         threading.Thread(target=end_with_the_test, daemon=True).start()
-        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(app, log_level="error", ws_ping_timeout=None)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ from cluster.serving.auth import presented_key
 from cluster.serving.client import StreamClient, StreamError
 from cluster.serving.errors import ApiError
 from cluster.serving.live_config import LiveConfig
-from cluster.serving.models import ServedModels
+from cluster.serving.models import ServedModel, ServedModels
 from cluster.serving.stepper import Stepper
 from cluster.serving.websocket import LiveCalls, add_websocket
 from ww_models import load_bundle
+from ww_models.step_engine import Samples, State
+
+from .conftest import RunApp, TakesAll
 
 KEY = "correct-horse-battery"
 
@@ -105,6 +110,66 @@ def test_it_raises_in_the_words_of_the_server(url: str) -> None:
         with pytest.raises(StreamError, match="NaN") as info:
             list(client.denoise([np.full(1000, np.nan)]))
         assert info.value.code == "bad_audio"
+
+
+class SlowEngine:
+    """The engine of a model, with steps that take half as long as their sound."""
+
+    def __init__(self, model: ServedModel) -> None:
+        assert model.engine is not None
+        self._engine = model.engine
+        for name in ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples"):
+            setattr(self, name, getattr(model.engine, name))
+
+    def initial_state(self, batch: int) -> State:
+        return self._engine.initial_state(batch)
+
+    def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
+        run = self._engine.bind(chunk, state, output, next_state)
+
+        def slow() -> None:
+            time.sleep(0.5 * self._engine.hop_samples / self._engine.sample_rate)
+            run()
+
+        return slow
+
+
+class OneModel:
+    """What `add_websocket` needs of ServedModels."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.default = model
+
+    def all(self) -> list[ServedModel]:
+        return [self.default]
+
+    def get(self, model_id: str | None) -> ServedModel:
+        return self.default
+
+
+def test_it_is_never_far_ahead_of_a_slow_server(run_app: RunApp, models: ServedModels) -> None:
+    model = dataclasses.replace(models.default, engine=SlowEngine(models.default))  # type: ignore[arg-type]
+    app, stepper = FastAPI(), Stepper()
+    config = LiveConfig(max_streams=2, max_waiting_bytes=1, stats_interval_s=0.1)
+    live = add_websocket(app, OneModel(model), stepper, config)  # type: ignore[arg-type]
+    live.holds_clients = False
+    samples, most_s = sound(6 * 16_000), 0.0
+    with run_app(TakesAll(app)) as host, StreamClient(f"ws://{host}", strength=0) as client:
+        received = []
+        for clean in client.denoise([samples]):
+            received.append(clean)
+            most_s = max(most_s, client.stats.get("buffered_ms", 0.0) / 1000)
+        np.testing.assert_array_equal(np.concatenate(received), samples)
+    assert 1.0 < most_s < 2.0
+    stepper.close()
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_its_connection_is_opened_as_the_library_wants_it(url: str) -> None:
+    with StreamClient(url, api_key=KEY) as client:
+        assert sum(map(len, client.denoise([sound(1000)]))) == 1000
+    with pytest.raises(StreamError, match="ended"):
+        client.flush()
 
 
 def test_nobody_there_and_no_address() -> None:

@@ -12,14 +12,23 @@ import httpx
 import pytest
 import ray
 import yaml
-from ray.serve.schema import ServeDeploySchema
+from ray import serve
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ReplicaState,
+    ServeDeploySchema,
+    ServeStatus,
+)
 
 from cluster.config import ConfigError
 from cluster.serving.auth import ApiKey
 from cluster.serving.config import ServingConfig
-from cluster.serving.deployment import ServingError, check_serving, serve_bundles
+from cluster.serving.deployment import ServingError, check_serving, serve_bundles, what_is_wrong
 from cluster.serving.live_config import LiveConfig
 from cluster.serving.promotion import promote
+from cluster.serving.replica import APP_NAME
 from cluster.serving.scaling_config import ScalingConfig
 from cluster.serving.serve_config import as_yaml, config_from, plain, serve_config
 from ww_models import BundleError, read_bundle_info
@@ -52,6 +61,37 @@ def test_files_are_denoised_by_each_model(client: httpx.Client, bundle: Path, ot
         assert samples_of(response.content).shape == (24_000, 2)
     assert error_of(client.post(DENOISE, content=b"RIFFxxxx"), 400)["code"] == "bad_audio"
     assert client.get("/readyz").json() == {"status": "ready"}
+
+    assert what_is_wrong() == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "num_running", "said"),
+    [
+        (ApplicationStatus.RUNNING, 1, ""),
+        (ApplicationStatus.UNHEALTHY, 1, ""),  # one of two is left
+        (ApplicationStatus.UNHEALTHY, 0, "no replica runs (UNHEALTHY): out of memory"),
+        (None, 0, "was deleted"),
+    ],
+)
+def test_an_endpoint_is_down_when_no_replica_runs(
+    monkeypatch: pytest.MonkeyPatch, status: ApplicationStatus | None, num_running: int, said: str
+) -> None:
+    deployment = DeploymentStatusOverview(
+        status="UNHEALTHY",
+        status_trigger="UNSPECIFIED",
+        replica_states={ReplicaState.RUNNING: num_running, ReplicaState.STARTING: 1},
+        message="of memory",
+    )
+    applications = {}
+    if status is not None:
+        applications[APP_NAME] = ApplicationStatusOverview(
+            status=status, message="out", last_deployed_time_s=0.0, deployments={"denoise": deployment}
+        )
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(serve, "status", lambda: ServeStatus(applications=applications))
+    assert said in what_is_wrong()
+    assert bool(said) == bool(what_is_wrong())
 
 
 def test_its_metrics_stand_at_rays_prometheus_endpoint(client: httpx.Client) -> None:

@@ -206,7 +206,8 @@ def decoded(decoder: FileProcess, path: Path, limits: AudioLimits) -> list[int]:
     ours, theirs = socket.socketpair()
     with ours, path.open("rb") as audio:
         with theirs:
-            decoder.order(dataclasses.asdict(limits), audio.fileno(), theirs.fileno())
+            order = {"limits": dataclasses.asdict(limits), "max_children": 1}
+            decoder.order(order, audio.fileno(), theirs.fileno())
         ours.settimeout(60)
         unpacker, kinds = Unpacker(), []
         while received := ours.recv(1 << 16):

@@ -7,8 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +27,7 @@ from cluster.serving.config import ServingConfig
 from cluster.serving.models import ServedModels
 from ww_models import load_bundle, read_bundle_info
 
+from .callers import half_an_upload, wait_until
 from .clips import DENOISE, error_of, file_bytes, recording, samples_of
 
 CONFIG = ServingConfig(
@@ -156,12 +155,17 @@ def test_headers_say_who_did_it_and_how_long_it_took(client: httpx.Client, bundl
 
 
 def test_a_line_of_the_log_tells_the_same(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    def lines() -> dict[str, dict]:
+        return {
+            line["request_id"]: line for line in (json.loads(record.message) for record in caplog.records)
+        }
+
     with caplog.at_level("INFO", logger="cluster.serving.observability"):
         client.post(DENOISE, content=file_bytes(recording()), headers={"X-Request-Id": "mine-2"})
-        client.get("/any/path")
-        wait_until(lambda: len(caplog.records) == 2)  # a line is written after the reply is out
-    sent, lost = (json.loads(record.message) for record in caplog.records)
-    assert (sent["request_id"], sent["path"], sent["status"]) == ("mine-2", DENOISE, 200)
+        client.get("/any/path", headers={"X-Request-Id": "mine-3"})
+        wait_until(lambda: {"mine-2", "mine-3"} <= lines().keys())  # written after the reply is out
+    sent, lost = lines()["mine-2"], lines()["mine-3"]
+    assert (sent["path"], sent["status"]) == (DENOISE, 200)
     assert sent["audio_s"] == 0.5
     assert 0 < sent["real_time_factor"] < 20
     assert (lost["path"], lost["status"]) == ("other", 404)
@@ -254,6 +258,11 @@ def test_an_unknown_model_is_404_and_those_there_are_named(client: httpx.Client,
     assert read_bundle_info(bundle).id in error_of(response, 404)["message"]
 
 
+def test_an_unknown_model_is_refused_before_the_upload(client: httpx.Client) -> None:
+    with half_an_upload(client, "?model=nope") as upload:
+        assert upload.recv(1000).startswith(b"HTTP/1.1 404")
+
+
 def test_a_form_without_file_is_422(client: httpx.Client) -> None:
     data = file_bytes(recording())
     assert error_of(client.post(DENOISE, files={"audio": data}), 422)["message"].startswith("file: ")
@@ -273,22 +282,6 @@ def test_damaged_files_never_end_in_a_500(client: httpx.Client, junk: bytes, pla
     response = client.post(DENOISE, content=data[:place] + junk + data[place + len(junk) :])
     assert response.status_code in {200, 400, 413, 415}, response.text[:500]
     assert client.get("/healthz").status_code == 200
-
-
-@contextlib.contextmanager
-def half_an_upload(client: httpx.Client) -> Iterator[socket.socket]:
-    """A connection whose request has begun and waits for the rest of its body."""
-    head = f"POST {DENOISE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 1000\r\n\r\n"
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
-        connection.sendall(head.encode() + b"RIFF")
-        yield connection
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_busy_is_503_until_somebody_leaves(app: FastAPI, client: httpx.Client) -> None:
@@ -345,6 +338,7 @@ def test_foreign_pages_and_names_are_refused(client: httpx.Client) -> None:
         {"num_replicas": 0},
         {"cpus_per_replica": -1},
         {"reply_stall_s": 0},
+        {"max_transfer_s": 0},
         {"allowed_origins": ("example.org",)},
     ],
 )

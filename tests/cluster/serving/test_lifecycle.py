@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import threading
@@ -16,12 +18,15 @@ import numpy as np
 import pytest
 import ray
 from ray.serve.schema import ServeDeploySchema
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from cluster.serving.client import StreamClient, StreamError
 from cluster.serving.config import ServingConfig
 from cluster.serving.deployment import CONTROLLER, start_serving, stop_serving
 from cluster.serving.live_config import LiveConfig
 from cluster.serving.promotion import promote
+from cluster.serving.protocol import PATH
 from cluster.serving.replica import APP_NAME
 from cluster.serving.scaling_config import ScalingConfig
 from cluster.serving.serve_config import DEPLOYMENT_NAME
@@ -209,6 +214,23 @@ def test_a_replica_that_is_taken_away_says_so_and_its_calls_finish(
             assert newcomer.client.draining is None
         for call in calls:
             call.assert_whole(bundle)
+
+
+@pytest.mark.timeout(180)
+def test_who_sends_far_ahead_of_the_results_is_sent_away(run: Callable[..., Endpoint], bundle: Path) -> None:
+    endpoint = run(bundle, ScalingConfig())
+    address = endpoint.url.replace("http", "ws", 1) + PATH
+    messages: list[str | bytes] = []
+    with connect(address, compression=None, max_size=None) as connection, Call(endpoint.url) as other:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(1500):  # 50 minutes, which Ray Serve takes at once
+                connection.send(bytes(2 * 2 * RATE))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                messages.append(connection.recv(60))
+        assert connection.close_code == 1008
+        assert json.loads(messages[-1])["code"] == "too_fast"
+        other.assert_whole(bundle)
 
 
 @pytest.mark.timeout(180)

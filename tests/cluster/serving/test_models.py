@@ -55,6 +55,18 @@ def test_a_promotion_keeps_what_is_in_use(bundle: Path, other_bundle: Path) -> N
     assert gone() is None, "nobody works with it any more"
 
 
+def test_a_new_model_is_prepared_before_anybody_can_find_it(bundle: Path, other_bundle: Path) -> None:
+    models = ServedModels([bundle])
+    prepared: list[tuple[str, list[str]]] = []
+    models.replace(
+        [other_bundle, bundle],
+        prepare=lambda model: prepared.append((model.id, [each.id for each in models.all()])),
+    )
+    old_id, new_id = (read_bundle_info(path).id for path in (bundle, other_bundle))
+    assert prepared == [(new_id, [old_id])], "the old one was prepared already"
+    assert models.default.id == new_id
+
+
 def test_a_promotion_that_fails_changes_nothing(bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
     models = ServedModels([bundle])
     before = models.all()

@@ -152,6 +152,10 @@ def test_a_file_comes_back_as_the_whole_clip_output(page: Page, folder: Path, bu
     assert "16 kHz, mono" in text(page, "status")
     page.click("#at-once")
     page.wait_for_state("finished")
+    assert text(page, "load").endswith("% of a core"), (
+        "a clip that is done within a second has its figures, too"
+    )
+    assert text(page, "processing").endswith("ms")
     noisy_TC, _ = sf.read(folder / "noisy.wav", dtype="float32", always_2d=True)
     expected_TC = enhance_audio(load_bundle(bundle), noisy_TC, RATE)
     assert np.abs(expected_TC - noisy_TC).max() > 0.02, "the model does nothing: nothing would be compared"

@@ -1,0 +1,45 @@
+"""Callers who take their time, over real sockets, and waiting for what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from .clips import DENOISE
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def head_of_upload(num_bytes: int, query: str = "") -> str:
+    fields = f"Host: localhost\r\nContent-Type: audio/wav\r\nContent-Length: {num_bytes}\r\n\r\n"
+    return f"POST {DENOISE}{query} HTTP/1.1\r\n{fields}"
+
+
+@contextlib.contextmanager
+def half_an_upload(client: httpx.Client, query: str = "") -> Iterator[socket.socket]:
+    """A connection whose request has begun and waits for the rest of its body."""
+    head = head_of_upload(1_000_000, query)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        connection.sendall(head.encode() + b"RIFF")
+        yield connection
+
+
+@contextlib.contextmanager
+def slow_reader(client: httpx.Client, data: bytes) -> Iterator[socket.socket]:
+    """A connection that has sent a file, got the first byte of its reply and takes no more."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect((client.base_url.host, client.base_url.port))
+        connection.sendall(head_of_upload(len(data)).encode() + data)
+        assert connection.recv(1) == b"H"
+        yield connection
