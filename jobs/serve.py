@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace) -> None:
             signal.signal(number, lambda *_: stop.set())
         print(f"serving {', '.join(arguments.bundle)} at {url} on {where}; Ctrl-C ends it")
         print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
-        stop.wait()
+        while not stop.wait(0.5):  # a wait without end was seen to sleep through a SIGTERM
+            pass
         print("stopping", flush=True)
 
 
