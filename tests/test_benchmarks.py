@@ -84,12 +84,6 @@ def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, 
             ("one worker", "two plain loops", "two workers / two plain loops at once", "GPU"),
             marks=pytest.mark.cluster,
         ),
-        pytest.param(
-            "serving",
-            ("--sessions", "1", "--seconds", "1", "--servers", "uvicorn", "Ray Serve", "--parts", "live"),
-            ("Ray Serve: sessions", "Ray Serve: of uvicorn's", "client's"),
-            marks=pytest.mark.cluster,
-        ),
     ],
 )
 def test_benchmarks_print_their_tables(name: str, arguments: tuple[str, ...], rows: tuple[str, ...]) -> None:
