@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP := $(PY) -m pip install --disable-pip-version-check -c $(ROOT)constraints.txt
 INPUTS := $(ROOT)pyproject.toml $(ROOT)constraints.txt
 
-.PHONY: help demo test test-cluster test-nodes lint format benchmarks clean
+.PHONY: help demo test test-cluster lint format benchmarks clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(ROOT)Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
@@ -17,10 +17,7 @@ test: lint ## lint, types and the tests that need nothing but Python (15 minutes
 	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" $(ARGS)
 
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
-	@cd $(ROOT) && $(PY) -m pytest -m "cluster and not alone" $(ARGS)
-
-test-nodes: $(VENV)/.installed-dev ## nodes killed under a run, in a process of its own (5 minutes)
-	@cd $(ROOT) && $(PY) -m pytest -m alone $(ARGS)
+	@cd $(ROOT) && $(PY) -m pytest -m cluster $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.placement import on_this_node
 from cluster.tracking import Tracker
 
 FINISH_TIMEOUT_S = 600.0
@@ -111,10 +111,9 @@ def _means(rows: dict[int, dict[str, float]]) -> dict[str, float]:
 
 def start_scorer(num_clips: int) -> Any:
     """A Scorer on the driver's node; its handle goes to the workers, and it ends with the driver or by ray.kill."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     num_tasks = min(_MAX_TASKS, max(1, int(ray.cluster_resources().get("CPU", 1)) // 4))
     actor: Any = ray.remote(num_cpus=0)(Scorer)
-    actor = actor.options(scheduling_strategy=here, max_concurrency=_CALLS_AT_ONCE)
+    actor = actor.options(scheduling_strategy=on_this_node(), max_concurrency=_CALLS_AT_ONCE)
     return actor.remote(num_clips, num_tasks)
 
 

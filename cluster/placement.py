@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 MIXING_CPUS = 0.5  # what Ray sets aside for each task that mixes sound
 
@@ -103,6 +104,14 @@ class ResourcesConfig:
         if self.gpus_per_worker:
             share["GPU"] = self.gpus_per_worker
         return share
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """For an actor that must not be lost with a node of the workers: it lives with this process, or not at all.
+
+    Soft affinity would not do: Ray now and then places such an actor on another node although this one is there.
+    """
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def check_placement(resources: ResourcesConfig) -> None:

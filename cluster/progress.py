@@ -23,6 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cluster.placement import on_this_node
+
 PLAIN_LINE_EVERY_S = 10.0
 
 
@@ -42,7 +44,8 @@ class ProgressBoard:
 @contextlib.contextmanager
 def watch_board(title: str) -> Iterator[Any]:
     """Yields a ProgressBoard's handle for workers to post to; draws it until the block ends."""
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
+    actor: Any = ray.remote(num_cpus=0)(ProgressBoard)
+    board = actor.options(scheduling_strategy=on_this_node()).remote()
     stop = threading.Event()
 
     def follow() -> None:

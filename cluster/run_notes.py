@@ -11,7 +11,8 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.placement import on_this_node
 
 # A disk that is full, or that nobody may write to, stays so for a while. Other errors of a disk or a network pass.
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -42,8 +43,7 @@ class RunNotes:
 
 def start_notes() -> Any:
     """RunNotes on the driver's node; the handle goes to the workers, and it ends with the driver or by ray.kill."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0)(RunNotes).options(scheduling_strategy=here).remote()
+    return ray.remote(num_cpus=0)(RunNotes).options(scheduling_strategy=on_this_node()).remote()
 
 
 def would_come_again(error: Exception) -> bool:

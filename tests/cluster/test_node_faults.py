@@ -25,7 +25,7 @@ from .cut_runs import (
 )
 from .two_node_cluster import TwoNodes, two_nodes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 ONE_ON_EACH_NODE = "resources.cpus_per_worker=1.2"  # of two CPUs
 
