@@ -1,4 +1,4 @@
-"""What tests share: a small Ray, a small corpus, and named skips that become failures in CI."""
+"""What tests share: a small Ray, a small corpus, a tiny bundle, and named skips that become failures in CI."""
 
 from __future__ import annotations
 
@@ -86,6 +86,19 @@ def small_corpus(small_sources: Path, tmp_path_factory: pytest.TempPathFactory) 
     data = tmp_path_factory.mktemp("corpus") / "data"
     write_shards(manifest, data, segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
     return data
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal GateWave that runs in microseconds: 16 kHz, a hop of 16 ms; never written to."""
+    import torch
+
+    from ww_models import build_model, save_bundle
+
+    torch.manual_seed(0)
+    model = build_model("gatewave", hidden=4, depth=2, residual=True)
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    return save_bundle(folder, model, metrics={"pesq": 1.5}, licence="MIT")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cluster.config import load_config
+from cluster.training import TrainingResult, run_training
+
 from .clearml_server import ClearMLServer
+from .cut_runs import SETTINGS, assert_nothing_lost
 from .s3_server import s3_server
 
 
@@ -23,3 +28,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A real S3 server on loopback: what an address there starts with, and the options behind it."""
     with s3_server(tmp_path_factory.mktemp("s3") / "log") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """An uninterrupted run, which those that are cut are held against."""
+    config, folder = load_config("tiny", SETTINGS), tmp_path_factory.mktemp("runs")
+    result = run_training(config, str(small_corpus), folder, "whole", show_progress=False)
+    assert_nothing_lost(result.run, small_corpus)
+    return result

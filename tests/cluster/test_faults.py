@@ -33,16 +33,6 @@ from .cut_runs import (
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """An uninterrupted run."""
-    config = load_config("tiny", SETTINGS)
-    folder = tmp_path_factory.mktemp("runs")
-    result = run_training(config, str(small_corpus), folder, "whole", show_progress=False)
-    assert_nothing_lost(result.run, small_corpus)
-    return result
-
-
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

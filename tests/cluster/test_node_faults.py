@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import load_config
-from cluster.training import TrainingResult, run_training
+from cluster.training import TrainingResult
 from ww_data import Storage
 
 from .cut_runs import (
     INTERVAL,
-    SETTINGS,
     assert_nothing_lost,
     assert_same_end,
     command_line,
@@ -36,12 +34,6 @@ def nodes() -> Iterator[TwoNodes]:
     quick = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
     with two_nodes(**quick, RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2") as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def whole(local_ray: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    config, folder = load_config("tiny", SETTINGS), tmp_path_factory.mktemp("runs")
-    return run_training(config, str(small_corpus), folder, "whole", show_progress=False)
 
 
 def train_and_kill_a_node(nodes: TwoNodes, options: list[str], run: Storage, add: bool) -> str:

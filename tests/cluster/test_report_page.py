@@ -12,21 +12,8 @@ from matplotlib.image import imread
 
 from cluster.report import write_report
 
-from ..conftest import require_program
+from .chromium import chromium
 from .test_report import make_report
-
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--window-size=1100,2400",
-]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +22,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [require_program("chromium"), *QUIET, f"--user-data-dir={profile}", *options, page.as_uri()]
+    command = chromium(profile, "--window-size=1100,2400", *options, page.as_uri())
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -10,21 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-import torch
 
 from cluster.enhancement import enhance_audio
 from jobs import enhance
 from jobs.cli import main
-from ww_models import build_model, load_bundle, save_bundle
+from ww_models import load_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bundle")
-    return save_bundle(folder / "tiny", build_model("gatewave", hidden=4, depth=2), licence="MIT")
 
 
 @pytest.fixture

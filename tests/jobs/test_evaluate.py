@@ -7,18 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from jobs import evaluate
 from jobs.cli import main
-from ww_models import build_model, save_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bundle")
-    return save_bundle(folder / "tiny", build_model("gatewave", hidden=4, depth=2), licence="MIT")
 
 
 def test_it_prints_the_verdict_and_writes_the_report(

@@ -11,20 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from jobs import serve
 from jobs.cli import main
-from ww_models import build_model, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bundle")
-    return save_bundle(folder / "tiny", build_model("gatewave", hidden=4, depth=2), licence="MIT")
 
 
 def test_it_serves_until_it_is_told_to_end(bundle: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-import torch
-import uvicorn
 from fastapi import FastAPI
 
 from cluster.enhancement import enhance_audio
@@ -25,31 +21,19 @@ from cluster.serving.stepper import Stepper
 from cluster.serving.websocket import add_websocket
 from jobs import stream
 from jobs.cli import main
-from ww_models import build_model, load_bundle, save_bundle
+from ww_models import load_bundle
+
+from ..loopback import run_app
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = build_model("gatewave", hidden=4, depth=2, residual=True)
-    return save_bundle(tmp_path_factory.mktemp("bundle") / "tiny", model, licence="MIT")
 
 
 @pytest.fixture(scope="module")
 def url(bundle: Path) -> Iterator[str]:
     app, stepper = FastAPI(), Stepper()
     add_websocket(app, ServedModels([bundle]), stepper, LiveConfig(max_streams=4, stats_interval_s=0.05))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, ws_ping_timeout=None)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(30)
+    with run_app(app) as host:
+        yield f"ws://{host}"
     stepper.close()
 
 

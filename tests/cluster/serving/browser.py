@@ -15,22 +15,9 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from ...conftest import require_program
+from ..chromium import chromium
 
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--remote-debugging-port=0",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]
+FAKE_MICROPHONE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39}
 
 
@@ -153,7 +140,7 @@ def browser(folder: Path, *options: str) -> Iterator[Page]:
     """A tab of a new browser whose profile, log and downloads lie in a folder."""
     profile, downloads = folder / "profile", folder / "downloads"
     downloads.mkdir(parents=True)
-    command = [require_program("chromium"), *QUIET, f"--user-data-dir={profile}", *options, "about:blank"]
+    command = chromium(profile, "--remote-debugging-port=0", *FAKE_MICROPHONE, *options, "about:blank")
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -12,10 +12,10 @@ import httpx
 from .clips import DENOISE
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], what: str = "it") -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"{what} did not come about"
         time.sleep(0.02)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
+from fastapi import FastAPI
 
+from cluster.serving import websocket
 from cluster.serving.capacity import MAX_STREAMS, measure_max_streams
+from cluster.serving.live_config import LiveConfig
 from cluster.serving.models import ServedModels
+from cluster.serving.stepper import Stepper
+from cluster.serving.websocket import add_websocket
 from ww_models.step_engine import Samples, State
 
 
@@ -37,3 +45,21 @@ def test_slow_steps_leave_room_for_few() -> None:
 def test_fast_steps_leave_room_for_more_than_one(models: ServedModels) -> None:
     assert models.default.engine is not None
     assert 1 < measure_max_streams(models.default.engine) <= MAX_STREAMS
+
+
+def test_it_is_measured_once_how_many_streams_fit(
+    models: ServedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def measure(*_: object) -> int:
+        begun.append(1)
+        time.sleep(0.1)
+        return 7
+
+    monkeypatch.setattr(websocket, "measure_max_streams", measure)
+    live = add_websocket(FastAPI(), models, Stepper(), LiveConfig())
+    later = dataclasses.replace(models.default)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(live.max_streams, [later] * 4)) == [7] * 4
+    assert len(begun) == 2, "each model once"

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from cluster.serving.auth import presented_key
 from cluster.serving.client import StreamClient, StreamError
 from cluster.serving.errors import ApiError
 from cluster.serving.live_config import LiveConfig
-from cluster.serving.models import ServedModel, ServedModels
+from cluster.serving.models import ServedModels
 from cluster.serving.stepper import Stepper
 from cluster.serving.websocket import LiveCalls, add_websocket
 from ww_models import load_bundle
-from ww_models.step_engine import Samples, State
 
-from .conftest import RunApp, TakesAll
+from ...loopback import TakesAll
+from .conftest import RunApp
+from .engines import OneModel, WatchedEngine
 
 KEY = "correct-horse-battery"
 
@@ -112,39 +113,11 @@ def test_it_raises_in_the_words_of_the_server(url: str) -> None:
         assert info.value.code == "bad_audio"
 
 
-class SlowEngine:
-    """The engine of a model, with steps that take half as long as their sound."""
+class SlowEngine(WatchedEngine):
+    """With steps that take half as long as their sound."""
 
-    def __init__(self, model: ServedModel) -> None:
-        assert model.engine is not None
-        self._engine = model.engine
-        for name in ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples"):
-            setattr(self, name, getattr(model.engine, name))
-
-    def initial_state(self, batch: int) -> State:
-        return self._engine.initial_state(batch)
-
-    def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
-        run = self._engine.bind(chunk, state, output, next_state)
-
-        def slow() -> None:
-            time.sleep(0.5 * self._engine.hop_samples / self._engine.sample_rate)
-            run()
-
-        return slow
-
-
-class OneModel:
-    """What `add_websocket` needs of ServedModels."""
-
-    def __init__(self, model: ServedModel) -> None:
-        self.default = model
-
-    def all(self) -> list[ServedModel]:
-        return [self.default]
-
-    def get(self, model_id: str | None) -> ServedModel:
-        return self.default
+    def before_step(self) -> None:
+        time.sleep(0.5 * self.hop_samples / self.sample_rate)
 
 
 def test_it_is_never_far_ahead_of_a_slow_server(run_app: RunApp, models: ServedModels) -> None:

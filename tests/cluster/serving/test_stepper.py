@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,9 @@ import pytest
 
 from cluster.serving.models import ServedModel, ServedModels, load_model
 from cluster.serving.stepper import LiveStream, Stepper
-from ww_models.step_engine import Samples, State
+from ww_models.step_engine import Samples
+
+from .engines import watched
 
 HOP = 256
 
@@ -25,42 +25,6 @@ def stepper() -> Iterator[Stepper]:
     stepper = Stepper()
     yield stepper
     stepper.close()
-
-
-class WatchedEngine:
-    """The engine of a model, which counts its steps, and waits or fails where the test says so."""
-
-    def __init__(self, model: ServedModel) -> None:
-        engine = model.engine
-        assert engine is not None
-        self._engine = engine
-        self.sample_rate, self.hop_samples = engine.sample_rate, engine.hop_samples
-        self.lead_samples, self.lag_samples = engine.lead_samples, engine.lag_samples
-        self.latency_samples = engine.latency_samples
-        self.batch_sizes: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.fails = False
-
-    def initial_state(self, batch: int) -> State:
-        return self._engine.initial_state(batch)
-
-    def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
-        run = self._engine.bind(chunk, state, output, next_state)
-
-        def watched() -> None:
-            assert self.gate.wait(30)
-            if self.fails:
-                raise RuntimeError("the engine broke")
-            self.batch_sizes.append(len(chunk))
-            run()
-
-        return watched
-
-
-def watched(model: ServedModel) -> tuple[ServedModel, WatchedEngine]:
-    engine = WatchedEngine(model)
-    return dataclasses.replace(model, engine=engine), engine  # type: ignore[arg-type]
 
 
 class Caller:
