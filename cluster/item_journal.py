@@ -8,13 +8,13 @@ on from a step throws away what earlier ones did after it; `read_lineage` gives 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
 
+from cluster.json_lines import parse_lines
 from cluster.stored_folders import WorkingCopy
 from ww_data import Storage
 
@@ -68,18 +68,10 @@ def read_lineage(run: Storage) -> dict[int, list[int]]:
     for _, names in sorted(starts.items()):
         first = True
         for name in names:
-            for line in _lines(run.read(name).decode()):
+            for line in parse_lines(run.read(name).decode()):
                 if "start" in line and first:
                     steps = {step: items for step, items in steps.items() if step <= line["start"]}
                     first = False
                 elif "step" in line:
                     steps.setdefault(line["step"], []).extend(line["positions"])
     return {step: sorted(positions) for step, positions in sorted(steps.items())}
-
-
-def _lines(text: str) -> list[dict[str, Any]]:
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):  # a killed worker may leave half a line
-            lines.append(dict(json.loads(line)))
-    return lines

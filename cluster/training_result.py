@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 import shutil
 import tempfile
@@ -14,6 +12,7 @@ from typing import Any
 from cluster.bundle_scores import add_scores
 from cluster.checkpoints import Checkpoints
 from cluster.config import ExperimentConfig
+from cluster.json_lines import parse_lines
 from cluster.loop_config import PERCEPTUAL
 from cluster.run_folder import BUNDLE_FOLDER, TRACKING_FOLDER
 from cluster.stored_folders import replace_folder
@@ -109,7 +108,7 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
     item_s: seconds of audio of one item. Raises CheckpointError where no bundle is whole.
     """
     checkpoints = Checkpoints(run, config.training)
-    lines = _parse_journal(run.read(f"{TRACKING_FOLDER}/metrics.jsonl").decode("utf-8"))
+    lines = parse_lines(run.read(f"{TRACKING_FOLDER}/metrics.jsonl").decode("utf-8"))
     with tempfile.TemporaryDirectory(prefix="ww-bundle-") as folder:
         best, whole = checkpoints.best_bundle(Path(folder))
         bundle = shutil.copytree(whole, Path(folder) / BUNDLE_FOLDER)
@@ -141,15 +140,7 @@ def only_scores(metrics: dict[str, Any]) -> dict[str, float]:
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    return _parse_journal(path.read_text(encoding="utf-8"))
-
-
-def _parse_journal(text: str) -> list[dict[str, Any]]:
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):  # a killed worker may leave half a line
-            lines.append(dict(json.loads(line)))
-    return lines
+    return parse_lines(path.read_text(encoding="utf-8"))
 
 
 def late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
