@@ -88,7 +88,7 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
     folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
     try:
-        with waiting("starting Ray on this machine"):
+        with waiting("starting Ray on this machine"), _temporary_files_in(folder):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -103,6 +103,20 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """For the processes that are started meanwhile: what they leave when they are killed goes with the folder."""
+    if "TMPDIR" in os.environ:  # the user knows a better disk
+        yield
+        return
+    tempfile.gettempdir()  # this process remembers its own now
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
 
 
 def _wants_worker_logs() -> bool:
