@@ -53,6 +53,7 @@ def large_reply_from_little() -> bytes:
     return file_bytes(np.zeros((48_000 * 59, 3), np.int16), 48_000, "FLAC")
 
 
+@pytest.mark.cluster
 def test_slow_readers_hold_up_nobody_else(bundle: Path, run_app: Callable) -> None:
     app = build_app(ServedModels([bundle]), CONFIG)
     data, places = large_reply_from_little(), app.state.places
@@ -64,6 +65,7 @@ def test_slow_readers_hold_up_nobody_else(bundle: Path, run_app: Callable) -> No
         assert client.post(DENOISE, content=other).status_code == 200
 
 
+@pytest.mark.cluster
 def test_an_upload_and_a_reply_end_after_a_time(bundle: Path, run_app: Callable) -> None:
     app = build_app(ServedModels([bundle]), dataclasses.replace(CONFIG, max_transfer_s=1))
     places = app.state.places
