@@ -98,8 +98,8 @@ def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -
 def test_each_command_explains_itself_as_a_job(cluster_environment: dict[str, str]) -> None:
     jobs = [path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem not in {"__init__", "cli"}]
     assert {"prepare", "train", "tune", "evaluate", "serve", "enhance", "demo"} <= set(jobs)
-    each = f"for job in {' '.join(jobs)}; do python -m jobs.$job --help || exit; done"
-    done = submit(cluster_environment, "sh", "-c", f"'{each}'")
+    each = " && ".join(f"python -m jobs.{job} --help" for job in jobs)
+    done = submit(cluster_environment, "sh", "-c", each)
     assert done.returncode == 0, done.stdout + done.stderr
     for job in jobs:
         assert f"usage: python -m jobs.{job}" in done.stdout
