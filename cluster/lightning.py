@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cluster.datasets import Batch
 from cluster.loop_config import OptimizerConfig, TrainingConfig
-from cluster.perceptual import Clip
+from cluster.scorer import Clip
 from ww_models import Denoiser, DenoisingLoss, LossConfig, score_clip
 
 

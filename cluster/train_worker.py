@@ -45,7 +45,7 @@ class WorkerJob:
     run: its folder, which all nodes reach; run_name. notes: see cluster.run_notes.
     finetuned_from: id of the weights that the run starts from, or "". last_step: optimizer steps of the whole run.
     deadline_s: when it has to end, seconds since 1970, or None.
-    scorer: of PESQ and STOI (see cluster.perceptual), or None to have them scored while validating.
+    scorer: of PESQ and STOI (see cluster.scorer), or None to have them scored while validating.
     """
 
     config: ExperimentConfig

@@ -33,7 +33,6 @@ from cluster.clearml_task import NOTICE_FILE
 from cluster.config import ConfigError, ExperimentConfig
 from cluster.finetune import Source, check_fit, check_start, keep_source
 from cluster.loop_config import PERCEPTUAL, TrainingConfig
-from cluster.perceptual import start_scorer
 from cluster.placement import ResourcesConfig, check_placement
 from cluster.progress import watch_board
 from cluster.run_folder import (
@@ -44,6 +43,7 @@ from cluster.run_folder import (
     read_finetuned_from,
 )
 from cluster.run_notes import start_notes
+from cluster.scorer import start_scorer
 from cluster.train_worker import WorkerJob, train_worker
 from cluster.training_result import TrainingResult, collect_result
 from ww_data import Corpus, Storage, open_corpus

@@ -13,14 +13,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from cluster import callbacks, perceptual
+from cluster import callbacks
 from cluster.bad_batches import WatchLoss
 from cluster.callbacks import TrackRun
 from cluster.checkpoints import Checkpoints
 from cluster.config import load_config
 from cluster.datasets import RankBatches
 from cluster.lightning import DenoisingModule
-from cluster.perceptual import Clip, Scorer
+from cluster.scorer import Clip, Scorer
 from ww_data import Storage
 from ww_models import build_model, read_bundle_info, save_bundle
 
@@ -148,8 +148,8 @@ def test_a_step_that_is_done_again_is_scored_again(monkeypatch: pytest.MonkeyPat
             time.sleep(0.3)
         return {"pesq": float(estimate_T[0])}
 
-    monkeypatch.setattr(perceptual, "_score_clip", SimpleNamespace(remote=score))
-    monkeypatch.setattr(perceptual, "ray", SimpleNamespace(get=lambda value: value))
+    monkeypatch.setattr("cluster.scorer._score_clip", SimpleNamespace(remote=score))
+    monkeypatch.setattr("cluster.scorer.ray", SimpleNamespace(get=lambda value: value))
     scorer, silence_T = Scorer(2, 4), torch.zeros(1).numpy()
 
     def clip(place: int, value: float) -> Clip:

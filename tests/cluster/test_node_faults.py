@@ -72,7 +72,8 @@ def test_an_elastic_run_goes_on_with_fewer_workers_over_the_same_items(
     nodes: TwoNodes, small_corpus: Path, tmp_path: Path
 ) -> None:
     run = Storage(tmp_path / "cut")
-    options = [*command_line(small_corpus, tmp_path, ONE_ON_EACH_NODE), "--workers", "1..2"]
+    settings = (ONE_ON_EACH_NODE, "resources.placement_timeout_s=10")
+    options = [*command_line(small_corpus, tmp_path, *settings), "--workers", "1..2"]
     train_and_kill_a_node(nodes, options, run, add=False)
     assert [workers for _, workers in starts(run)] == [2, 1]
     assert starts(run)[1][0] >= INTERVAL

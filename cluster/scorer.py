@@ -1,0 +1,115 @@
+"""PESQ and STOI of validation mixtures beside training: in tasks of their own, so that no worker waits for them.
+
+    each rank, after a validation -> Scorer (an actor of the driver's, which outlives the workers) -> tasks
+    rank 0, now and then -> what is ready -> the curves, at the step whose weights were scored; at the end, all the rest
+
+Neither actor nor tasks reserve a CPU: on a small machine trainers and mixing hold them all, and would be waited for.
+How many tasks run at once is limited here instead. Lightning, which takes seconds to import, is none of their business:
+the loop's part is in `cluster/perceptual.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from cluster.placement import on_this_node
+
+_MAX_TASKS, _CALLS_AT_ONCE = 16, 8
+FloatArray = npt.NDArray[np.float32]
+
+
+class Clip(NamedTuple):
+    """A stored mixture, by its place among them, and what the model made of it: (T,) each."""
+
+    place: int
+    clean_T: FloatArray
+    noisy_T: FloatArray
+    estimate_T: FloatArray
+
+
+class Scorer:
+    """Scores clips in tasks and keeps the means of each step. It knows a step's scores once it has all its clips."""
+
+    def __init__(self, num_clips: int, num_tasks: int) -> None:
+        self._num_clips = num_clips
+        self._pool = ThreadPoolExecutor(num_tasks)
+        self._noisy: dict[int, dict[str, float]] = {}  # of each mixture: it is the same at every step
+        self._rows: dict[int, dict[int, dict[str, float]]] = {}  # step -> place -> scores
+        self._starts: dict[int, int] = {}  # step -> the start of the run whose rows these are
+        self._taken: set[int] = set()
+        self._changed = threading.Condition()
+
+    def submit(self, step: int, clips: list[Clip], sample_rate: int, start: int = 0) -> None:
+        """Begins to score some of a step's clips.
+
+        start: a number that rises with each start of the run. What an earlier one made of the step is dropped.
+        """
+        with self._changed:
+            newest = self._starts.get(step, start)
+            if start < newest:
+                return
+            if start > newest or step not in self._rows:
+                self._rows[step] = {}
+            self._starts[step] = start
+            self._taken.discard(step)
+        for clip in clips:
+            self._pool.submit(self._score, step, clip, sample_rate, start)
+
+    def take(self, wait_s: float) -> dict[int, dict[str, float]]:
+        """{step: scores} of the steps that are complete and were not taken before; waits so long for all of them."""
+        until_s = time.monotonic() + wait_s
+        with self._changed:
+            while self._incomplete() and (left_s := until_s - time.monotonic()) > 0:
+                self._changed.wait(left_s)
+            done = self._rows.keys() - self._incomplete() - self._taken
+            self._taken |= done
+            return {step: _means(self._rows[step]) for step in sorted(done)}
+
+    def _incomplete(self) -> set[int]:
+        return {step for step, rows in self._rows.items() if len(rows) < self._num_clips}
+
+    def _score(self, step: int, clip: Clip, sample_rate: int, start: int) -> None:
+        row = {}
+        try:
+            noisy = self._noisy.get(clip.place)
+            if noisy is None:
+                noisy = ray.get(_score_clip.remote(clip.clean_T, clip.noisy_T, sample_rate))
+                self._noisy[clip.place] = noisy
+            row = ray.get(_score_clip.remote(clip.clean_T, clip.estimate_T, sample_rate))
+            row |= {f"noisy_{name}": value for name, value in noisy.items()}
+        finally:  # a clip that could not be scored must not be waited for
+            with self._changed:
+                if self._starts[step] == start:
+                    self._rows[step][clip.place] = row
+                self._changed.notify_all()
+
+
+@ray.remote(num_cpus=0)
+def _score_clip(clean_T: FloatArray, signal_T: FloatArray, sample_rate: int) -> dict[str, float]:
+    from ww_models import score_clip
+
+    quality = score_clip(clean_T, signal_T, sample_rate)
+    scores = {"pesq": quality.pesq, "stoi": quality.stoi}
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
+
+
+def _means(rows: dict[int, dict[str, float]]) -> dict[str, float]:
+    in_order = [rows[index] for index in sorted(rows)]  # one order, so one rounding
+    names = sorted({name for row in in_order for name in row})
+    return {name: float(np.mean([row[name] for row in in_order if name in row])) for name in names}
+
+
+def start_scorer(num_clips: int) -> Any:
+    """A Scorer on the driver's node; its handle goes to the workers, and it ends with the driver or by ray.kill."""
+    num_tasks = min(_MAX_TASKS, max(1, int(ray.cluster_resources().get("CPU", 1)) // 4))
+    actor: Any = ray.remote(num_cpus=0)(Scorer)
+    actor = actor.options(scheduling_strategy=on_this_node(), max_concurrency=_CALLS_AT_ONCE)
+    return actor.remote(num_clips, num_tasks)
