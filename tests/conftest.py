@@ -15,6 +15,8 @@ import soundfile as sf
 # Set before anything imports torch or Ray: tests run beside each other on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLEARML_LOG_LEVEL", "ERROR")
+# How often Ray Train looks after its workers: reports wait for that, and tests make many.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 # Of the S3 server that tests start: Ray's workers inherit them.
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")

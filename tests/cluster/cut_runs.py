@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -37,11 +36,6 @@ def command_line(corpus: Path, storage: Path | str, *settings: str) -> list[str]
     """Options of jobs.train for such a run."""
     pairs = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
     return ["--data", str(corpus), "--storage", str(storage), "--preset", "tiny", *pairs]
-
-
-def private_environment(**settings: str) -> dict[str, str]:
-    """For a command with a Ray of its own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | settings
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 120) -> None:

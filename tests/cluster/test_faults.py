@@ -23,20 +23,19 @@ from .cut_runs import (
     command_line,
     curves,
     has_checkpoint,
-    private_environment,
     reached,
     starts,
     train_workers,
     wait_until,
 )
+from .environment import private_environment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
-    whole: TrainingResult, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how soon Ray notices
     run, killed_at = Storage(tmp_path / "cut"), list[int]()
 
     def kill_one() -> None:
@@ -121,7 +120,7 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
     start, options = s3
     storage, train = f"{start}/my runs{options}", [sys.executable, "-m", "jobs.train"]
     run = Storage(f"{start}/my runs/cut{options}")
-    environment = private_environment(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2")
+    environment = private_environment()
     process = interrupted([*train, *command_line(small_corpus, storage), "--name", "cut"], environment)
     try:
         wait_until(lambda: has_checkpoint(run, INTERVAL), "a checkpoint")

@@ -32,7 +32,7 @@ ONE_ON_EACH_NODE = "resources.cpus_per_worker=1.2"  # of two CPUs
 def nodes() -> Iterator[TwoNodes]:
     """How soon a dead node is noticed is Ray's to say; here it is told to look often."""
     quick = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
-    with two_nodes(**quick, RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2") as cluster:
+    with two_nodes(**quick) as cluster:
         yield cluster
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from .environment import private_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -48,7 +50,7 @@ class TwoNodes:
 @contextlib.contextmanager
 def two_nodes(**settings: str) -> Iterator[TwoNodes]:
     """Two nodes of two CPUs each. settings: of Ray, as environment variables."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = private_environment()
     environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-secret-for-this-test-0123456789abcdef",
