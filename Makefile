@@ -14,10 +14,10 @@ demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, star
 	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)") $(ARGS)
 
 test: lint ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
-	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" $(ARGS)
+	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" --durations=20 $(ARGS)
 
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
-	@cd $(ROOT) && $(PY) -m pytest -m cluster $(ARGS)
+	@cd $(ROOT) && $(PY) -m pytest -m cluster --durations=20 $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

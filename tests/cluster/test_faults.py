@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.config import load_config
+from cluster.checkpoints import CheckpointError
+from cluster.config import ConfigError, load_config
 from cluster.training import TrainingError, TrainingResult, run_training
 from ww_data import Storage
 
@@ -108,10 +109,9 @@ def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
 
     for state in run.path().glob("checkpoint_*/state.ckpt"):
         state.write_bytes(b"")
-    refused = subprocess.run(resume, env=private_environment(), capture_output=True, text=True, timeout=100)
-    assert refused.returncode == 2
-    assert refused.stderr.count("Traceback") == 0
-    assert "no checkpoint of" in refused.stderr.splitlines()[-1]
+    config = load_config("tiny", SETTINGS)
+    with pytest.raises(CheckpointError, match="no checkpoint of"):
+        run_training(config, str(small_corpus), tmp_path, "cut", resume=True, show_progress=False)
 
 
 def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
@@ -186,10 +186,19 @@ def test_storage_that_cannot_be_written_to_is_one_line(
     local_ray: str, small_corpus: Path, s3: tuple[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        *command_line(small_corpus, tmp_path / "file"),
+        "--name",
+        "x",
+    ]
+    done = subprocess.run(command, env=private_environment(), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "cannot write the run's folder" in done.stderr.splitlines()[-1]
     start, options = s3
-    for storage in (str(tmp_path / "file"), f"{start.replace('bucket', 'no-such-bucket')}/runs{options}"):
-        command = [sys.executable, "-m", "jobs.train", *command_line(small_corpus, storage), "--name", "x"]
-        done = subprocess.run(command, env=private_environment(), capture_output=True, text=True, timeout=100)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        assert "cannot write the run's folder" in done.stderr.splitlines()[-1]
+    no_bucket = f"{start.replace('bucket', 'no-such-bucket')}/runs{options}"
+    with pytest.raises(ConfigError, match="cannot write the run's folder"):
+        run_training(load_config("tiny", SETTINGS), str(small_corpus), no_bucket, "x", show_progress=False)
