@@ -186,7 +186,8 @@ def run(arguments: argparse.Namespace) -> None:
         write_whole({arguments.write_config: as_yaml(schema).encode()})
         print(f"wrote {arguments.write_config}: serve deploy {arguments.write_config}")
         return
-    config = check_serving(arguments.bundle, config)  # before Ray takes seconds to start
+    # Before Ray takes seconds to start. A free port is only chosen after that: Ray takes some of them.
+    check_serving(arguments.bundle, config)
     with (
         _proxy(arguments.haproxy),
         connect() as where,

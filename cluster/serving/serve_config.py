@@ -21,6 +21,8 @@ DEPLOYMENT_NAME = "denoise"
 # More than a replica carries: the application limits calls and files, can say so, and still answers health checks.
 _MAX_ONGOING_REQUESTS = 1000
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
+# Each message of a call would change threads twice on its way to ours and back; nothing of ours blocks Serve's loop.
+_OF_REPLICAS = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 _ELSEWHERE = ("port", "num_replicas", "cpus_per_replica", "start_timeout_s")  # a replica need not know
 _HEAD = """\
 # The endpoint as Ray Serve's config, written by `python -m jobs.serve --write-config`.
@@ -83,7 +85,10 @@ def _deployment(bundles: Sequence[Path], config: ServingConfig) -> dict[str, Any
         "graceful_shutdown_timeout_s": kill_after_s(config),
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 2.0,
-        "ray_actor_options": {"num_cpus": config.cpus_per_replica},
+        "ray_actor_options": {
+            "num_cpus": config.cpus_per_replica,
+            "runtime_env": {"env_vars": _OF_REPLICAS},
+        },
         "logging_config": _QUIET,
     }
     scaling = config.scaling
