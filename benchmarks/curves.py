@@ -47,6 +47,8 @@ def read_curves(run: Path) -> dict[str, dict[float, dict[str, Any]]]:
     for line in parse_lines((run / "tracking" / "metrics.jsonl").read_text(encoding="utf-8")):
         if line["series"] in curves:
             curves[line["series"]].setdefault(line["step"] * hours_per_step, {}).update(line)
+    if not curves["val"]:
+        raise SystemExit(f"error: {run} has not been validated yet")
     return curves
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import numpy as np
@@ -32,10 +33,15 @@ def require_program(name: str) -> str:
     """The path of a program; without it the test is skipped by name, or fails where CI=true."""
     path = shutil.which(name)
     if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed; .ci/run should have installed it")
-        pytest.skip(f"{name} is not installed")
+        skip_without(name)
     return path
+
+
+def skip_without(name: str) -> NoReturn:
+    """Skips a test for what is not installed, or fails it where CI=true: there nothing may go untested unseen."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is not installed; .ci/run should have installed it")
+    pytest.skip(f"{name} is not installed")
 
 
 def speech_like(rng: np.random.Generator, seconds: float) -> np.ndarray:

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
+
+from cluster.config import load_config
+from cluster.run_folder import claim_run_folder
+from ww_data import Storage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,6 +94,30 @@ def test_the_training_benchmark_prints_its_table(small_corpus: Path) -> None:
     options = ("--data", str(small_corpus), "--presets", "tiny", "--steps", "3", "--rounds", "1")
     rows = ("one worker", "two plain loops", "two workers / two plain loops at once", "GPU")
     assert_table(run_benchmark("training", *options), rows)
+
+
+def test_curves_are_drawn_of_runs_in_one_picture(tmp_path: Path) -> None:
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for number, run in enumerate(runs):
+        claim_run_folder(Storage(run), load_config("demo"), "manifest", resume=False)
+        lines = [
+            {"step": 500, "series": "val", "loss": 2.0, "snr_db": 5.0 + number, "si_sdr_db": 4.0},
+            {"step": 500, "series": "val", "pesq": 1.5, "stoi": 0.8},  # comes later
+            {"step": 500, "series": "noisy", "snr_db": 3.0, "pesq": 1.25, "stoi": 0.75},
+            {"step": 1000, "series": "val", "loss": 1.0, "snr_db": 6.0 + number, "si_sdr_db": 5.0},
+        ]
+        (run / "tracking").mkdir()
+        (run / "tracking" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut sh')
+    picture = tmp_path / "curves.png"
+    done = run_benchmark("curves", *map(str, runs), "--out", str(picture))
+    assert done.returncode == 0, done.stderr
+    assert "other        best after 3.33 h: loss 1.000  snr_db 7.000  si_sdr_db 5.000" in done.stdout
+    height, width, _ = imread(picture).shape
+    assert width > 3 * height > 900
+    (runs[0] / "tracking" / "metrics.jsonl").write_text("")
+    refused = run_benchmark("curves", str(runs[0]))
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: {runs[0]} has not been validated yet\n"
 
 
 def assert_table(done: subprocess.CompletedProcess[str], rows: tuple[str, ...]) -> None:

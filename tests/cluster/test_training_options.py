@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from cluster.stored_folders import put_in_place
 from cluster.training_result import TrainingResult
 from ww_data import Storage
 
+from ..conftest import require_program
 from .training_loop import assert_equal, settings, train
 
 
@@ -137,9 +137,9 @@ def test_the_final_rate_is_that_after_the_last_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 @pytest.mark.timeout(300)
 def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:
+    require_program("g++")  # torch.compile writes C++ for CPUs
     size = ["training.max_steps=2", "training.validate_every_steps=2", "training.ema_decay=0.5"]
     plain = train(settings(*size), tmp_path / "plain")
     compiled = train(settings(*size, "training.compile=true"), tmp_path / "compiled")

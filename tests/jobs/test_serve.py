@@ -12,13 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cluster.serving.control import ControlError, promote_at
 from jobs import serve
 from jobs.cli import main
+from ww_models import build_model, read_bundle_info, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_it_serves_until_it_is_told_to_end(bundle: Path) -> None:
+def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs.serve", "--bundle", str(bundle), "--port", "0", "--cpus", "0.1"],
@@ -36,6 +38,15 @@ def test_it_serves_until_it_is_told_to_end(bundle: Path) -> None:
         assert f"{url}/v1/audio/denoise" in second
         assert second.startswith("try: curl -F file=@")
         assert httpx.get(f"{url}/healthz", timeout=30).json() == {"status": "ok"}
+        better = save_bundle(tmp_path / "better", build_model("gatewave", hidden=4, depth=2))
+        with pytest.raises(ControlError, match="worse"):
+            promote_at(url, [tmp_path / "worse"])
+        for keep, expected in ((True, [better, bundle]), (False, [better])):
+            assert [path for _, path in promote_at(url, [better], keep=keep)] == [
+                str(path) for path in expected
+            ]
+            served = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
+            assert {model["id"] for model in served} == {read_bundle_info(path).id for path in expected}
     finally:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=90)

