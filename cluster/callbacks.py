@@ -145,15 +145,7 @@ class TrackRun(pl.Callback):
         self._restart_clock(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """The best bundle, which is the one that ships, becomes the tracked run's output model."""
-        with tempfile.TemporaryDirectory(prefix="ww-best-") as folder:
-            best, bundle = self.checkpoints.best_bundle(Path(folder))
-            copy = shutil.copytree(bundle, Path(folder) / "copy")
-            scores = only_scores(best.metrics) | late_scores(
-                read_journal(self.tracking.journal), best.metrics
-            )
-            add_scores(copy, scores)
-            self.tracker.model(copy, scores)
+        register_best(self.tracking, self.checkpoints)
 
     def _show_examples(self, module: DenoisingModule, step: int) -> None:
         rate = module.model.sample_rate
@@ -177,6 +169,16 @@ class TrackRun(pl.Callback):
         if self.deadline_s is not None:
             left_s = min(left_s, max(0.0, self.deadline_s - time.time()))
         return spoken_duration(left_s)
+
+
+def register_best(tracking: RunTracking, checkpoints: Checkpoints) -> None:
+    """The best bundle, which is the one that ships, becomes the tracked run's output model."""
+    with tempfile.TemporaryDirectory(prefix="ww-best-") as folder:
+        best, bundle = checkpoints.best_bundle(Path(folder))
+        copy = shutil.copytree(bundle, Path(folder) / "copy")
+        scores = only_scores(best.metrics) | late_scores(read_journal(tracking.journal), best.metrics)
+        add_scores(copy, scores)
+        tracking.tracker.model(copy, scores)
 
 
 def _waited_s(trainer: pl.Trainer) -> float:

@@ -3,6 +3,9 @@
     each rank, after a validation -> Scorer (an actor of the driver's, which outlives the workers) -> tasks
     rank 0, now and then -> what is ready -> the curves, at the step whose weights were scored; at the end, all the rest
 
+No score is lost with a worker that is killed: clips are here before the checkpoint of their step is stored, and scores
+are given again, to the workers that take over, until rank 0 says that they are written for good.
+
 Neither actor nor tasks reserve a CPU: on a small machine trainers and mixing hold them all, and would be waited for.
 How many tasks run at once is limited here instead. Lightning, which takes seconds to import, is none of their business:
 the loop's part is in `cluster/perceptual.py`.
@@ -13,6 +16,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -44,31 +48,45 @@ class Scorer:
         self._noisy: dict[int, dict[str, float]] = {}  # of each mixture: it is the same at every step
         self._rows: dict[int, dict[int, dict[str, float]]] = {}  # step -> place -> scores
         self._starts: dict[int, int] = {}  # step -> the start of the run whose rows these are
-        self._taken: set[int] = set()
+        self._start = 0
+        self._taken: set[int] = set()  # by this start, which may be killed before it has kept them
         self._changed = threading.Condition()
 
-    def submit(self, step: int, clips: list[Clip], sample_rate: int, start: int = 0) -> None:
-        """Begins to score some of a step's clips.
+    def begin(self, step: int) -> int:
+        """The number of a new start of the run, which goes on after a step.
 
-        start: a number that rises with each start of the run. What an earlier one made of the step is dropped.
+        What an earlier one took and did not keep can be taken again; what it handed in of later steps is dropped.
         """
         with self._changed:
-            newest = self._starts.get(step, start)
-            if start < newest:
+            self._start += 1
+            self._taken.clear()
+            self._rows = {done: rows for done, rows in self._rows.items() if done <= step}
+            self._changed.notify_all()
+            return self._start
+
+    def submit(self, step: int, clips: list[Clip], sample_rate: int, start: int) -> None:
+        """Begins to score some of a step's clips."""
+        with self._changed:
+            if start != self._start:
                 return
-            if start > newest or step not in self._rows:
-                self._rows[step] = {}
-            self._starts[step] = start
-            self._taken.discard(step)
+            if self._starts.get(step) != start or step not in self._rows:
+                self._rows[step], self._starts[step] = {}, start
         for clip in clips:
             self._pool.submit(self._score, step, clip, sample_rate, start)
 
-    def take(self, wait_s: float) -> dict[int, dict[str, float]]:
-        """{step: scores} of the steps that are complete and were not taken before; waits so long for all of them."""
+    def take(self, wait_s: float, start: int, kept: Collection[int] = ()) -> dict[int, dict[str, float]]:
+        """{step: scores} of the steps that are complete and were not taken before; waits so long for all of them.
+
+        kept: steps whose scores this start took and has written for good.
+        """
         until_s = time.monotonic() + wait_s
         with self._changed:
-            while self._incomplete() and (left_s := until_s - time.monotonic()) > 0:
+            if start == self._start:
+                self._rows = {step: rows for step, rows in self._rows.items() if step not in kept}
+            while start == self._start and self._incomplete() and (left_s := until_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
+            if start != self._start:  # whoever asked is gone, and would not write them down
+                return {}
             done = self._rows.keys() - self._incomplete() - self._taken
             self._taken |= done
             return {step: _means(self._rows[step]) for step in sorted(done)}
@@ -87,7 +105,7 @@ class Scorer:
             row |= {f"noisy_{name}": value for name, value in noisy.items()}
         finally:  # a clip that could not be scored must not be waited for
             with self._changed:
-                if self._starts[step] == start:
+                if step in self._rows and self._starts[step] == start:
                     self._rows[step][clip.place] = row
                 self._changed.notify_all()
 

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
 from cluster.bad_batches import WatchLoss, keep_batch
-from cluster.callbacks import ReportCheckpoint, TrackRun
+from cluster.callbacks import ReportCheckpoint, TrackRun, register_best
 from cluster.checkpoints import STATE_FILE, Checkpoints
 from cluster.config import ExperimentConfig
 from cluster.datasets import FeedConfig, RankBatches, split_among_ranks
@@ -27,7 +27,7 @@ from cluster.finetune import load_start
 from cluster.item_journal import ItemJournal
 from cluster.lightning import DenoisingModule
 from cluster.loop_config import TrainingConfig
-from cluster.perceptual import ScoreBeside
+from cluster.perceptual import ScoreBeside, write_rest
 from cluster.run_folder import check_reachable
 from cluster.run_notes import all_ranks_fail, note_failure, would_come_again
 from cluster.run_tracking import RunTracking
@@ -109,7 +109,7 @@ def _train(job: WorkerJob, board: Any) -> None:
         start_step, finished = _saved_progress(state, job.last_step) if state else (0, False)
         if finished:
             if rank == 0:
-                _open_tracking(job).close()  # killed after its last step: its task must not stay "running"
+                _conclude(job, start_step)
             return
         feed = _feed(job, start_step)
         batches = RankBatches(_share_of_stream(feed, job), feed, rank)
@@ -141,6 +141,17 @@ def _train(job: WorkerJob, board: Any) -> None:
         finally:
             if tracking is not None:
                 tracking.close(failed=sys.exc_info()[0] is not None)
+
+
+def _conclude(job: WorkerJob, step: int) -> None:
+    """What was left to do when the workers were killed after their last step, so that nothing stays "running"."""
+    tracking = _open_tracking(job)
+    try:
+        if job.scorer is not None:
+            write_rest(job.scorer, tracking.tracker, step)
+        register_best(tracking, Checkpoints(job.run, job.config.training))
+    finally:
+        tracking.close(failed=sys.exc_info()[0] is not None)
 
 
 def loop_callbacks(

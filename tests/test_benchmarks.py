@@ -96,6 +96,14 @@ def test_the_training_benchmark_prints_its_table(small_corpus: Path) -> None:
     assert_table(run_benchmark("training", *options), rows)
 
 
+@pytest.mark.cluster
+def test_the_serving_benchmark_prints_its_table() -> None:
+    options = ("--servers", "uvicorn", "--seconds", "1", "--sessions", "1", "2")
+    done = run_benchmark("serving", *options, "--parts", "live", "http")
+    assert_table(done, ("would admit", "uvicorn: 10 s over HTTP", "client's", "measured"))
+    assert "uvicorn: 2 sessions: p50 " in done.stdout
+
+
 def test_curves_are_drawn_of_runs_in_one_picture(tmp_path: Path) -> None:
     runs = [tmp_path / "one", tmp_path / "other"]
     for number, run in enumerate(runs):

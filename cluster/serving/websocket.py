@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cluster.serving.capacity import measure_max_streams
+from cluster.serving.capacity import CONNECTION_COST, measure_max_streams
 from cluster.serving.errors import ApiError
 from cluster.serving.live_config import LiveConfig
 from cluster.serving.live_session import LiveSession, error_message
@@ -54,6 +54,7 @@ class LiveCalls:
 
     holds_clients: whether the server takes no more from a client while nothing is received from it, so that TCP holds
         the client back, as uvicorn does; elsewhere a session that is sent too much ends.
+    connection_cost: of a hop's way in and out, see `capacity.py`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class LiveCalls:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
         self._sessions: set[LiveSession] = set()
         self._is_draining = False
-        self.holds_clients = True
+        self.holds_clients, self.connection_cost = True, CONNECTION_COST
         self._measuring = threading.Lock()
         self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
         for model in models.all():
@@ -91,8 +92,9 @@ class LiveCalls:
         assert model.engine is not None
         with self._measuring:
             if model not in self._max_streams:
-                limit = self._config.max_streams
-                self._max_streams[model] = limit or measure_max_streams(model.engine, self._config.max_load)
+                self._max_streams[model] = self._config.max_streams or measure_max_streams(
+                    model.engine, self._config.max_load, self.connection_cost
+                )
             return self._max_streams[model]
 
     async def serve(self, websocket: WebSocket) -> None:

@@ -140,8 +140,16 @@ def test_the_registered_model_is_the_best_of_all_starts_with_scores_that_came_la
         assert metrics["enhanced"]["si_sdr_db"] == told["si_sdr_db"]
 
 
-def test_a_step_that_is_done_again_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the earlier start one of two clips came through, and another comes late: none of them may be mixed in."""
+SILENCE_T = torch.zeros(1).numpy()
+
+
+def clip(place: int, value: float) -> Clip:
+    return Clip(place, SILENCE_T, SILENCE_T, SILENCE_T + value)
+
+
+@pytest.fixture
+def scorer(monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """Of two clips a step, in this process: a clip's PESQ is its estimate's value, and 3.0 takes its time."""
 
     def score(clean_T: Any, estimate_T: Any, sample_rate: int) -> dict[str, float]:
         if estimate_T[0] == 3.0:
@@ -150,15 +158,42 @@ def test_a_step_that_is_done_again_is_scored_again(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("cluster.scorer._score_clip", SimpleNamespace(remote=score))
     monkeypatch.setattr("cluster.scorer.ray", SimpleNamespace(get=lambda value: value))
-    scorer, silence_T = Scorer(2, 4), torch.zeros(1).numpy()
+    return Scorer(2, 4)
 
-    def clip(place: int, value: float) -> Clip:
-        return Clip(place, silence_T, silence_T, silence_T + value)
 
-    scorer.submit(10, [clip(0, 1.0), clip(1, 3.0)], 16_000, start=1)
-    scorer.submit(10, [clip(0, 2.0)], 16_000, start=2)
-    scorer.submit(10, [clip(1, 1.0)], 16_000, start=1)
-    assert scorer.take(0.6) == {}
-    scorer.submit(10, [clip(1, 2.5)], 16_000, start=2)
-    assert scorer.take(5.0)[10]["pesq"] == 2.25
-    assert scorer.take(0.0) == {}
+def test_a_step_that_is_done_again_is_scored_again(scorer: Scorer) -> None:
+    """Of the earlier start one of two clips came through, and another comes late: none of them may be mixed in."""
+    first = scorer.begin(0)
+    scorer.submit(10, [clip(0, 1.0), clip(1, 3.0)], 16_000, first)
+    second = scorer.begin(0)
+    scorer.submit(10, [clip(0, 2.0)], 16_000, second)
+    scorer.submit(10, [clip(1, 1.0)], 16_000, first)
+    assert scorer.take(0.6, second) == {}
+    scorer.submit(10, [clip(1, 2.5)], 16_000, second)
+    assert scorer.take(5.0, first) == {}, "its workers are gone"
+    assert scorer.take(5.0, second)[10]["pesq"] == 2.25
+    assert scorer.take(0.0, second) == {}
+
+
+def test_scores_that_a_killed_worker_took_are_given_again_until_they_are_kept(scorer: Scorer) -> None:
+    start = scorer.begin(0)
+    for step in (10, 20, 30):
+        scorer.submit(step, [clip(0, step), clip(1, step)], 16_000, start)
+    assert list(scorer.take(5.0, start)) == [10, 20, 30]
+    assert scorer.take(0.0, start, kept=[10]) == {}
+    start = scorer.begin(30)
+    assert list(scorer.take(0.0, start)) == [20, 30]
+    assert scorer.take(0.0, start, kept=[20, 30]) == {}
+    assert scorer.take(0.0, scorer.begin(30)) == {}
+
+
+def test_what_is_handed_in_after_the_checkpoint_that_is_gone_on_from_is_not_waited_for(
+    scorer: Scorer,
+) -> None:
+    """Of step 20 one rank alone had handed in, and the run may well end before it comes there again."""
+    start = scorer.begin(0)
+    scorer.submit(10, [clip(0, 1.0), clip(1, 1.0)], 16_000, start)
+    scorer.submit(20, [clip(0, 1.0)], 16_000, start)
+    since_s = time.monotonic()
+    assert list(scorer.take(30.0, scorer.begin(10))) == [10]
+    assert time.monotonic() - since_s < 10

@@ -10,8 +10,10 @@ import threading
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from cluster.serving import haproxy
 from cluster.serving.control import ControlError, promote_at
 from jobs import serve
 from jobs.cli import main
@@ -38,6 +40,8 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         assert f"{url}/v1/audio/denoise" in second
         assert second.startswith("try: curl -F file=@")
         assert httpx.get(f"{url}/healthz", timeout=30).json() == {"status": "ok"}
+        names = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+        assert ("haproxy" in names) == haproxy.is_installed()
         better = save_bundle(tmp_path / "better", build_model("gatewave", hidden=4, depth=2))
         with pytest.raises(ControlError, match="worse"):
             promote_at(url, [tmp_path / "worse"])
@@ -113,6 +117,7 @@ def test_one_failure_between_others_that_work_does_not_end_it(monkeypatch: pytes
         (["--bundle", "{bundle}", "--api-keys", "no-such-file"], "no-such-file"),
         (["--bundle", "{bundle}", "--allow-origin", "example.org"], "https://example.org"),
         (["--bundle", "{bundle}", "--port", "0", "--host", "203.0.113.7"], "cannot listen on 203.0.113.7"),
+        (["--bundle", "{bundle}", "--port", "0", "--proxy", "haproxy"], "RAY_ADDRESS names a cluster"),
     ],
 )
 def test_wrong_use_is_one_line_before_ray_starts(
@@ -126,6 +131,7 @@ def test_wrong_use_is_one_line_before_ray_starts(
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(serve, "connect", never)
+    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
     monkeypatch.setattr(sys, "argv", ["serve", *(argument.format(bundle=bundle) for argument in arguments)])
     with pytest.raises(SystemExit) as exit_info:
         main(serve.parser(), serve.run)

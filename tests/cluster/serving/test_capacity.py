@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from cluster.serving import websocket
-from cluster.serving.capacity import MAX_STREAMS, measure_max_streams
+from cluster.serving.capacity import MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
 from cluster.serving.live_config import LiveConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.stepper import Stepper
@@ -45,6 +45,12 @@ def test_slow_steps_leave_room_for_few() -> None:
 def test_fast_steps_leave_room_for_more_than_one(models: ServedModels) -> None:
     assert models.default.engine is not None
     assert 1 < measure_max_streams(models.default.engine) <= MAX_STREAMS
+
+
+def test_a_proxy_in_python_leaves_room_for_fewer(models: ServedModels) -> None:
+    assert models.default.engine is not None
+    behind_it = measure_max_streams(models.default.engine, connection_cost=PYTHON_PROXY_COST)
+    assert 1 <= behind_it < measure_max_streams(models.default.engine) / 2
 
 
 def test_it_is_measured_once_how_many_streams_fit(

