@@ -133,10 +133,11 @@ class Benchmark:
         return sorted({level for level in self.arguments.sessions or by_default if 0 < level <= MAX_STREAMS})
 
     def _live(self, server: str, url: str, levels: list[int]) -> list[LiveLoad]:
-        """The levels up to the first that is too many."""
+        """The levels up to the first that is too many, twice: the first time it may have been another program."""
         loads: list[LiveLoad] = []
         for level in levels:
-            loads.append(self._measure(server, url, level))
+            load = self._measure(server, url, level)
+            loads.append(load if holds(load) else self._measure(server, url, level))
             if not holds(loads[-1]):
                 break
         return loads

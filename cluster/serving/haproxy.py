@@ -27,12 +27,15 @@ STALL_S = 120
 # Serve keeps a replica that it stops for at least so long, until HAProxy has heard of it.
 _DEREGISTRATION_S = 3
 # Serve has no variables for these: its statistics would be shown to all networks, headers might take for ever, and
-# calls would end by the time-out of uploads.
+# calls would end by the time-out of uploads. The header keeps Serve from passing each message of a call through a queue
+# of its own, to see whether the client has gone: the application sees that.
 _SCRIPT = """\
 #!/bin/sh
 grep -q 'timeout tunnel' {folder}/haproxy.cfg || sed -i -E \\
     -e 's/bind \\*?:/bind 127.0.0.1:/' \\
-    -e '/^defaults/a\\    timeout http-request {headers_s}s\\n    timeout tunnel {call_s}s' {folder}/haproxy.cfg
+    -e '/^defaults/a\\    timeout http-request {headers_s}s\\n    timeout tunnel {call_s}s' \\
+    -e '/^frontend/a\\    http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}' \\
+    {folder}/haproxy.cfg
 exec {binary} "$@"
 """
 
@@ -89,7 +92,11 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
 
     script = folder / "haproxy"
     text = _SCRIPT.format(
-        folder=folder, binary=get_haproxy_binary(), headers_s=HEADERS_S, call_s=LONGEST_CALL_S
+        folder=folder,
+        binary=get_haproxy_binary(),
+        headers_s=HEADERS_S,
+        call_s=LONGEST_CALL_S,
+        no_queue="x-request-disconnect-disabled",
     )
     script.write_text(text, encoding="utf-8")
     script.chmod(0o700)

@@ -11,6 +11,7 @@ class Inbox:
     """`put` never waits; one task takes. For one event loop.
 
     max_bytes: of memory, for messages that wait; `put` returns False for one that finds more than that.
+    is_idle: nothing waits, and whoever takes is waiting for something.
     num_bytes: of memory that they take; small messages take more than they bring.
     num_sound_bytes: of sound that was put here and not `fed` to the model.
     """
@@ -19,7 +20,12 @@ class Inbox:
         self._max_bytes = max_bytes
         self._waiting: deque[str | bytes] = deque()
         self._has_some, self._has_less = asyncio.Event(), asyncio.Event()
+        self._is_awaited = False
         self.num_bytes = self.num_sound_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._is_awaited and not self._waiting
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -38,8 +44,10 @@ class Inbox:
     async def take(self) -> str | bytes:
         """The next message, when there is one."""
         while not self._waiting:
+            self._is_awaited = True
             self._has_some.clear()
             await self._has_some.wait()
+        self._is_awaited = False
         message = self._waiting.popleft()
         self.num_bytes -= sys.getsizeof(message)
         self._has_less.set()

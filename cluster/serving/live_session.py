@@ -1,9 +1,10 @@
 """One live session: a WebSocket on one side, a `Call` and its rows in the stepper on the other.
 
-One task reads messages into the inbox and sees at once when the client has gone, one feeds the model from there, one
-sends what waits in the outbox, one looks after the time. What the model has finished comes in between, called by the
-stepper. No sound is dropped and nothing grows: a client who is far ahead of the model is held back or, where the server
-takes what comes whether it is read or not, sent away; too much that waits for the client ends the session as well.
+One task reads messages and sees at once when the client has gone; sound that the model can be given goes there, all
+else into the inbox, from which one task takes it. One sends what waits in the outbox, one looks after the time. What
+the model has finished comes in between, called by the stepper. No sound is dropped and nothing grows: a client who is
+far ahead of the model is held back or, where the server takes what comes whether it is read or not, sent away; too much
+that waits for the client ends the session as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import time
 import uuid
-from typing import Any
+from typing import Any, TypeGuard
 
 from starlette.websockets import WebSocket
 
@@ -58,8 +59,10 @@ class LiveSession:
         self._call = Call(options, model.sample_rate, model.latency_samples)
         self._stats = LiveStats(self._call, config.overrun_ms / 1000, self._unfed_s)
         bytes_per_s = options.bytes_per_sample * options.sample_rate
+        self._piece_bytes = max(1, round(_PIECE_S * options.sample_rate)) * options.bytes_per_sample
+        self._max_behind = config.max_backlog_s * model.sample_rate
         self._inbox = Inbox(max(config.max_waiting_bytes, round(config.max_backlog_s * bytes_per_s)))
-        self._outbox = Outbox(websocket, max_bytes=config.max_unsent_bytes, stuck_s=config.stuck_s)
+        self._outbox = Outbox(websocket, max_bytes=config.max_unsent_bytes)
         self._stream: LiveStream | None = None  # the first sound of a stream opens it
         self._has_room, self._is_flushed = asyncio.Event(), asyncio.Event()
         self._active_at = time.monotonic()
@@ -111,10 +114,24 @@ class LiveSession:
         if len(message) > limit:
             what = f"a message of {len(message)} bytes; the limit is {limit}: send several"
             self.end(ProtocolError("message_too_big", what, Close.TOO_BIG))
+        elif self._can_be_fed(message):
+            try:
+                self._feed(self._call.feed(message))
+            except ProtocolError as error:
+                self.end(error)
         elif not self._inbox.put(message):
             waiting_s, most_s = self._stats.buffered_ms / 1000, self._config.max_backlog_s
             what = f"{waiting_s:.1f} s of sound wait for the model: send at most {most_s:g} s ahead of the results"
             self.end(ProtocolError("too_fast", what, Close.REFUSED))
+
+    def _can_be_fed(self, message: str | bytes) -> TypeGuard[bytes]:
+        """Whether there is nothing to wait for before this piece: so it is in a call, and a task less is woken."""
+        return (
+            isinstance(message, bytes)
+            and len(message) <= self._piece_bytes
+            and self._inbox.is_idle
+            and self._call.behind_samples < self._max_behind
+        )
 
     async def _work(self) -> None:
         try:
@@ -130,17 +147,15 @@ class LiveSession:
             self._on_fault(error)
 
     async def _on_sound(self, data: bytes) -> None:
-        max_behind = self._config.max_backlog_s * self.model.sample_rate
-        piece_bytes = max(1, round(_PIECE_S * self.options.sample_rate)) * self.options.bytes_per_sample
-        for start in range(0, len(data), piece_bytes):
+        for start in range(0, len(data), self._piece_bytes):
             if start:
                 await asyncio.sleep(0)
-            while self._call.behind_samples >= max_behind and not self._is_ended:
+            while self._call.behind_samples >= self._max_behind and not self._is_ended:
                 self._has_room.clear()
                 await self._has_room.wait()
             if self._is_ended:
                 return
-            piece = data[start : start + piece_bytes]
+            piece = data[start : start + self._piece_bytes]
             self._feed(self._call.feed(piece))
             self._inbox.fed(len(piece))
 
@@ -210,6 +225,7 @@ class LiveSession:
         """Statistics, and an end to sessions that nobody uses."""
         while True:
             await asyncio.sleep(self._config.stats_interval_s)
+            self._outbox.give_up_after(self._config.stuck_s)
             self.say(self._stats.message())
             if overrun := self._stats.overrun_changed():
                 self.say(overrun)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -14,15 +15,14 @@ class Outbox:
     """`post` never waits; `run` sends. For one event loop.
 
     max_bytes: what may wait; more of it makes `post` return False, and nothing of it was taken.
-    stuck_s: how long one message may take until the client has read enough of those before it. Only where the server
-        lets us wait for that, as uvicorn does: in Ray Serve a message counts as sent when it is queued on the way.
     """
 
-    def __init__(self, websocket: WebSocket, *, max_bytes: int, stuck_s: float) -> None:
-        self._websocket, self._max_bytes, self._stuck_s = websocket, max_bytes, stuck_s
+    def __init__(self, websocket: WebSocket, *, max_bytes: int) -> None:
+        self._websocket, self._max_bytes = websocket, max_bytes
         self._waiting: deque[str | bytes | Close | None] = deque()
         self._has_some = asyncio.Event()
-        self._sending: asyncio.Timeout | None = None
+        self._sending_since: float | None = None
+        self._limit = asyncio.timeout(None)  # one for all messages: it would cost more than sending does
         self.num_bytes = 0
 
     def post(self, message: str | bytes) -> bool:
@@ -45,29 +45,43 @@ class Outbox:
         """Ends `run` at once: the client has gone."""
         self._waiting.clear()
         self._put(None)
-        if self._sending is not None and not self._sending.expired():
-            self._sending.reschedule(0)
+        if self._sending_since is not None and not self._limit.expired():
+            self._limit.reschedule(0)
+
+    def give_up_after(self, stuck_s: float) -> None:
+        """To be called now and then: ends `run` if one message has taken so long, because the client does not read.
+
+        Only where the server lets us wait for that, as uvicorn does: in Ray Serve a message counts as sent when it is
+        queued on the way.
+        """
+        since = self._sending_since
+        if since is not None and time.monotonic() - since > stuck_s:
+            self.hang_up()
 
     async def run(self) -> None:
         """Sends until the connection was closed, is gone, or the client has not read for too long."""
         try:
-            while True:
-                while not self._waiting:
-                    self._has_some.clear()
-                    await self._has_some.wait()
-                message = self._waiting.popleft()
-                if message is None:
-                    return
-                async with asyncio.timeout(self._stuck_s) as self._sending:
-                    await self._send(message)
-                self._sending = None
-                if isinstance(message, Close):
-                    return
-                self.num_bytes -= len(message)
+            async with self._limit:
+                await self._run()
         except (TimeoutError, WebSocketDisconnect):
             return
         finally:
-            self._sending = None
+            self._sending_since = None
+
+    async def _run(self) -> None:
+        while True:
+            while not self._waiting:
+                self._has_some.clear()
+                await self._has_some.wait()
+            message = self._waiting.popleft()
+            if message is None:
+                return
+            self._sending_since = time.monotonic()
+            await self._send(message)
+            self._sending_since = None
+            if isinstance(message, Close):
+                return
+            self.num_bytes -= len(message)
 
     async def _send(self, message: str | bytes | Close) -> None:
         if isinstance(message, Close):

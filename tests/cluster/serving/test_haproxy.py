@@ -65,7 +65,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     environment = haproxy.haproxy_environment(tmp_path)
     port, stats_port = free_port(), free_port()
     with socket.create_server(("127.0.0.1", 0)) as replica:
-        threading.Thread(target=_echo_one, args=(replica,), daemon=True).start()
+        threading.Thread(target=_echo_one, args=(replica, tmp_path / "request"), daemon=True).start()
         config = CONFIG.format(
             client_s=request.param,
             port=port,
@@ -82,11 +82,12 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
                 process.kill()
 
 
-def _echo_one(replica: socket.socket) -> None:
+def _echo_one(replica: socket.socket, request: Path) -> None:
+    """request: the file that keeps it."""
     with contextlib.suppress(OSError):
         connection, _ = replica.accept()
         with connection:
-            connection.recv(4096)
+            request.write_bytes(connection.recv(4096))
             connection.sendall(REPLY)
             while received := connection.recv(4096):
                 connection.sendall(received)
@@ -127,6 +128,7 @@ def test_a_call_may_be_silent_for_longer_than_an_upload(port: int, tmp_path: Pat
             call.recv(1)
         call.sendall(b"still there")
         assert call.recv(4096) == b"still there"
+    assert b"\r\nx-request-disconnect-disabled: ?1\r\n" in (tmp_path / "request").read_bytes()
     assert "bind *:" not in (tmp_path / "haproxy.cfg").read_text(), "its statistics are shown to all networks"
 
 

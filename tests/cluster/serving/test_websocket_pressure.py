@@ -165,12 +165,18 @@ def test_what_waits_for_a_client_is_bounded_in_bytes_and_in_time() -> None:
             await asyncio.Event().wait()
 
     async def scenario() -> None:
-        outbox = Outbox(Stuck(), max_bytes=100, stuck_s=0.2)  # type: ignore[arg-type]
+        outbox = Outbox(Stuck(), max_bytes=100)  # type: ignore[arg-type]
         posted = [outbox.post(b"0" * 30) for _ in range(5)]
         assert posted == [True, True, True, False, False]
         async with asyncio.timeout(30):
-            await outbox.run()  # returns, since nothing goes out
-            patient = Outbox(Stuck(), max_bytes=100, stuck_s=1000)  # type: ignore[arg-type]
+            running = asyncio.create_task(outbox.run())
+            await asyncio.sleep(0.2)
+            outbox.give_up_after(1000)
+            await asyncio.sleep(0)
+            assert not running.done()
+            outbox.give_up_after(0.1)
+            await running
+            patient = Outbox(Stuck(), max_bytes=100)  # type: ignore[arg-type]
             patient.post(b"0")
             running = asyncio.create_task(patient.run())
             await asyncio.sleep(0)
