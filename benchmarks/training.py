@@ -110,7 +110,15 @@ def one_round(work: Work) -> Round:
 def speeds_table(works: Sequence[Work], rounds: dict[str, list[Round]]) -> Table:
     """Medians over the rounds; of two processes the mean."""
     table = Table(title=f"training, {CORES} cores, one thread each process")
-    columns = ("preset", "", "steps/s", "audio s per s", "CPU s a step and process", "waits for data")
+    columns = (
+        "preset",
+        "",
+        "steps/s",
+        "audio s per s",
+        "CPU s a step and process",
+        "waits for data",
+        "cores of others",
+    )
     for column in columns:
         table.add_column(column, justify="right" if column not in columns[:2] else "left")
     for work in works:
@@ -133,8 +141,15 @@ def speeds_table(works: Sequence[Work], rounds: dict[str, list[Round]]) -> Table
                 f"{steps_per_s * work.audio_s_per_step:.1f}",
                 f"{cpu_s:.3f}",
                 f"{wait:.1%}" if is_ours else "",
+                f"{statistics.median(map(_cores_of_others, each_round)):.2f}",
             )
     return table
+
+
+def _cores_of_others(speeds: list[Speed]) -> float:
+    """What all other processes of the machine, Ray's own among them, took meanwhile."""
+    ours = sum(speed.step_cpu_s / speed.step_s for speed in speeds)
+    return max(0.0, statistics.mean(speed.busy_cores for speed in speeds) - ours)
 
 
 def _steps_per_s(speed: Speed) -> float:

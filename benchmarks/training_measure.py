@@ -16,6 +16,7 @@ from threading import Barrier
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytorch_lightning as pl
 import ray.train
 import torch
@@ -80,12 +81,14 @@ class Work:
 class Speed:
     """Of one process, per step: seconds on the clock, CPU seconds, and the part of the time that it waited for data.
 
+    busy_cores: of the machine meanwhile, by whatever process.
     from_s, to_s: when it was measured, on the clock that all processes of a machine share.
     """
 
     step_s: float
     step_cpu_s: float
     wait_fraction: float
+    busy_cores: float
     from_s: float
     to_s: float
 
@@ -96,7 +99,9 @@ class StepClock:
     def __init__(self, work: Work) -> None:
         self.work = work
         self._step = 0
-        self._looks: list[tuple[float, float, float]] = []  # (clock, CPU, waited) seconds
+        self._looks: list[
+            tuple[float, float, float, float]
+        ] = []  # (clock, CPU, waited, machine's CPU) seconds
 
     def tick(self, waited_s: float = 0.0) -> bool:
         """To be called after each step, with the seconds it has waited for data in all; whether all is measured."""
@@ -105,15 +110,17 @@ class StepClock:
         if measured >= 0 and measured % self.work.stride == 0:
             if self.work.on_gpu:
                 torch.cuda.synchronize()
-            self._looks.append((time.perf_counter(), time.process_time(), waited_s))
+            self._looks.append((time.perf_counter(), time.process_time(), waited_s, _machine_cpu_s()))
         return measured >= self.work.steps
 
     def speed(self) -> Speed:
-        clock_s, cpu_s, waited_s = zip(*self._looks, strict=True)
+        clock_s, cpu_s, waited_s, machine_cpu_s = zip(*self._looks, strict=True)
+        elapsed_s = clock_s[-1] - clock_s[0]
         return Speed(
             step_s=self._median(clock_s),
             step_cpu_s=self._median(cpu_s),
-            wait_fraction=(waited_s[-1] - waited_s[0]) / (clock_s[-1] - clock_s[0]),
+            wait_fraction=(waited_s[-1] - waited_s[0]) / elapsed_s,
+            busy_cores=(machine_cpu_s[-1] - machine_cpu_s[0]) / elapsed_s,
             from_s=clock_s[0],
             to_s=clock_s[-1],
         )
@@ -121,6 +128,11 @@ class StepClock:
     def _median(self, looks: tuple[float, ...]) -> float:
         spans = [later - earlier for earlier, later in itertools.pairwise(looks)]
         return median(spans) / self.work.stride
+
+
+def _machine_cpu_s() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
 
 
 def through_trainer(work: Work) -> list[Speed]:

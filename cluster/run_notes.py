@@ -20,10 +20,17 @@ _AWAIT_RANKS_S = 5.0
 
 
 class RunNotes:
-    """The first error of a start of a run, the ranks that ended with one, and warnings."""
+    """The first error of a start of a run, the ranks that ended with one, warnings, and whether any start trained."""
 
     def __init__(self) -> None:
         self._error, self._failed_ranks, self._warnings = "", set[int](), list[str]()
+        self._has_trained = False
+
+    def train(self) -> None:
+        self._has_trained = True
+
+    def has_trained(self) -> bool:
+        return self._has_trained
 
     def fail(self, rank: int, error: str) -> None:
         self._error = self._error or error

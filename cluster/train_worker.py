@@ -111,6 +111,8 @@ def _train(job: WorkerJob, board: Any) -> None:
             if rank == 0:
                 _conclude(job, start_step)
             return
+        if rank == 0:
+            ray.get(job.notes.train.remote())
         feed = _feed(job, start_step)
         batches = RankBatches(_share_of_stream(feed, job), feed, rank)
         num_nodes = len(set(_of_all_ranks(ray.get_runtime_context().get_node_id())))
@@ -144,12 +146,16 @@ def _train(job: WorkerJob, board: Any) -> None:
 
 
 def _conclude(job: WorkerJob, step: int) -> None:
-    """What was left to do when the workers were killed after their last step, so that nothing stays "running"."""
+    """What is left to do for workers that come after the last step: none of it may stay "running" in a tracker.
+
+    Where those who trained were killed after it, they may not have come to the last scores and the model.
+    """
     tracking = _open_tracking(job)
     try:
-        if job.scorer is not None:
-            write_rest(job.scorer, tracking.tracker, step)
-        register_best(tracking, Checkpoints(job.run, job.config.training))
+        if ray.get(job.notes.has_trained.remote()):
+            if job.scorer is not None:
+                write_rest(job.scorer, tracking.tracker, step)
+            register_best(tracking, Checkpoints(job.run, job.config.training))
     finally:
         tracking.close(failed=sys.exc_info()[0] is not None)
 

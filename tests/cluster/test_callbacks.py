@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from cluster import callbacks
+from cluster import callbacks, train_worker
 from cluster.bad_batches import WatchLoss
 from cluster.callbacks import TrackRun
 from cluster.checkpoints import Checkpoints
@@ -197,3 +197,26 @@ def test_what_is_handed_in_after_the_checkpoint_that_is_gone_on_from_is_not_wait
     since_s = time.monotonic()
     assert list(scorer.take(30.0, scorer.begin(10))) == [10]
     assert time.monotonic() - since_s < 10
+
+
+@pytest.mark.parametrize("has_trained", [True, False])
+def test_workers_that_come_after_the_last_step_write_what_the_killed_ones_did_not(
+    monkeypatch: pytest.MonkeyPatch, scorer: Scorer, has_trained: bool
+) -> None:
+    told: list[Any] = []
+    tracking: Any = SimpleNamespace(
+        tracker=SimpleNamespace(scalars=lambda *point: told.append(point)),
+        close=lambda failed: told.append("failed" if failed else "completed"),
+    )
+    killed = scorer.begin(0)
+    scorer.submit(10, [clip(0, 1.0), clip(1, 2.0)], 16_000, killed)
+    assert list(scorer.take(5.0, killed)) == [10]
+    notes = SimpleNamespace(has_trained=SimpleNamespace(remote=lambda: has_trained))
+    calls = {name: SimpleNamespace(remote=getattr(scorer, name)) for name in ("begin", "take")}
+    job: Any = SimpleNamespace(notes=notes, scorer=SimpleNamespace(**calls), run=Mock(), config=Mock())
+    monkeypatch.setattr(train_worker.ray, "get", lambda value: value)
+    monkeypatch.setattr(train_worker, "_open_tracking", lambda job: tracking)
+    monkeypatch.setattr(train_worker, "register_best", lambda *_: told.append("model"))
+    train_worker._conclude(job, 10)
+    scores = [("val", {"pesq": 1.5}, 10), ("noisy", {"pesq": 0.0}, 10)]
+    assert told == ([*scores, "model"] if has_trained else []) + ["completed"]
