@@ -59,7 +59,7 @@ class LiveLoad:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileTimes:
-    """Seconds for a file, medians: over HTTP; of the bare engine, hop by hop; of torch over the whole clip."""
+    """Seconds for a file, medians: over HTTP; of the bare engine, step by step; of torch over the whole clip."""
 
     http_s: float
     engine_s: float
@@ -211,7 +211,7 @@ class _Session:
 
 def _time_files(url: str, bundle: Path, precision: Precision, num_rounds: int, clip_s: float) -> FileTimes:
     torch.set_num_threads(1)
-    model, engine = load_bundle(bundle).requires_grad_(False), load_model(bundle, precision).engine
+    model, engine = load_bundle(bundle).requires_grad_(False), load_model(bundle, precision).file_engine
     assert engine is not None, "a model that needs the whole clip has no engine"
     clip = noise(clip_s, model.sample_rate)
     samples_BT = clip[None].astype(np.float32) / np.float32(32768)

@@ -199,15 +199,15 @@ class Demucs(Denoiser):
         # Not the last sample looks furthest: those that are the input's own do not look ahead.
         return max(self.resampler.last_up_input(n - i) for i in range(self.config.resample))
 
-    def streaming_step(self) -> "DemucsStep":
-        return DemucsStep(self)
+    def streaming_step(self, num_hops: int = 1) -> "DemucsStep":
+        return DemucsStep(self, num_hops * self.hop_samples)
 
 
 class DemucsStep(StreamingStep):
-    """Causal Demucs, one hop at a time: the newest sample of a step is the last that its newest frame needs."""
+    """Causal Demucs, one step at a time: the newest sample of a step is the last that its newest frame needs."""
 
-    def __init__(self, model: Demucs) -> None:
-        config, hop = model.config, model.hop_samples
+    def __init__(self, model: Demucs, hop: int) -> None:
+        config = model.config
         newest_frame = hop // model.stride - 1
         num_hops, lead = divmod(-(model.last_frame_input(newest_frame) + 1), hop)
         # What the newest frame of the first step ends with: some hops earlier than frames of the clip itself.
@@ -223,7 +223,7 @@ class DemucsStep(StreamingStep):
             stride=config.stride,
         )
         down = StepDownsampler(model.resampler, u.last_pace)
-        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
+        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
         self.up, self.u, self.down = up, u, down
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

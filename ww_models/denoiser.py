@@ -166,8 +166,11 @@ class Denoiser(nn.Module, ABC):
         return Streamer(TorchEngine(self), batch)
 
     @abstractmethod
-    def streaming_step(self) -> StreamingStep:
-        """One step of a stream, from the weights as they are now: a pure function that exports to ONNX."""
+    def streaming_step(self, num_hops: int = 1) -> StreamingStep:
+        """One step of a stream, from the weights as they are now: a pure function that exports to ONNX.
+
+        num_hops: of `hop_samples` in each step. More of them take less time each, and come later.
+        """
 
     @abstractmethod
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:

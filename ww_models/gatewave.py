@@ -120,15 +120,15 @@ class GateWave(Denoiser):
         # Output n is made of frames up to the one that starts at or before it; outer levels see less far.
         return n // self.stride * self.stride + self.frame_samples - 1
 
-    def streaming_step(self) -> "GateWaveStep":
-        return GateWaveStep(self)
+    def streaming_step(self, num_hops: int = 1) -> "GateWaveStep":
+        return GateWaveStep(self, num_hops * self.hop_samples)
 
 
 class GateWaveStep(StreamingStep):
-    """GateWave, one hop at a time: the newest sample of a step is the last that its newest frame sees."""
+    """GateWave, one step at a time: the newest sample of a step is the last that its newest frame sees."""
 
-    def __init__(self, model: GateWave) -> None:
-        config, hop = model.config, model.hop_samples
+    def __init__(self, model: GateWave, hop: int) -> None:
+        config = model.config
         lead = -(hop - model.stride + model.frame_samples) % hop
         u = StepU(
             Pace(hop, hop - 1 - lead),
@@ -138,7 +138,7 @@ class GateWaveStep(StreamingStep):
             kernel=config.kernel,
             stride=config.stride,
         )
-        super().__init__(model, lead_samples=lead, lag_samples=hop - 1 - u.last_pace.newest)
+        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - u.last_pace.newest)
         self.u = u
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

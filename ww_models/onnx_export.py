@@ -26,10 +26,10 @@ OPSET = 20
 MIN_INT8_WEIGHTS, MIN_INT8_INPUTS = 32_768, 96
 
 
-def export_step(model: Denoiser) -> onnx.ModelProto:
+def export_step(model: Denoiser, num_hops: int = 1) -> onnx.ModelProto:
     """The step of a causal model as fp32 ONNX. ValueError if the model needs the whole clip."""
     require_steps(model)
-    step = model.streaming_step().float().cpu().eval()
+    step = model.streaming_step(num_hops).float().cpu().eval()
     state = step.initial_state(2)
     inputs = [CHUNK, *state]
     outputs = [OUTPUT, *(NEXT + name for name in state)]

@@ -62,11 +62,14 @@ class OnnxEngine:
         )
 
     @classmethod
-    def from_model(cls, model: Denoiser, precision: Precision = "fp32") -> "OnnxEngine":
-        """Exports the step of a causal model and checks it against torch (RuntimeError if they differ)."""
+    def from_model(cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1) -> "OnnxEngine":
+        """Exports the step of a causal model and checks it against torch (RuntimeError if they differ).
+
+        num_hops: of the model in each step; see `Denoiser.streaming_step`.
+        """
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
         require_steps(model)
-        reference = TorchEngine(model)
+        reference = TorchEngine(model, num_hops)
         states = {
             name: (value.shape[1:], float(value.flat[0]))
             for name, value in reference.initial_state(1).items()
@@ -80,7 +83,7 @@ class OnnxEngine:
             precision="fp32",
             states=states,
         )
-        graph = export_step(model)
+        graph = export_step(model, num_hops)
         engine = cls(graph.SerializeToString(), spec)
         engine._check_against(reference)
         if precision == "fp32":

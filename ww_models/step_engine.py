@@ -39,19 +39,19 @@ class StepEngine(Protocol):
 class TorchEngine:
     """The step of a model in torch: the reference that every other engine is checked against."""
 
-    def __init__(self, model: "Denoiser") -> None:
+    def __init__(self, model: "Denoiser", num_hops: int = 1) -> None:
         if model.latency_samples is None:
             raise ValueError(
                 f"this {model.name} does not run in steps (causal={model.config.causal}, "
                 f"normalize={model.config.normalize!r}): stream it with model.streamer(), which overlaps windows, "
                 "or take a model with causal=True and normalize='running'"
             )
-        self.step = model.streaming_step().float().cpu().eval()
+        self.step = model.streaming_step(num_hops).float().cpu().eval()
         self.sample_rate = model.sample_rate
         self.hop_samples = self.step.hop_samples
         self.lead_samples = self.step.lead_samples
         self.lag_samples = self.step.lag_samples
-        self.latency_samples = model.latency_samples
+        self.latency_samples = model.latency_samples + (num_hops - 1) * model.hop_samples
 
     def initial_state(self, batch: int) -> State:
         return {name: value.numpy() for name, value in self.step.initial_state(batch).items()}

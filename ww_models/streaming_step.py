@@ -27,9 +27,9 @@ class StreamingStep(nn.Module, ABC):
     lag_samples    outputs that come before that of the first sample, and are dropped
     """
 
-    def __init__(self, model: "Denoiser", *, lead_samples: int, lag_samples: int) -> None:
+    def __init__(self, model: "Denoiser", *, hop_samples: int, lead_samples: int, lag_samples: int) -> None:
         super().__init__()
-        self.hop_samples = model.hop_samples
+        self.hop_samples = hop_samples
         self.lead_samples = lead_samples
         self.lag_samples = lag_samples
         # The age of a stream tells its first steps from all others, where no layer has rows before row 0 any more.

@@ -168,20 +168,20 @@ class WaveUNet(Denoiser):
             last = max(2 * last, wanted) + down_ahead
         return last
 
-    def streaming_step(self) -> "WaveUNetStep":
-        return WaveUNetStep(self)
+    def streaming_step(self, num_hops: int = 1) -> "WaveUNetStep":
+        return WaveUNetStep(self, num_hops * self.hop_samples)
 
 
 class WaveUNetStep(StreamingStep):
-    """Causal Wave-U-Net, one hop at a time: each step ends with a sample of which the innermost layer has a row.
+    """Causal Wave-U-Net, one step at a time: each step ends with a sample of which the innermost layer has a row.
 
     Every level then gets rows up to the same moment, and nothing has to be delayed. The rows before row 0 are
     set to 0 at each level: that is what the whole clip is padded with on the left.
     """
 
-    def __init__(self, model: WaveUNet) -> None:
-        hop, depth = model.hop_samples, model.config.depth
-        super().__init__(model, lead_samples=hop - 1, lag_samples=hop - 1)
+    def __init__(self, model: WaveUNet, hop: int) -> None:
+        depth = model.config.depth
+        super().__init__(model, hop_samples=hop, lead_samples=hop - 1, lag_samples=hop - 1)
         self.paces = [Pace(hop >> level, 0) for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
             _DownStep(f"encoder.{level}", layers, self.paces[level].rows)

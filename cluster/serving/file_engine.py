@@ -32,7 +32,7 @@ from ww_models.runtime import OnnxEngine, StreamSpec
 logger = logging.getLogger(__name__)
 
 # Steps of the models between two looks at the sockets.
-_MAX_STEPS = 16
+_MAX_STEPS = 2
 _RECEIVE_BYTES = 1 << 18
 
 

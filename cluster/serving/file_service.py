@@ -109,13 +109,14 @@ class FileService:
         """Makes the engine know it, where it does not."""
         if model.id in self._known:
             return
-        if model.engine is None:
+        engine = model.file_engine
+        if engine is None:
             self._engine.order({"load": model.id, "bundle": str(model.bundle.resolve())})
         else:
             with tempfile.TemporaryFile() as graph:
-                graph.write(model.engine.graph)
+                graph.write(engine.graph)
                 graph.flush()
-                spec = dataclasses.asdict(model.engine.spec)
+                spec = dataclasses.asdict(engine.spec)
                 self._engine.order({"load": model.id, "spec": spec, "rows": self._num_rows}, graph.fileno())
         self._known.add(model.id)
 

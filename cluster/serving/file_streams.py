@@ -27,7 +27,7 @@ class BatchedStreams:
         return BatchedRecording(self._batch, self._finished, num_channels)
 
     def advance(self) -> bool:
-        """One hop of every stream that has one waiting; whether any had."""
+        """One step of every stream that has one waiting; whether any had."""
         finished = self._batch.advance()
         for stream, samples_T in finished.items():
             self._finished[stream].append(samples_T)
@@ -66,7 +66,7 @@ class BatchedRecording:
             self._finished[stream].clear()
         self._num_taken += len(channels[0])
         taken_CT = np.stack(channels)
-        # What is left is a few hops: not worth waiting for company.
+        # What is left is a few steps: not worth waiting for company.
         if self._is_at_end and self.num_waiting <= 0:
             rest_CT = np.stack([self._batch.flush(stream) for stream in self._streams])
             taken_CT = np.concatenate([taken_CT, rest_CT], axis=-1)

@@ -140,6 +140,14 @@ def test_a_model_whose_output_comes_many_steps_late_is_exported_too(settings: di
     assert_same(streamed(OnnxEngine.from_model(model), samples), expected)
 
 
+@pytest.mark.parametrize("name", SMALL_CAUSAL)
+def test_an_engine_of_larger_steps_gives_what_the_other_gives(name: str) -> None:
+    model, samples = model_of(name), signal(6000)
+    large = OnnxEngine.from_model(model, num_hops=3)
+    assert large.hop_samples == 3 * model.hop_samples
+    assert_same(streamed(large, samples), streamed(engine_of(name, "fp32"), samples))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_long_silence_stays_finite_and_sound_comes_back(precision: str) -> None:
     model = heard(small("gatewave", residual=False, level_memory_s=0.05))  # half a minute is 600 memories

@@ -292,6 +292,20 @@ def test_a_long_stream_is_the_whole_clip(name: str) -> None:
     assert_same(out[:, -4096:], whole(model, noisy)[:, -4096:])
 
 
+@pytest.mark.parametrize("num_hops", [2, 5])
+@pytest.mark.parametrize("name", CAUSAL_FORMS)
+def test_steps_of_several_hops_give_the_whole_clip_too(name: str, num_hops: int) -> None:
+    model = causal_form(name, "running")
+    engine, noisy = TorchEngine(model, num_hops), clip(20 * model.hop_samples + 3)
+    assert engine.hop_samples == num_hops * model.hop_samples
+    streamer, num_fed, finished = Streamer(engine, 1), 0, [torch.empty(1, 0)]
+    for chunk in noisy.split(100, -1):
+        finished.append(streamer.feed(chunk))
+        num_fed += chunk.shape[-1]
+        assert num_fed - engine.latency_samples <= sum(part.shape[-1] for part in finished) <= num_fed
+    assert_same(torch.cat([*finished, streamer.flush()], -1), whole(model, noisy))
+
+
 @pytest.mark.parametrize("name", CAUSAL_FORMS)
 def test_the_age_of_a_stream_stops_to_matter_before_it_stops_to_count(name: str) -> None:
     step = causal_form(name, "running").streaming_step()
