@@ -178,7 +178,7 @@ def cache_folder() -> Path:
 def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if is_local:
         return pafs.LocalFileSystem(), uri
-    if re.match(r"[^/]*://[^/]*@", uri):
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@", uri):  # a name alone is no key: abfs://container@account/corpus
         raise StorageError(
             f"{uri.partition('://')[0]}://...{uri.partition('@')[2]}: keys do not belong in an address, which ends up "
             "in logs and files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
@@ -186,8 +186,12 @@ def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if uri.partition("://")[0] in _ARROW_SCHEMES:
         try:
             return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error
+        except (
+            OSError
+        ) as error:  # for a bucket S3 is asked at once for its region, for hdfs a library is loaded
+            raise StorageError(f"{uri}: cannot be reached ({_first_line(error)})") from error
     try:
         import fsspec
 

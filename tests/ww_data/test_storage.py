@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import uuid
 from pathlib import Path
 
@@ -102,3 +103,22 @@ def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
 def test_an_unknown_address_is_one_clear_error() -> None:
     with pytest.raises(StorageError, match="tape://reel: no file system is known for it"):
         Storage("tape://reel")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("s3:///corpus", "is not an address that can be used (Missing bucket name"),
+        ("s3://bucket/corpus?wrong=1", "is not an address that can be used (Unexpected query parameter"),
+        ("hdfs://nowhere.invalid:1/corpus", "cannot be reached ("),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told_in_a_line(address: str, words: str) -> None:
+    with pytest.raises(StorageError, match=re.escape(f"{address}: {words}")) as caught:
+        Storage(address)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_container_before_the_account_is_no_key() -> None:
+    address = "abfs://container@account.dfs.core.windows.net/corpus"
+    assert Storage(address).address("x.bin") == f"{address}/x.bin"
