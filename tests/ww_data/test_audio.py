@@ -142,7 +142,7 @@ def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert len(read_mono(tmp_path / "x.wav")) == 1600
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.usefixtures("bound_by_permissions")
 def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     write_audio(tmp_path / "x.wav", hiss(0, 0.1), RATE)
     (tmp_path / "x.wav").chmod(0)

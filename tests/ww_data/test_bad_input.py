@@ -91,7 +91,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert "speech/linked/new.wav" in names
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.usefixtures("bound_by_permissions")
 def test_what_may_not_be_read_is_listed(tmp_path: Path) -> None:
     speech, noise = write_folders(tmp_path)
     (speech / "speaker0" / "0.wav").chmod(0)
