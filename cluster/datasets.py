@@ -10,7 +10,6 @@ batch carries its positions in the plan, and the receiving rank compares them wi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import time
@@ -36,6 +35,7 @@ from ray.data.block import BlockMetadata
 from ray.data.collate_fn import ArrowBatchCollateFn
 
 from cluster.feed import FeedConfig, MixedItems, make_plan, mix_positions
+from cluster.memory import keep_freed_memory
 from cluster.placement import MIXING_CPUS
 from ww_data import open_corpus
 
@@ -59,9 +59,9 @@ _SHARE_OF_SMALL_STORE = 0.6
 # Ray Data lists all tasks of an execution before it starts one, at half a millisecond each. So long runs have tasks of
 # several blocks; but not of many: a task's blocks wait until all those of the tasks before it have been dealt.
 _TASKS, _MAX_BLOCKS_PER_TASK = 250, 8
-_MIN_TURN_S = 0.05
+_MIN_TURN_S, _MAX_TURN_S = 0.05, 0.4
+_PLENTY_READY = 2  # blocks, with which nobody waits for the next turn
 _BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ARRAYS = {"noisy_NT": "<f4", "clean_NT": "<f4", "snr_db_N": "<f4", "position_N": "<i8", "key_N": "<u8"}
 
 
@@ -143,7 +143,7 @@ def _about(num_rows: int) -> BlockMetadata:
 
 
 def _mix(feed: FeedConfig, blocks: range) -> Iterator[pa.Table]:
-    _keep_memory()
+    keep_freed_memory()
     for block in blocks:
         yield pack(mix_positions(feed, feed.block_positions(block)))
 
@@ -152,15 +152,6 @@ def _warm_up(feed: FeedConfig) -> None:
     """Makes a process ready to mix, beside the second that the execution's own process takes to start."""
     with contextlib.suppress(Exception):  # whatever is wrong with the corpus is told where it is mixed
         mix_positions(feed, feed.block_positions(0))
-
-
-@functools.cache
-def _keep_memory() -> None:
-    """Has glibc keep the memory of large arrays: blank pages for each block take a sixth of the time of mixing."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def pack(items: MixedItems) -> pa.Table:
@@ -190,17 +181,24 @@ def _only_value(column: pa.ChunkedArray) -> pa.Buffer:
 
 
 class _PauseBetweenTurns(ExecutionCallback):
-    """Lets no turn of Ray Data's scheduling loop be shorter than 50 ms.
+    """Lets no turn of Ray Data's scheduling loop be shorter than 50 ms, and while nothing happens make longer ones.
 
     While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts
-    over: it was seen to take half a core from the trainers beside it.
+    over: it was seen to take half a core from the trainers beside it. What a turn costs is the same if there is nothing
+    to do in it: beside a trainer on a CPU, which takes a block every second or two, a twentieth of a core.
     """
 
     def __init__(self) -> None:
         self._last_s = time.monotonic()
+        self._turn_s, self._seen = _MIN_TURN_S, (0, 0)
 
-    def on_execution_step(self, executor: object) -> None:
-        time.sleep(max(0.0, self._last_s + _MIN_TURN_S - time.monotonic()))
+    def on_execution_step(self, executor: Any) -> None:
+        _, output = executor._output_node
+        made, ready = output.num_completed_tasks, output.total_enqueued_output_blocks()
+        at_rest = ready >= _PLENTY_READY and (made, ready) == self._seen
+        self._turn_s = min(2 * self._turn_s, _MAX_TURN_S) if at_rest else _MIN_TURN_S
+        self._seen = made, ready
+        time.sleep(max(0.0, self._last_s + self._turn_s - time.monotonic()))
         self._last_s = time.monotonic()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.data import DataContext
+from ray.data import DataContext, Dataset
+from ray.util.annotations import RayDeprecationWarning
 
 from ww_data import CorpusError
 
@@ -27,9 +29,13 @@ def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
         return
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    dataset = ray.data.from_items(
+    dataset: Dataset = ray.data.from_items(
         [{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
-    ).map(functools.partial(_call, function), num_cpus=1, max_retries=_MAX_RETRIES)
+    )
+    with warnings.catch_warnings():
+        # It warns of `max_retries`, for which it has no other parameter yet, and retries for ever without it.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = dataset.map(functools.partial(_call, function), num_cpus=1, max_retries=_MAX_RETRIES)
     try:
         for row in dataset.iter_rows():
             result, error = pickle.loads(row["outcome"])  # our own task wrote it

@@ -1,4 +1,4 @@
-"""Progress of work that runs elsewhere: workers post to a small actor, the command that waits draws it.
+"""Progress of work that runs elsewhere: workers post to an actor, the command that waits draws it.
 
 On a terminal this is a live bar; elsewhere (a job's log, CI) a plain line every few seconds.
 """
@@ -23,8 +23,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cluster.placement import on_this_node
-
 PLAIN_LINE_EVERY_S = 10.0
 
 
@@ -42,10 +40,8 @@ class ProgressBoard:
 
 
 @contextlib.contextmanager
-def watch_board(title: str) -> Iterator[Any]:
-    """Yields a ProgressBoard's handle for workers to post to; draws it until the block ends."""
-    actor: Any = ray.remote(num_cpus=0)(ProgressBoard)
-    board = actor.options(scheduling_strategy=on_this_node()).remote()
+def watch_board(title: str, board: Any) -> Iterator[Any]:
+    """Draws what is posted to an actor that is a ProgressBoard until the block ends; yields it."""
     stop = threading.Event()
 
     def follow() -> None:
@@ -62,7 +58,6 @@ def watch_board(title: str) -> Iterator[Any]:
     finally:
         stop.set()
         thread.join(timeout=10)
-        ray.kill(board)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""What the workers of a run leave for its driver and for each other: errors that would only come again, warnings.
+"""What the workers of a run leave for its driver and for each other: errors that would only come again,
+warnings, progress.
 
 It lies in an actor of the driver's, which outlives the workers, and not in the run's folder, whose disk may be full.
 """
@@ -13,16 +14,21 @@ import ray
 import ray.train
 
 from cluster.placement import on_this_node
+from cluster.progress import ProgressBoard
 
 # A disk that is full, or that nobody may write to, stays so for a while. Other errors of a disk or a network pass.
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _AWAIT_RANKS_S = 5.0
 
 
-class RunNotes:
-    """The first error of a start of a run, the ranks that ended with one, warnings, and whether any start trained."""
+class RunNotes(ProgressBoard):
+    """The first error of a start of a run, the ranks that ended with one, warnings, and whether any start trained.
+
+    It is the run's progress board as well: one process less beside the workers.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self._error, self._failed_ranks, self._warnings = "", set[int](), list[str]()
         self._has_trained = False
 

@@ -16,6 +16,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes a node away here; it is one process less
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
 }
 

@@ -27,6 +27,7 @@ from cluster.finetune import load_start
 from cluster.item_journal import ItemJournal
 from cluster.lightning import DenoisingModule
 from cluster.loop_config import TrainingConfig
+from cluster.memory import keep_freed_memory
 from cluster.perceptual import ScoreBeside, write_rest
 from cluster.run_folder import check_reachable
 from cluster.run_notes import all_ranks_fail, note_failure, would_come_again
@@ -89,6 +90,7 @@ def _train(job: WorkerJob, board: Any) -> None:
     config, rank = job.config, ray.train.get_context().get_world_rank()
     check_reachable(job.run)
     torch.set_num_threads(job.resources["torch_threads"] or _threads_per_worker())
+    keep_freed_memory()
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(config.seed, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))

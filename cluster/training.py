@@ -106,7 +106,7 @@ def run_training(
         _ended(job.scorer),
         _ended(job.notes),
         tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own,
-        _progress_board(f"training {name}", show_progress) as board,
+        _progress_board(f"training {name}", job.notes, show_progress) as board,
     ):
         trainer = TorchTrainer(
             train_worker,
@@ -267,5 +267,5 @@ def _ended(actor: Any) -> Iterator[None]:
             ray.kill(actor)
 
 
-def _progress_board(title: str, show: bool) -> Any:
-    return watch_board(title) if show else contextlib.nullcontext(None)
+def _progress_board(title: str, notes: Any, show: bool) -> Any:
+    return watch_board(title, notes) if show else contextlib.nullcontext(None)
