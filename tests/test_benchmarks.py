@@ -109,17 +109,36 @@ def test_curves_are_drawn_of_runs_in_one_picture(tmp_path: Path) -> None:
     for number, run in enumerate(runs):
         claim_run_folder(Storage(run), load_config("demo"), "manifest", resume=False)
         lines = [
-            {"step": 500, "series": "val", "loss": 2.0, "snr_db": 5.0 + number, "si_sdr_db": 4.0},
-            {"step": 500, "series": "val", "pesq": 1.5, "stoi": 0.8},  # comes later
-            {"step": 500, "series": "noisy", "snr_db": 3.0, "pesq": 1.25, "stoi": 0.75},
-            {"step": 1000, "series": "val", "loss": 1.0, "snr_db": 6.0 + number, "si_sdr_db": 5.0},
+            {"step": 0, "series": "start", "time_s": 1000},
+            {
+                "step": 500,
+                "series": "val",
+                "loss": 2.0,
+                "snr_db": 5.0 + number,
+                "si_sdr_db": 4.0,
+                "time_s": 1600,
+            },
+            {"step": 500, "series": "noisy", "loss": 9.0, "snr_db": 3.0, "time_s": 1600},
+            {"step": 500, "series": "start", "time_s": 8000},  # interrupted and resumed
+            {"step": 500, "series": "val", "pesq": 1.5, "stoi": 0.8, "time_s": 8060},  # comes later
+            {"step": 500, "series": "noisy", "pesq": 1.25, "stoi": 0.75, "time_s": 8060},
+            {
+                "step": 1000,
+                "series": "val",
+                "loss": 1.0,
+                "snr_db": 6.0 + number,
+                "si_sdr_db": 5.0,
+                "time_s": 8600,
+            },
         ]
         (run / "tracking").mkdir()
         (run / "tracking" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut sh')
     picture = tmp_path / "curves.png"
-    done = run_benchmark("curves", *map(str, runs), "--out", str(picture))
+    done = run_benchmark("curves", *map(str, runs), "--out", str(picture), "--over", "minutes")
     assert done.returncode == 0, done.stderr
-    assert "other        best after 3.33 h: loss 1.000  snr_db 7.000  si_sdr_db 5.000" in done.stdout
+    assert (
+        "other            best after 3.33 h, 20 min: loss 1.000  snr_db 7.000  si_sdr_db 5.000" in done.stdout
+    )
     height, width, _ = imread(picture).shape
     assert width > 3 * height > 900
     (runs[0] / "tracking" / "metrics.jsonl").write_text("")
