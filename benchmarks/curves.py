@@ -70,7 +70,7 @@ def read_curves(run: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def draw(runs: dict[str, dict[str, dict[int, dict[str, Any]]]], over: str) -> Figure:
-    figure = Figure(figsize=(11, 3), dpi=130, layout="constrained")
+    figure = Figure(figsize=(11, 3.2), dpi=130, layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         for number, (name, curves) in enumerate(runs.items()):
             for series, style in (("val", "-"), ("noisy", "--")):
@@ -80,7 +80,8 @@ def draw(runs: dict[str, dict[str, dict[int, dict[str, Any]]]], over: str) -> Fi
                     axes.plot(*zip(*points, strict=True), style, color=color, label=label, linewidth=1.2)
         axes.set(title=title, xlabel=AXES[over])
         axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    lines, names = axes.get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 
