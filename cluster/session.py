@@ -16,9 +16,21 @@ _LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes a node away here; it is one process less
+    # On one machine whatever runs beside the workers takes its time from them. Nobody takes a node away here, and
+    # nobody asks for Train's metrics, nor for those of the node and each of its processes every five seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
 }
+
+
+_owns_ray = False
+
+
+def owns_ray() -> bool:
+    """Whether this process has started the Ray that it is connected to, and will end it."""
+    return _owns_ray
 
 
 @contextlib.contextmanager
@@ -73,6 +85,7 @@ def _check_answers(address: str) -> None:
 
 
 def _start_local(num_cpus: int | None) -> Iterator[str]:
+    global _owns_ray
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home
@@ -99,9 +112,13 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
                 _temp_dir=folder,
                 _node_ip_address="127.0.0.1",
             )
+        _owns_ray = True
         _quiet_progress_bars()
+        if not _wants_worker_logs():
+            _end_log_monitor()
         yield f"local Ray, {_describe_resources()}"
     finally:
+        _owns_ray = False
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -122,6 +139,17 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
 
 def _wants_worker_logs() -> bool:
     return os.environ.get("WW_WORKER_LOGS") == "1"
+
+
+def _end_log_monitor() -> None:
+    """Ends the process that reads all workers' logs for the driver, which does not ask for them.
+
+    `ray start` has an option for it, `ray.init` has none.
+    """
+    from ray._private import worker
+
+    with contextlib.suppress(Exception):  # no harm if it stays
+        worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
 
 
 def _quiet_progress_bars() -> None:

@@ -224,7 +224,8 @@ def _lightning_trainer(
         precision=precision,
         accelerator="gpu" if gpus else "cpu",
         devices="auto" if gpus else 1,
-        strategy=RayDDPStrategy(),
+        # BatchNorm's statistics are sent before validations, which is when they are looked at; a step needs none.
+        strategy=RayDDPStrategy(forward_sync_buffers=False),
         plugins=[RayLightningEnvironment()],
         callbacks=callbacks,
         logger=False,

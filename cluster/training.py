@@ -32,6 +32,7 @@ from cluster.checkpoints import CheckpointError, Checkpoints
 from cluster.clearml_task import NOTICE_FILE
 from cluster.config import ConfigError, ExperimentConfig
 from cluster.finetune import Source, check_fit, check_start, keep_source
+from cluster.local_trainer import LocalTrainer
 from cluster.loop_config import PERCEPTUAL, TrainingConfig
 from cluster.placement import ResourcesConfig, check_placement
 from cluster.progress import watch_board
@@ -44,6 +45,7 @@ from cluster.run_folder import (
 )
 from cluster.run_notes import start_notes
 from cluster.scorer import start_scorer
+from cluster.session import owns_ray
 from cluster.train_worker import WorkerJob, train_worker
 from cluster.training_result import TrainingResult, collect_result
 from ww_data import Corpus, Storage, open_corpus
@@ -108,7 +110,7 @@ def run_training(
         tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own,
         _progress_board(f"training {name}", job.notes, show_progress) as board,
     ):
-        trainer = TorchTrainer(
+        trainer = (LocalTrainer if owns_ray() else TorchTrainer)(
             train_worker,
             train_loop_config={"job": job, "board": board},
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),

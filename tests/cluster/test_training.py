@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from cluster.config import ConfigError, ExperimentConfig, load_config
@@ -48,6 +49,14 @@ def uninterrupted(
     return run_training(
         tiny(), str(small_corpus), tmp_path_factory.mktemp("runs"), "whole", show_progress=False
     )
+
+
+def test_nothing_runs_beside_the_workers_that_a_ray_of_ones_own_can_spare(
+    uninterrupted: TrainingResult,
+) -> None:
+    actors = {actor["ActorClassName"] for actor in ray._private.state.actors().values()}
+    assert {"TrainController", "SplitCoordinator"} <= actors
+    assert not actors & {"PlacementGroupCleaner", "DatasetManager"}
 
 
 def test_a_run_leaves_bundle_curves_and_settings(uninterrupted: TrainingResult, small_corpus: Path) -> None:
