@@ -81,16 +81,21 @@ class Work:
 class Speed:
     """Of one process, per step: seconds on the clock, CPU seconds, and the part of the time that it waited for data.
 
+    steps_s: one after the other; where the clock is looked at once in several steps, their mean.
     busy_cores: of the machine meanwhile, by whatever process.
     from_s, to_s: when it was measured, on the clock that all processes of a machine share.
     """
 
-    step_s: float
+    steps_s: list[float]
     step_cpu_s: float
     wait_fraction: float
     busy_cores: float
     from_s: float
     to_s: float
+
+    @property
+    def step_s(self) -> float:
+        return median(self.steps_s)
 
 
 class StepClock:
@@ -117,17 +122,16 @@ class StepClock:
         clock_s, cpu_s, waited_s, machine_cpu_s = zip(*self._looks, strict=True)
         elapsed_s = clock_s[-1] - clock_s[0]
         return Speed(
-            step_s=self._median(clock_s),
-            step_cpu_s=self._median(cpu_s),
+            steps_s=self._each_step(clock_s),
+            step_cpu_s=median(self._each_step(cpu_s)),
             wait_fraction=(waited_s[-1] - waited_s[0]) / elapsed_s,
             busy_cores=(machine_cpu_s[-1] - machine_cpu_s[0]) / elapsed_s,
             from_s=clock_s[0],
             to_s=clock_s[-1],
         )
 
-    def _median(self, looks: tuple[float, ...]) -> float:
-        spans = [later - earlier for earlier, later in itertools.pairwise(looks)]
-        return median(spans) / self.work.stride
+    def _each_step(self, looks: tuple[float, ...]) -> list[float]:
+        return [(later - earlier) / self.work.stride for earlier, later in itertools.pairwise(looks)]
 
 
 def _machine_cpu_s() -> float:
