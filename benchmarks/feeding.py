@@ -210,6 +210,9 @@ def small_ray() -> Iterator[None]:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             yield
         finally:
+            time.sleep(
+                2
+            )  # threads that fetch ahead end a moment later, and the whole process if Ray is gone by then
             ray.shutdown()
 
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import ray
 from ray import serve
@@ -89,6 +90,17 @@ def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> Serv
 def stop_serving(handle: ServingHandle) -> None:
     """Ends what `start_serving` started; live calls and files are finished first, for `scaling.shutdown_s` at most."""
     _shut_down(handle.config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
+    _wait_until_closed(handle.url)
+
+
+def _wait_until_closed(url: str) -> None:
+    """Ray ends the proxy a moment after it says so; a new start would find its port taken meanwhile."""
+    address = urlsplit(url)
+    deadline = time.monotonic() + SHUTDOWN_MARGIN_S
+    with contextlib.suppress(OSError):  # refused: nobody listens any more
+        while time.monotonic() < deadline:
+            socket.create_connection((str(address.hostname), address.port or 80), timeout=5).close()
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager
