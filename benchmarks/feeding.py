@@ -210,9 +210,8 @@ def small_ray() -> Iterator[None]:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             yield
         finally:
-            time.sleep(
-                2
-            )  # threads that fetch ahead end a moment later, and the whole process if Ray is gone by then
+            # Threads that fetch ahead end a moment later; a thread that finds Ray gone ends the whole process.
+            time.sleep(2)
             ray.shutdown()
 
 

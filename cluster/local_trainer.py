@@ -10,7 +10,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 
 class LocalTrainer(TorchTrainer):
-    """For a Ray that this process has started and ends: on two cores two workers are a twentieth faster.
+    """For a Ray that this process has started and ends; on few cores whatever runs beside the workers slows them.
 
     Left out are an actor that asks every second whether the run's controller is alive, to free its resources for
     others, of whom there are none, and one that deals out `datasets=`, which our workers do not take.

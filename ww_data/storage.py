@@ -188,9 +188,8 @@ def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
             return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error
-        except (
-            OSError
-        ) as error:  # for a bucket S3 is asked at once for its region, for hdfs a library is loaded
+        except OSError as error:
+            # For a bucket S3 is asked at once for its region, for hdfs a library is loaded.
             raise StorageError(f"{uri}: cannot be reached ({_first_line(error)})") from error
     try:
         import fsspec
