@@ -33,8 +33,8 @@ from made_corpus import make_corpus
 from rich.console import Console
 from rich.table import Table
 
-from cluster.datasets import OBJECT_STORE_BUDGET_BYTES, FeedConfig, RankBatches, split_among_ranks
-from cluster.feed import mix_positions
+from cluster.feeding.blocks import mix_positions
+from cluster.feeding.stream import OBJECT_STORE_BUDGET_BYTES, FeedConfig, RankBatches, split_among_ranks
 from ww_data import AugmentConfig, MixingConfig, open_corpus
 
 CORES = 2
@@ -192,7 +192,7 @@ def all_cpu_s() -> float:
 
 @contextmanager
 def small_ray() -> Iterator[None]:
-    """A Ray of this machine alone, as `cluster.session.connect` starts it, but with a small object store."""
+    """A Ray of this machine alone, as `cluster.machine.session.connect` starts it, but with a small object store."""
     with tempfile.TemporaryDirectory(prefix="ww-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         ray.init(
             address="local",
@@ -274,7 +274,7 @@ def report(rounds: list[tuple[Run, Run, Run]], *, bars: bool) -> bool:
     console = Console(width=130)
     console.print(table)
     console.print(
-        f"Ray Data may mix ahead {OBJECT_STORE_BUDGET_BYTES / 1e6:.0f} MB on each node (cluster/datasets.py)."
+        f"Ray Data may mix ahead {OBJECT_STORE_BUDGET_BYTES / 1e6:.0f} MB on each node (cluster/feeding/stream.py)."
     )
     return all_met
 

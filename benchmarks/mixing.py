@@ -26,10 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from ww_data import AugmentConfig, MixingConfig, NoiseBank, RoomBank, SegmentBlock, mix_segments, segment_key
-from ww_data.augment import EFFECTS
-from ww_data.bank import BankRow
-from ww_data.noise_bank import write_noise_bank
-from ww_data.rooms import write_room_bank
+from ww_data.corpus.bank import BankRow
+from ww_data.corpus.noise_bank import write_noise_bank
+from ww_data.corpus.rooms import write_room_bank
+from ww_data.mixing.augment import EFFECTS
 
 RATE, SEGMENT_S, CROP_S, BLOCK = 16_000, 4.0, 1.5, 64
 SHIFT_SAMPLES = 8000  # of denoiser's Shift, its default

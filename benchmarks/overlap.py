@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ww_data.audio import read_mono
 from ww_models import Denoiser, build_model, load_bundle, si_sdr_db
-from ww_models.overlap import HOP_S, LEVEL_AHEAD_S, OverlapStreamer
+from ww_models.streaming.overlap import HOP_S, LEVEL_AHEAD_S, OverlapStreamer
 
 ORIGINALS = {
     "waveunet": {"name": "waveunet", "causal": False, "normalize": "utterance", "gru_layers": 0},

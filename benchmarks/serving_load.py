@@ -27,10 +27,10 @@ import soundfile
 import torch
 from websockets.asyncio.client import ClientConnection, connect
 
+from cluster.serving.live.protocol import PATH
 from cluster.serving.models import load_model
-from cluster.serving.protocol import PATH
 from ww_models import load_bundle
-from ww_models.onnx_export import Precision
+from ww_models.streaming.onnx_export import Precision
 
 WARM_UP_S = 1.0
 FILE_PATH = "/v1/audio/denoise"

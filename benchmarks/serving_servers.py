@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from cluster.serving.config import ServingConfig
-from cluster.serving.haproxy import proxy_before_replicas
+from cluster.serving.deploy.haproxy import proxy_before_replicas
 
 CORES = 2
 _SETTLING_S = 3.0  # until Ray's idle workers are there, as in any cluster that was not started just now
@@ -28,9 +28,9 @@ def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> N
     """One process, no Ray."""
     import uvicorn
 
-    from cluster.serving.app import build_app
-    from cluster.serving.deployment import bindable_port
+    from cluster.serving.deploy.deployment import bindable_port
     from cluster.serving.models import ServedModels
+    from cluster.serving.web.app import build_app
 
     app = build_app(ServedModels([bundle], precision=config.precision), config)
     port = bindable_port(config.host, config.port)
@@ -54,10 +54,10 @@ def run_uvicorn(bundle: Path, config: ServingConfig, benchmark: Connection) -> N
 
 def run_ray_serve(bundle: Path, config: ServingConfig, benchmark: Connection) -> None:
     """One replica in a Ray of its own."""
-    from cluster.session import connect
+    from cluster.machine.session import connect
 
     with connect(num_cpus=CORES):
-        from cluster.serving.deployment import serve_bundles
+        from cluster.serving.deploy.deployment import serve_bundles
 
         with serve_bundles(bundle, config) as address:
             time.sleep(_SETTLING_S)

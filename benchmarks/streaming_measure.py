@@ -21,10 +21,10 @@ from peers import Peer, timed, timed_steps
 
 from ww_data.audio import read_mono
 from ww_models import PRESETS, Denoiser, model_config
-from ww_models.onnx_export import PRECISIONS, Precision
-from ww_models.runtime import OnnxEngine
-from ww_models.step_engine import Samples, StepEngine
-from ww_models.streaming import StreamBatch, Streamer
+from ww_models.streaming.engine import Samples, StepEngine
+from ww_models.streaming.onnx_engine import OnnxEngine
+from ww_models.streaming.onnx_export import PRECISIONS, Precision
+from ww_models.streaming.streamer import StreamBatch, Streamer
 
 PEER_HIDDEN = {"demucs48": 48, "demucs64": 64}
 MAX_COMPACT_MACS = 0.5e9  # per second of audio: up to this, a batch has 16 streams

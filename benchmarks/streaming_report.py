@@ -14,8 +14,8 @@ from rich.table import Table
 from streaming_measure import ALONE, BATCH, PEER, PEER_PLAIN, TORCH_CLIP, TORCH_STEPS, Result
 
 from ww_models import PRESETS
-from ww_models.onnx_export import PRECISIONS
-from ww_models.runtime import has_vnni
+from ww_models.streaming.onnx_engine import has_vnni
+from ww_models.streaming.onnx_export import PRECISIONS
 
 COMPACT = [name for name in PRESETS if name.endswith("-compact")]
 MEASURED = ["demucs48", "demucs64", *COMPACT]  # unless --presets or --bundle say else

@@ -28,7 +28,7 @@ from rich.table import Table
 from training_gpu import report_gpu
 from training_measure import CORES, Speed, Work, through_plain_loops, through_trainer
 
-from cluster.config import PRESETS_DIR
+from cluster.settings.experiment import PRESETS_DIR
 
 MAX_COST, MAX_WAIT, MIN_SCALING = 1.05, 0.02, 0.9
 COMPACT = ("gatewave-compact", "demucs-compact", "waveunet-compact")

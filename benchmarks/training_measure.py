@@ -21,12 +21,12 @@ import pytorch_lightning as pl
 import ray.train
 import torch
 
-import cluster.training
-from cluster.config import ExperimentConfig, load_config
-from cluster.datasets import FeedConfig, RankBatches
-from cluster.feed import mix_positions
-from cluster.session import connect
-from cluster.train_worker import train_worker
+import cluster.training.run
+from cluster.feeding.blocks import mix_positions
+from cluster.feeding.stream import FeedConfig, RankBatches
+from cluster.machine.session import connect
+from cluster.settings.experiment import ExperimentConfig, load_config
+from cluster.training.worker import train_worker
 from ww_data import open_corpus
 from ww_models import DenoisingLoss, build_model
 
@@ -145,9 +145,11 @@ def through_trainer(work: Work) -> list[Speed]:
         worker = functools.partial(clocked_worker, work, folder)
         with (
             connect(num_cpus=None if work.on_gpu else CORES),
-            mock.patch.object(cluster.training, "train_worker", worker),
+            mock.patch.object(cluster.training.run, "train_worker", worker),
         ):
-            cluster.training.run_training(work.config, work.corpus_uri, folder, "run", show_progress=False)
+            cluster.training.run.run_training(
+                work.config, work.corpus_uri, folder, "run", show_progress=False
+            )
         ranks = range(work.num_workers)
         return [Speed(**json.loads(_speed_file(folder, rank).read_text())) for rank in ranks]
 

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow.dataset
 
 from cluster.enhancement import torch_threads
-from cluster.evaluation import choose_mixtures
-from cluster.scores import CLEAN, NOISY
+from cluster.evaluation.evaluate import choose_mixtures
+from cluster.evaluation.scores import CLEAN, NOISY
 from ww_data import Corpus, open_corpus
 from ww_models import load_bundle, score_clip, snr_db
-from ww_models.bundle import add_metrics
-from ww_models.onnx_export import Precision, require_steps
-from ww_models.runtime import OnnxEngine, check_target
+from ww_models.bundle.bundle import add_metrics
+from ww_models.streaming.onnx_engine import OnnxEngine, check_target
+from ww_models.streaming.onnx_export import Precision, require_steps
 
 Progress = Callable[[int, int, str], None]
 

@@ -21,9 +21,9 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from cluster.config import ConfigError, ExperimentConfig, nearest, parse_value, set_path
-from cluster.placement import check_placement
-from cluster.training import run_training
+from cluster.machine.placement import check_placement
+from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
+from cluster.training.run import run_training
 from ww_data import open_corpus
 from ww_models import read_bundle_info
 

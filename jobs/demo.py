@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from cluster.config import load_config
-from cluster.evaluation import evaluate
-from cluster.progress import progress
-from cluster.report import write_report
-from cluster.scores import EvaluationReport
+from cluster.evaluation.evaluate import evaluate
+from cluster.evaluation.report import write_report
+from cluster.evaluation.scores import EvaluationReport
+from cluster.machine.progress import progress
+from cluster.machine.session import connect
 from cluster.serving.config import ServingConfig
-from cluster.serving.deployment import bindable_port, serve_bundles
-from cluster.session import connect
-from cluster.training import TrainingResult, run_training
+from cluster.serving.deploy.deployment import bindable_port, serve_bundles
+from cluster.settings.experiment import load_config
+from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
 from jobs.prepare import add_corpus_options, corpus_settings, scan, write
 from ww_data import open_corpus, read_audio, write_audio
@@ -46,7 +46,9 @@ example: python -m jobs.demo --speech my/speech --noise my/noise""",
     parser.add_argument("--speech", metavar="DIR", help="folder of clean speech")
     parser.add_argument("--noise", metavar="DIR", help="folder of noise")
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument("--preset", default="demo", help="name in jobs/presets, or a YAML file of settings")
+    parser.add_argument(
+        "--preset", default="demo", help="name in cluster/settings/presets, or a YAML file of settings"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -108,7 +110,7 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
     if arguments.speech:
         speech, noise = Path(arguments.speech), Path(arguments.noise)
     else:
-        from ww_data.synthetic import write_synthetic_corpus
+        from ww_data.synthetic.corpus import write_synthetic_corpus
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)

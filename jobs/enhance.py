@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.enhancement import encode_audio, enhance_audio, stored_subtype, torch_threads
-from cluster.progress import progress
+from cluster.machine.progress import progress
 from jobs.cli import main, make_parser
 from ww_data import read_audio
 from ww_data.audio import open_audio
-from ww_data.audio_files import find_audio
+from ww_data.scan.files import find_audio
 from ww_models import Denoiser, load_bundle
 
 # What is written as it was read; everything else (MP3 pads its ends, for one) becomes WAV.

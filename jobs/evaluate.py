@@ -7,12 +7,12 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from cluster.evaluation import EvaluationConfig, evaluate
-from cluster.progress import progress
-from cluster.report import format_score, format_signed, verdict, write_report
-from cluster.report_figures import METRIC_TITLES
-from cluster.scores import EvaluationReport
-from cluster.session import connect
+from cluster.evaluation.evaluate import EvaluationConfig, evaluate
+from cluster.evaluation.figures import METRIC_TITLES
+from cluster.evaluation.report import format_score, format_signed, verdict, write_report
+from cluster.evaluation.scores import EvaluationReport
+from cluster.machine.progress import progress
+from cluster.machine.session import connect
 from jobs.cli import main, make_parser
 
 

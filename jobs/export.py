@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.export import export_bundle
-from cluster.progress import progress, waiting
+from cluster.machine.progress import progress, waiting
 from jobs.cli import main, make_parser
-from ww_models.onnx_export import PRECISIONS
+from ww_models.streaming.onnx_export import PRECISIONS
 
 _TITLES = {"pesq": "PESQ", "si_sdr_db": "SI-SDR dB", "real_time_factor": "real-time factor"}
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from cluster.machine.progress import progress
+from cluster.machine.session import connect
 from cluster.preparation import on_ray
-from cluster.progress import progress
-from cluster.session import connect
 from jobs.cli import main, make_parser
 from ww_data import (
     LAYOUTS,
@@ -22,9 +22,9 @@ from ww_data import (
     scan_corpus,
     write_shards,
 )
-from ww_data.corpus_folder import known_manifest
-from ww_data.parts import PROGRESS_FOLDER
-from ww_data.shards import checked_settings
+from ww_data.write.corpus import checked_settings
+from ww_data.write.folder import known_manifest
+from ww_data.write.parts import PROGRESS_FOLDER
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from cluster.serving.control import promote_at
-from cluster.serving.deployment import checked_bundles
-from cluster.serving.promotion import promote
-from cluster.session import connect
+from cluster.machine.session import connect
+from cluster.serving.deploy.control import promote_at
+from cluster.serving.deploy.deployment import checked_bundles
+from cluster.serving.deploy.promotion import promote
 from jobs.cli import main, make_parser
 
 

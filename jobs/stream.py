@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from cluster.enhancement import encode_audio, stored_subtype
-from cluster.progress import progress
+from cluster.machine.progress import progress
 from cluster.serving.client import StreamClient, StreamError
 from jobs.cli import main, make_parser
 from ww_data import read_audio

@@ -8,11 +8,11 @@ import os
 import re
 from pathlib import Path
 
-from cluster.config import ConfigError, ExperimentConfig, load_config, override
-from cluster.finetune import Source, finetune_config, open_source
-from cluster.run_folder import open_run, read_run_config
-from cluster.session import connect
-from cluster.training import run_training
+from cluster.machine.session import connect
+from cluster.runs.folder import open_run, read_run_config
+from cluster.settings.experiment import ConfigError, ExperimentConfig, load_config, override
+from cluster.training.finetune import Source, finetune_config, open_source
+from cluster.training.run import run_training
 from jobs.cli import main, make_parser
 
 DEFAULT_PRESET = "demo"
@@ -50,7 +50,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What to train on, with which settings, and where to leave it."""
     parser.add_argument("--data", required=True, metavar="DIR", help="corpus that jobs.prepare wrote")
     parser.add_argument(
-        "--preset", help=f"name in jobs/presets, or a YAML file of settings (default: {DEFAULT_PRESET})"
+        "--preset",
+        help=f"name in cluster/settings/presets, or a YAML file of settings (default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--set",

@@ -7,8 +7,8 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from cluster.progress import progress
-from cluster.session import connect
+from cluster.machine.progress import progress
+from cluster.machine.session import connect
 from cluster.tuning import METRICS, SweepResult, parse_space, run_sweep
 from jobs.cli import main, make_parser
 from jobs.train import add_training_options, config_from, run_name

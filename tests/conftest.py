@@ -132,7 +132,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[str]:
     """One private Ray of two CPUs for all tests of a session that need one."""
-    from cluster.session import connect
+    from cluster.machine.session import connect
 
     with connect(num_cpus=2) as where:
         yield where

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from cluster.config import load_config
-from cluster.run_folder import claim_run_folder
+from cluster.runs.folder import claim_run_folder
+from cluster.settings.experiment import load_config
 from ww_data import Storage
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ww_models import Denoiser, build_model
-from ww_models.runtime import OnnxEngine
+from ww_models.streaming.onnx_engine import OnnxEngine
 
 SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "run_exported.py"
 # The packages of the project and torch lie in the same environment; this takes them away.

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.splits import SPLITS
+from ww_data.scan.splits import SPLITS
 
 Role = Literal["speech", "noise", "rir"]
 Progress = Callable[[int, int, str], None]

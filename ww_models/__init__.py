@@ -1,16 +1,16 @@
 """What turns noisy speech into clean speech: architectures, losses, quality measures and a file format."""
 
-from .bundle import BundleError, BundleInfo, load_bundle, read_bundle_info, save_bundle
-from .demucs import Demucs, DemucsConfig
-from .denoiser import Denoiser, ModelConfig
-from .denoiser_checkpoint import load_denoiser_checkpoint
-from .enhancement import enhance
-from .gatewave import GateWave, GateWaveConfig
-from .losses import DenoisingLoss, LossConfig, LossTerms
-from .quality import Quality, score_clip, si_sdr_db, snr_db
-from .registry import MODELS, PRESETS, build_model, model_config
-from .streaming import StreamBatch, Streamer
-from .waveunet import WaveUNet, WaveUNetConfig
+from ww_models.architectures.demucs import Demucs, DemucsConfig
+from ww_models.architectures.gatewave import GateWave, GateWaveConfig
+from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig
+from ww_models.bundle.bundle import BundleError, BundleInfo, load_bundle, read_bundle_info, save_bundle
+from ww_models.bundle.facebook_denoiser import load_denoiser_checkpoint
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.enhancement import enhance
+from ww_models.losses import DenoisingLoss, LossConfig, LossTerms
+from ww_models.quality import Quality, score_clip, si_sdr_db, snr_db
+from ww_models.registry import MODELS, PRESETS, build_model, model_config
+from ww_models.streaming.streamer import StreamBatch, Streamer
 
 __all__ = [
     "MODELS",

@@ -1,6 +1,6 @@
 """python -m ww_models: what each preset costs, as a Markdown table."""
 
-from .registry import PRESETS, build_model
+from ww_models.registry import PRESETS, build_model
 
 
 def main() -> None:

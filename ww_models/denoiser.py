@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .layers import NORMALIZE_MODES, LevelNormalizer, Normalize
-from .overlap import OverlapStreamer
-from .step_engine import TorchEngine
-from .streaming import Streamer
-from .streaming_step import StreamingStep
+from ww_models.layers.layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+from ww_models.layers.step import StreamingStep
+from ww_models.streaming.engine import TorchEngine
+from ww_models.streaming.overlap import OverlapStreamer
+from ww_models.streaming.streamer import Streamer
 
 
 def require(condition: bool, message: str) -> None:
@@ -157,9 +157,9 @@ class Denoiser(nn.Module, ABC):
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
 
     def streamer(self, batch: int = 1) -> Streamer | OverlapStreamer:
-        """A stream that is denoised while it comes in; see `ww_models.streaming`. Weights are those of now.
+        """A stream that is denoised while it comes in; see `ww_models.streaming.streamer`. Weights are those of now.
 
-        A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.overlap`.
+        A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.streaming.overlap`.
         """
         if self.latency_samples is None:
             return OverlapStreamer(self, batch)

@@ -17,6 +17,34 @@ MAX_DB = 100.0
 _SILENCE_RMS = 1e-5
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How a figure of quality is named and written wherever it appears. unit: "" where it has none."""
+
+    name: str
+    title: str
+    unit: str
+    digits: int  # after the point
+    higher_is_better: bool = True
+
+    @property
+    def label(self) -> str:
+        """Title and unit: `SI-SDR dB`."""
+        return f"{self.title} {self.unit}".rstrip()
+
+
+# The one table of them, in the order in which they are shown; the names are the fields of `Quality`.
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("pesq", "PESQ", "", 2),
+        Measure("stoi", "STOI", "", 3),
+        Measure("snr_db", "SNR", "dB", 1),
+        Measure("si_sdr_db", "SI-SDR", "dB", 1),
+    )
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """pesq: 1.0 to 4.64 (P.862.2 wideband at 16 kHz, P.862 narrowband at 8 kHz, else NaN); stoi: 0 to 1."""

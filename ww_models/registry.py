@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from .demucs import Demucs, DemucsConfig
-from .denoiser import Denoiser, ModelConfig
-from .gatewave import GateWave, GateWaveConfig
-from .waveunet import WaveUNet, WaveUNetConfig
+from ww_models.architectures.demucs import Demucs, DemucsConfig
+from ww_models.architectures.gatewave import GateWave, GateWaveConfig
+from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig
+from ww_models.denoiser import Denoiser, ModelConfig
 
 MODELS: dict[str, tuple[type[ModelConfig], type[Denoiser]]] = {
     "waveunet": (WaveUNetConfig, WaveUNet),

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from cluster.serving.protocol import DTYPES, PATH, Encoding
+from cluster.serving.live.protocol import DTYPES, PATH, Encoding
 
 logger = logging.getLogger(__name__)
 

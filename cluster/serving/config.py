@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from cluster.serving.audio import AudioLimits
 from cluster.serving.auth import ApiKey
-from cluster.serving.live_config import LiveConfig
-from cluster.serving.scaling_config import ScalingConfig
+from cluster.serving.deploy.scaling_config import ScalingConfig
+from cluster.serving.files.audio import AudioLimits
+from cluster.serving.live.config import LiveConfig
 
 _AT_LEAST = {"num_replicas": 1, "max_pending": 1, "max_upload_bytes": 1, "cpus_per_replica": 0}
 _POSITIVE = ("start_timeout_s", "upload_stall_s", "reply_stall_s", "max_transfer_s")

@@ -13,8 +13,8 @@ import numpy as np
 from cluster.enhancement import measure_real_time_factor
 from cluster.serving.errors import ApiError
 from ww_models import BundleInfo, load_bundle, read_bundle_info
-from ww_models.onnx_export import Precision
-from ww_models.runtime import OnnxEngine
+from ww_models.streaming.onnx_engine import OnnxEngine
+from ww_models.streaming.onnx_export import Precision
 
 # Longer ones gain little more, and their graphs, in which a recurrent layer is there once for each row, are large.
 FILE_STEP_S = 0.128

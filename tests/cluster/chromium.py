@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..conftest import require_program
+from tests.conftest import require_program
 
 QUIET = [
     "--headless",

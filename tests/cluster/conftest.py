@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import load_config
-from cluster.training import TrainingResult, run_training
-
-from .clearml_server import ClearMLServer
-from .cut_runs import SETTINGS, assert_nothing_lost
-from .s3_server import s3_server
+from cluster.settings.experiment import load_config
+from cluster.training.run import TrainingResult, run_training
+from tests.cluster.s3_server import s3_server
+from tests.cluster.tracking.clearml_server import ClearMLServer
+from tests.cluster.training.cut_runs import SETTINGS, assert_nothing_lost
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cluster.two_node_cluster import ROOT, two_nodes
 from ww_models import load_bundle
-
-from .two_node_cluster import ROOT, two_nodes
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TRAIN = ("python", "-m", "jobs.train")

@@ -15,10 +15,10 @@ import psutil
 import pyarrow.fs
 import pytest
 
-from cluster.config import load_config
-from cluster.evaluation import evaluate
+from cluster.evaluation.evaluate import evaluate
 from cluster.preparation import on_ray
-from cluster.training import run_training
+from cluster.settings.experiment import load_config
+from cluster.training.run import run_training
 from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_shards
 
 SETTINGS = {"segment_s": 2.0, "num_val_mixtures": 6, "num_test_mixtures": 6}

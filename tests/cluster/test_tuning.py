@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.config import ConfigError, load_config
-from cluster.run_folder import read_run_config
+from cluster.runs.folder import read_run_config
+from cluster.settings.experiment import ConfigError, load_config
 from cluster.tuning import parse_space, run_sweep, with_settings
 from ww_data import Storage
 from ww_models import load_bundle

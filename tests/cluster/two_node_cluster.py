@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from .environment import private_environment
+from tests.cluster.environment import private_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

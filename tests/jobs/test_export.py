@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.jobs.conftest import Done
 from ww_models import build_model, load_bundle, read_bundle_info, save_bundle
-from ww_models.runtime import OnnxEngine
-
-from .conftest import Done
+from ww_models.streaming.onnx_engine import OnnxEngine
 
 INT8 = ("--precision", "int8", "--data")
 
@@ -30,8 +29,8 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def all_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models too get int8 products."""
-    monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_WEIGHTS", 1)
-    monkeypatch.setattr("ww_models.onnx_export.MIN_INT8_INPUTS", 1)
+    monkeypatch.setattr("ww_models.streaming.onnx_export.MIN_INT8_WEIGHTS", 1)
+    monkeypatch.setattr("ww_models.streaming.onnx_export.MIN_INT8_INPUTS", 1)
 
 
 def test_fp32_is_the_model(run_job: Callable[..., Done], bundle: Path, tmp_path: Path) -> None:
@@ -160,7 +159,7 @@ def test_a_model_that_does_not_stand_int8_is_one_line(
     small_corpus: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("ww_models.runtime.MIN_INT8_SNR_DB", 200)
+    monkeypatch.setattr("ww_models.streaming.onnx_engine.MIN_INT8_SNR_DB", 200)
     out = tmp_path / "denoiser.onnx"
     done = run_job("export", "--bundle", bundle, "--out", out, *INT8, small_corpus)
     assert done.code == 2

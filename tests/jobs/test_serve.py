@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from cluster.serving import haproxy
-from cluster.serving.control import ControlError, promote_at
+from cluster.serving.deploy import haproxy
+from cluster.serving.deploy.control import ControlError, promote_at
 from jobs import serve
 from jobs.cli import main
 from ww_models import build_model, read_bundle_info, save_bundle

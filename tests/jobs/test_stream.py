@@ -15,15 +15,14 @@ import soundfile as sf
 from fastapi import FastAPI
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live_config import LiveConfig
+from cluster.serving.live.config import LiveConfig
+from cluster.serving.live.stepper import Stepper
+from cluster.serving.live.websocket import add_websocket
 from cluster.serving.models import ServedModels
-from cluster.serving.stepper import Stepper
-from cluster.serving.websocket import add_websocket
 from jobs import stream
 from jobs.cli import main
+from tests.loopback import run_app
 from ww_models import load_bundle
-
-from ..loopback import run_app
 
 ROOT = Path(__file__).resolve().parents[2]
 

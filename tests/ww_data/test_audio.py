@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.ww_data.made_sounds import RATE, hiss, syllables
 from ww_data import AudioError, read_audio, read_mono, resample, write_audio
-
-from .made_sounds import RATE, hiss, syllables
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.ww_data.made_sounds import write_folders
 from ww_data import Clip, CorpusError, Manifest, Storage, scan_corpus
-
-from .made_sounds import write_folders
 
 
 def test_a_manifest_comes_back_and_pandas_reads_it(tmp_path: Path) -> None:

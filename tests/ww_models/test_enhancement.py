@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import ww_models.enhancement as module
+from tests.ww_models.samples import noise, small, speech_like
 from ww_models import Denoiser, enhance
-
-from .samples import noise, small, speech_like
 
 
 @pytest.fixture

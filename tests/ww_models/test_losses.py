@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.ww_models.goldens.make_loss_goldens import GOLDENS, PAIRS, probe
+from tests.ww_models.goldens.make_loss_goldens import pair as golden_pair
+from tests.ww_models.samples import noise, speech_like
 from ww_models import DenoisingLoss, LossConfig
-
-from .goldens.make_loss_goldens import GOLDENS, PAIRS, probe
-from .goldens.make_loss_goldens import pair as golden_pair
-from .samples import noise, speech_like
 
 OFF = {"l1_weight": 0.0, "stft_weight": 0.0, "compressed_weight": 0.0, "si_sdr_weight": 0.0}
 ONLY = {

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, signal_noise_ratio
 
+from tests.ww_models.samples import noise, speech_like
 from ww_models import Quality, score_clip, si_sdr_db, snr_db
-
-from .samples import noise, speech_like
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from .clips import DENOISE
+from tests.cluster.serving.clips import DENOISE
 
 
 def wait_until(condition: Callable[[], bool], what: str = "it") -> None:

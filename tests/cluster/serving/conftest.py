@@ -11,11 +11,10 @@ import torch
 from starlette.types import ASGIApp
 
 from cluster.serving.models import ServedModels
+from tests.cluster.serving.engines import WatchedEngine
+from tests.cluster.serving.live_server import Server, held_server, serve
+from tests.loopback import run_app as run_on_loopback
 from ww_models import build_model, save_bundle
-
-from ...loopback import run_app as run_on_loopback
-from .engines import WatchedEngine
-from .live_server import Server, held_server, serve
 
 RunApp = Callable[[ASGIApp], contextlib.AbstractContextManager[str]]
 

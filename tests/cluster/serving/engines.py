@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from cluster.serving.models import ServedModel
-from ww_models.step_engine import Samples, State
+from ww_models.streaming.engine import Samples, State
 
 
 class WatchedEngine:

@@ -16,15 +16,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live_config import LiveConfig
+from cluster.serving.live.config import LiveConfig
+from cluster.serving.live.protocol import PATH
+from cluster.serving.live.stepper import Stepper
+from cluster.serving.live.websocket import Admitted, LiveCalls, add_websocket
 from cluster.serving.models import ServedModels
-from cluster.serving.protocol import PATH
-from cluster.serving.stepper import Stepper
-from cluster.serving.websocket import Admitted, LiveCalls, add_websocket
+from tests.cluster.serving.engines import OneModel, WatchedEngine, watched
+from tests.loopback import TakesAll, run_app
 from ww_models import load_bundle
-
-from ...loopback import TakesAll, run_app
-from .engines import OneModel, WatchedEngine, watched
 
 # The numbers of streams are given: what this machine would carry is no matter of these tests.
 CONFIG = LiveConfig(max_streams=16, stats_interval_s=0.1)

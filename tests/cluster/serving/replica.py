@@ -54,10 +54,10 @@ def main(bundle: str) -> None:
 
     import uvicorn
 
-    from cluster.serving.app import build_app
     from cluster.serving.config import ServingConfig
-    from cluster.serving.live_config import LiveConfig
+    from cluster.serving.live.config import LiveConfig
     from cluster.serving.models import ServedModels
+    from cluster.serving.web.app import build_app
 
     app = build_app(ServedModels([Path(bundle)]), ServingConfig(live=LiveConfig(max_streams=8)))
     with socket.socket() as listener:

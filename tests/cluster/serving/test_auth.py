@@ -13,14 +13,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from cluster.serving.app import build_app
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, KeyRing, read_keys
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError
+from cluster.serving.live.protocol import PATH, SUBPROTOCOL
 from cluster.serving.models import ServedModels
-from cluster.serving.protocol import PATH, SUBPROTOCOL
-
-from .clips import DENOISE, error_of, file_bytes, recording
+from cluster.serving.web.app import build_app
+from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording
 
 ANNA, PHONE, RARE = "anna-0123456789abcdef", "phone-0123456789abcdef", "rare-0123456789abcdef"
 KEYS = f"""

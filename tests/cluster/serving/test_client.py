@@ -20,15 +20,14 @@ from cluster.enhancement import enhance_audio
 from cluster.serving.auth import presented_key
 from cluster.serving.client import StreamClient, StreamError
 from cluster.serving.errors import ApiError
-from cluster.serving.live_config import LiveConfig
+from cluster.serving.live.config import LiveConfig
+from cluster.serving.live.stepper import Stepper
+from cluster.serving.live.websocket import LiveCalls, add_websocket
 from cluster.serving.models import ServedModels
-from cluster.serving.stepper import Stepper
-from cluster.serving.websocket import LiveCalls, add_websocket
+from tests.cluster.serving.conftest import RunApp
+from tests.cluster.serving.engines import OneModel, WatchedEngine
+from tests.loopback import TakesAll
 from ww_models import load_bundle
-
-from ...loopback import TakesAll
-from .conftest import RunApp
-from .engines import OneModel, WatchedEngine
 
 KEY = "correct-horse-battery"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .formula import denoiser_state, signal
+from tests.ww_models.goldens.formula import denoiser_state, signal
 
 GOLDENS = Path(__file__).with_name("denoiser.npz")
 # A few samples, around a frame (597 at 16 kHz) and a stride (256), none a multiple of anything.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .formula import signal
+from tests.ww_models.goldens.formula import signal
 
 GOLDENS = Path(__file__).with_name("losses.json")
 NUM_SAMPLES = 4001

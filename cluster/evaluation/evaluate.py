@@ -1,0 +1,263 @@
+"""How good a denoiser is: the corpus' fixed test mixtures, scored with and without it, all over the cluster.
+
+The test split's speakers and noises are in no other split. Every mixture is scored as it is ("noisy") and
+after each bundle, so that improvements are paired: the same clip before and after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset
+import ray
+import torch
+
+from cluster.enhancement import enhance_audio, measure_real_time_factor, torch_threads
+from cluster.evaluation.scores import (
+    CLEAN,
+    METRICS,
+    NOISY,
+    EvaluationConfig,
+    EvaluationReport,
+    Example,
+    ModelFacts,
+    Score,
+    choose_examples,
+    summarize,
+)
+from ww_data import Corpus, open_corpus
+from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
+
+Progress = Callable[[int, int, str], None]
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be done as asked."""
+
+
+def evaluate(
+    bundles: Sequence[str | os.PathLike[str]],
+    corpus_uri: str,
+    config: EvaluationConfig | None = None,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Scores the unprocessed test mixtures and every bundle's estimate of them. Expects a connected Ray.
+
+    progress: called with (mixtures done, mixtures in all, "") as they come in.
+    Raises CorpusError, BundleError or EvaluationError, each one line.
+    """
+    started = time.monotonic()
+    config = config or EvaluationConfig()
+    models = _load_models(bundles)
+    corpus = open_corpus(corpus_uri)
+    mixtures_path = str(corpus.mixtures_path("test"))
+    chosen = choose_mixtures(mixtures_path, config.num_mixtures)
+    cpus = _cpus_for_a_task(config.cpus_per_task)
+    model_refs = {name: ray.put(model) for name, (_, model, _) in models.items()}
+    scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
+    measure = ray.remote(num_cpus=cpus)(_measure_speed)
+    speeds = {
+        name: ray.get(measure.remote(ref)) for name, ref in model_refs.items()
+    }  # one by one: cores are idle
+    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, _, info) in models.items()}
+    results = tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models))
+    return EvaluationReport(
+        corpus_uri=str(corpus.storage),
+        manifest_hash=corpus.manifest_hash,
+        sample_rate=corpus.sample_rate,
+        num_mixtures=len(chosen),
+        clip_s=corpus.segment_s,
+        config=config,
+        systems=results,
+        scores=tuple(scores),
+        examples=_make_examples(
+            mixtures_path,
+            scores,
+            {name: model for name, (_, model, _) in models.items()},
+            config.num_examples,
+        ),
+        machine=next(iter(speeds.values()))[1],
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        duration_s=time.monotonic() - started,
+    )
+
+
+def choose_mixtures(mixtures_path: str, limit: int | None) -> list[str]:
+    """Ids of the mixtures to score: all, or the first `limit` of them in turn from each SNR."""
+    table = pyarrow.dataset.dataset(mixtures_path, format="parquet").to_table(columns=["id", "snr_db"])
+    ids, snrs_db = table["id"].to_pylist(), table["snr_db"].to_pylist()
+    if not ids:
+        raise EvaluationError(
+            f"{mixtures_path} holds no mixtures; prepare the corpus with num_test_mixtures > 0"
+        )
+    if limit is None or limit >= len(ids):
+        return ids
+    num_before: dict[float, int] = {}
+    turns = []
+    for place, snr_db in enumerate(snrs_db):
+        turns.append((num_before.get(snr_db, 0), place))
+        num_before[snr_db] = num_before.get(snr_db, 0) + 1
+    return [ids[place] for _, place in sorted(turns)[:limit]]
+
+
+Loaded = dict[str, tuple[str, Denoiser, BundleInfo]]
+
+
+def _load_models(bundles: Sequence[str | os.PathLike[str]]) -> Loaded:
+    if not bundles:
+        raise EvaluationError("no bundle given; name at least one bundle folder")
+    models: Loaded = {}
+    for bundle in bundles:
+        info = read_bundle_info(bundle)
+        folder = Path(bundle).resolve()
+        name = folder.parent.name if folder.name == "bundle" else folder.name  # runs/NAME/bundle
+        if name in models or name in {NOISY, CLEAN}:
+            name = f"{name}-{info.id[-6:]}"
+        if name in models:
+            raise EvaluationError(f"{bundle} is given twice; name each bundle once")
+        models[name] = (str(bundle), load_bundle(bundle), info)
+    return models
+
+
+def _cpus_for_a_task(wanted: float) -> float:
+    free = ray.available_resources().get("CPU", 0.0)
+    if free < 0.01:
+        total = ray.cluster_resources().get("CPU", 0.0)
+        raise EvaluationError(
+            f"scoring needs a CPU, but none of the cluster's {total:g} is free; free one, or add nodes"
+        )
+    return min(wanted, free)
+
+
+def _score_mixtures(
+    corpus: Corpus,
+    chosen: list[str],
+    model_refs: Mapping[str, ray.ObjectRef],
+    config: EvaluationConfig,
+    cpus: float,
+    progress: Progress | None,
+) -> list[Score]:
+    """All scores, ordered by mixture as chosen, then by system."""
+    score = functools.partial(
+        _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=corpus.sample_rate
+    )
+    path, filesystem = corpus.storage.for_arrow(corpus.mixtures_name("test"))
+    dataset = ray.data.read_parquet(
+        path,
+        filesystem=filesystem,
+        columns=["id", "noisy", "clean", "snr_db", "speaker", "noise_id"],
+        num_cpus=cpus,
+        override_num_blocks=-(-len(chosen) // config.batch_size),
+    ).map_batches(score, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
+    scores: list[Score] = []
+    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+        rows = zip(*(batch[field.name].tolist() for field in dataclasses.fields(Score)), strict=True)
+        names = [field.name for field in dataclasses.fields(Score)]
+        scores += [Score(**dict(zip(names, row, strict=True))) for row in rows]
+        if progress:
+            progress(len(scores) // (1 + len(model_refs)), len(chosen), "")
+    order = {mixture_id: place for place, mixture_id in enumerate(chosen)}
+    systems = {name: place for place, name in enumerate((NOISY, *model_refs))}
+    return sorted(scores, key=lambda score: (order[score.mixture_id], systems[score.system]))
+
+
+def _score_batch(
+    batch: dict[str, np.ndarray],
+    *,
+    chosen: frozenset[str],
+    model_refs: dict[str, ray.ObjectRef],
+    sample_rate: int,
+) -> dict[str, np.ndarray]:
+    """Columns of Score for a batch of mixtures: runs in Ray's processes, on one core each."""
+    torch.set_num_threads(1)
+    scores = []
+    for row, mixture_id in enumerate(batch["id"]):
+        if mixture_id not in chosen:
+            continue
+        noisy_T, clean_T = (np.asarray(batch[name][row], dtype=np.float32) for name in (NOISY, CLEAN))
+        estimates = {NOISY: noisy_T} | {
+            name: enhance_audio(_fetch(ref), noisy_T[:, None], sample_rate)[:, 0]
+            for name, ref in model_refs.items()
+        }
+        for system, estimate_T in estimates.items():
+            quality = score_clip(clean_T, estimate_T, sample_rate)
+            scores.append(
+                Score(
+                    mixture_id=str(mixture_id),
+                    system=system,
+                    mixture_snr_db=round(float(batch["snr_db"][row]), 3),
+                    speaker=str(batch["speaker"][row]),
+                    noise_id=str(batch["noise_id"][row]),
+                    **{metric: float(getattr(quality, metric)) for metric in METRICS},
+                )
+            )
+    return {
+        field.name: np.array([getattr(score, field.name) for score in scores])
+        for field in dataclasses.fields(Score)
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _fetch(ref: ray.ObjectRef) -> Any:
+    return ray.get(ref)
+
+
+def _measure_speed(model: Denoiser) -> tuple[float, str]:
+    """(real-time factor on one thread, the machine it was measured on)."""
+    torch.set_num_threads(1)
+    return measure_real_time_factor(model), f"{_cpu_name()}, torch {torch.__version__}"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corpus) -> ModelFacts:
+    trained_on = info.data.get("manifest_hash")
+    return ModelFacts(
+        bundle_id=info.id,
+        path=path,
+        architecture=info.architecture,
+        num_parameters=info.num_parameters,
+        macs_per_second=info.macs_per_second,
+        latency_ms=info.latency_ms,
+        real_time_factor=real_time_factor,
+        same_corpus=None if trained_on is None else trained_on == corpus.manifest_hash,
+    )
+
+
+def _make_examples(
+    mixtures_path: str, scores: Sequence[Score], models: Mapping[str, Denoiser], num_examples: int
+) -> tuple[Example, ...]:
+    examples = []
+    for score in choose_examples(scores, next(iter(models)), num_examples):
+        chosen = pyarrow.dataset.field("id") == score.mixture_id
+        dataset = pyarrow.dataset.dataset(mixtures_path, format="parquet")
+        row = dataset.to_table(columns=[NOISY, CLEAN, "sample_rate"], filter=chosen)
+        noisy_T, clean_T = (row[name].combine_chunks().to_numpy_ndarray()[0] for name in (NOISY, CLEAN))
+        rate = int(row["sample_rate"][0].as_py())
+        with torch_threads(1):
+            wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
+        examples.append(
+            Example(
+                mixture_id=score.mixture_id,
+                mixture_snr_db=score.mixture_snr_db,
+                speaker=score.speaker,
+                noise_id=score.noise_id,
+                sample_rate=rate,
+                signals={NOISY: noisy_T, **wet, CLEAN: clean_T},
+            )
+        )
+    return tuple(examples)

@@ -1,0 +1,112 @@
+"""The report's figures as inline SVG, whose colours follow the page (light or dark) through CSS variables."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import markupsafe
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from cluster.evaluation.scores import METRICS, SystemResult
+
+METRIC_TITLES = {"pesq": "PESQ", "stoi": "STOI", "snr_db": "SNR in dB", "si_sdr_db": "SI-SDR in dB"}
+NUM_SERIES = 6
+
+# Drawn in these colours, which are then replaced by what the page defines.
+_INK, _LINE = "#0a0b01", "#0a0b02"
+_SERIES = [f"#0a0b1{index}" for index in range(NUM_SERIES)]
+_CSS = {_INK: "var(--muted)", _LINE: "var(--line)"} | {
+    color: f"var(--series-{index + 1})" for index, color in enumerate(_SERIES)
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
+_FFT, _HOP, _RANGE_DB = 512, 128, 80.0
+
+
+def improvement_figure(systems: Sequence[SystemResult]) -> str:
+    """What each system adds to each measure at each SNR of the mixtures: dots are means, lines intervals."""
+    snrs_db = [summary.snr_db for summary in systems[0].by_snr]
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": "improvement"}):
+        figure = Figure(figsize=(9.2, 5.4), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.08))
+        for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
+            axes.set_title(f"{METRIC_TITLES[metric]}: change", loc="left", fontsize=11)
+            axes.grid(axis="y", color=_LINE, linewidth=0.8)
+            axes.axhline(0, color=_INK, linewidth=1)
+            for index, system in enumerate(systems):
+                _draw_intervals(axes, system, metric, index, len(systems))
+            axes.set_xticks(range(len(snrs_db)), [f"{snr_db:g}".replace("-", "−") for snr_db in snrs_db])
+            axes.set_xlim(-0.6, len(snrs_db) - 0.4)
+            axes.set_axisbelow(True)
+        figure.supxlabel("SNR of the mixture in dB", fontsize=10)
+        return _to_svg(figure, "Change of each measure over the unprocessed mixtures, by SNR of the mixture")
+
+
+def _draw_intervals(axes: Axes, system: SystemResult, metric: str, index: int, count: int) -> None:
+    color = _SERIES[index % NUM_SERIES]
+    intervals = [summary.improvements[metric] for summary in system.by_snr]
+    places = np.arange(len(intervals)) + (index - (count - 1) / 2) * min(0.18, 0.6 / count)
+    axes.vlines(places, [i.low for i in intervals], [i.high for i in intervals], color=color, linewidth=2)
+    axes.plot(places, [i.mean for i in intervals], "o", color=color, markersize=6.5)
+
+
+def spectrogram_figure(signal_T: np.ndarray, sample_rate: int, top_db: float, label: str) -> str:
+    """The spectrogram of (T,), from `top_db` down; equal tops make spectrograms comparable."""
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": label, "font.size": 8}):
+        figure = Figure(figsize=(3.2, 2.1), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        extent = (0.0, len(signal_T) / sample_rate, 0.0, sample_rate / 2000)
+        axes.imshow(
+            spectrogram_db(signal_T),
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            vmin=top_db - _RANGE_DB,
+            vmax=top_db,
+            cmap="magma",
+        )
+        axes.spines["bottom"].set_visible(False)
+        axes.set(xlabel="s", ylabel="kHz")
+        return _to_svg(figure, f"Spectrogram: {label}")
+
+
+def spectrogram_db(signal_T: np.ndarray) -> np.ndarray:
+    """(T,) -> (257, frames): level of each 512-sample Hann window every 128 samples, in dB."""
+    padded_T = np.pad(signal_T, (0, max(0, _FFT - len(signal_T))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded_T, _FFT)[::_HOP]
+    power = np.abs(np.fft.rfft(frames * np.hanning(_FFT), axis=1)).T ** 2
+    return 10 * np.log10(power + 1e-12)
+
+
+def _to_svg(figure: Figure, description: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # known inside HTML, and addresses are unwanted
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # one page holds several figures: ids would repeat
+    label = f'role="img" aria-label="{markupsafe.escape(description)}"'
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda _: label, svg, count=1)
+    for color, replacement in _CSS.items():
+        svg = svg.replace(color, replacement)
+    return svg

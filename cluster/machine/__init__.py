@@ -1,0 +1,1 @@
+"""Ray and the machines it runs on: sessions, room for a job, memory, progress."""

@@ -1,0 +1,176 @@
+"""One way into Ray for every command: join the cluster that is there, or start a private one and end it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+
+# Read by Ray when it is imported or started, so they are set before that; what the user set wins.
+_LOCAL_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # On one machine whatever runs beside the workers takes its time from them. Nobody takes a node away here, and
+    # nobody asks for Train's metrics, nor for those of the node and each of its processes every five seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
+}
+
+
+_owns_ray = False
+
+
+def owns_ray() -> bool:
+    """Whether this process has started the Ray that it is connected to, and will end it."""
+    return _owns_ray
+
+
+@contextlib.contextmanager
+def connect(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[str]:
+    """Connects this process to Ray for the length of a `with` block and yields a line that says to what.
+
+    address: a cluster's address, or None for RAY_ADDRESS, which `ray job submit` sets. Without either, Ray is
+        started on this machine with `num_cpus` cores (all by default), listening on loopback, guarded by a random
+        token, with its files in a temporary folder of its own. It is ended, and the folder removed, at the end.
+    Raises ConnectionError if there is no cluster at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        yield from _join(address)
+    else:
+        yield from _start_local(num_cpus)
+
+
+def _join(address: str) -> Iterator[str]:
+    import ray
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"Ray at {address}"
+        return
+    _check_answers(address)
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
+    except Exception as error:  # Ray raises several unrelated types here
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]}); start one, or unset "
+            "RAY_ADDRESS to work on this machine alone"
+        ) from error
+    _quiet_progress_bars()
+    try:
+        yield f"Ray at {address}, {_describe_resources()}"
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Knocks at a host:port address first: Ray ends the whole process when nobody is there."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return  # "auto" and other names that Ray resolves by itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or unset RAY_ADDRESS to "
+            "work on this machine alone"
+        ) from error
+
+
+def _start_local(num_cpus: int | None) -> Iterator[str]:
+    global _owns_ray
+    for name, value in _LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home
+    # folder. Its warning that it does so is for people who did not expect it.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    import ray
+
+    from cluster.machine.progress import waiting
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"local Ray, {_describe_resources()}"
+        return
+    # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
+    folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
+    try:
+        with waiting("starting Ray on this machine"), _temporary_files_in(folder):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=_wants_worker_logs(),
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
+        _owns_ray = True
+        _quiet_progress_bars()
+        if not _wants_worker_logs():
+            _end_log_monitor()
+        yield f"local Ray, {_describe_resources()}"
+    finally:
+        _owns_ray = False
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """For the processes that are started meanwhile: what they leave when they are killed goes with the folder."""
+    if "TMPDIR" in os.environ:  # the user knows a better disk
+        yield
+        return
+    tempfile.gettempdir()  # this process remembers its own now
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+
+
+def _wants_worker_logs() -> bool:
+    return os.environ.get("WW_WORKER_LOGS") == "1"
+
+
+def _end_log_monitor() -> None:
+    """Ends the process that reads all workers' logs for the driver, which does not ask for them.
+
+    `ray start` has an option for it, `ray.init` has none.
+    """
+    from ray._private import worker
+
+    with contextlib.suppress(Exception):  # no harm if it stays
+        worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
+
+
+def _quiet_progress_bars() -> None:
+    """Ray Data draws a bar per operator; the commands draw their own, one per thing that a person waits for."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns that its bars are off
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    logging.getLogger("ray.tune").setLevel(logging.WARNING)
+
+
+def _describe_resources() -> str:
+    import ray
+
+    total = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    parts = [f"{nodes} node{'s' if nodes != 1 else ''}", f"{total.get('CPU', 0):g} CPUs"]
+    if total.get("GPU"):
+        parts.append(f"{total['GPU']:g} GPUs")
+    return ", ".join(parts)

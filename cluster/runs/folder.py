@@ -1,0 +1,111 @@
+"""A run's folder, here or at an address, and the record in it: the settings and data that alone resume the run.
+
+<storage>/<name>/run.json        the record
+                 checkpoint_*/   cluster/runs/checkpoints.py
+                 tracking/       curves (cluster/tracking/tracker.py)
+                 bundle/         at the end: the best weights
+                 failure.txt     after an error that would only come again
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster.settings.experiment import ConfigError, ExperimentConfig, differences
+from ww_data import Storage
+
+FAILURE_FILE, TRACKING_FOLDER, BUNDLE_FOLDER = "failure.txt", "tracking", "bundle"
+_RECORD_FILE = "run.json"
+
+
+def open_run(storage: str | Path, name: str) -> Storage:
+    """The folder of a run. storage: of all runs, a folder or an address; it need not be there yet."""
+    if "://" in str(storage):
+        return Storage(str(storage)).child(name)
+    return Storage(Path(storage).resolve() / name)
+
+
+def read_run_config(run: Storage) -> ExperimentConfig:
+    """The settings that a run was started with. Raises ConfigError if there is no run in the folder."""
+    return ExperimentConfig.from_dict(_read_record(run)["config"])
+
+
+def _read_record(run: Storage) -> dict[str, Any]:
+    try:
+        return dict(json.loads(run.read(_RECORD_FILE)))
+    except OSError as error:
+        raise ConfigError(
+            f"there is no run to resume at {run}; its folder must hold {_RECORD_FILE} ({_reason(error)})"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{run.address(_RECORD_FILE)} is damaged ({error}); start a new run under another name"
+        ) from error
+
+
+def read_finetuned_from(run: Storage) -> str:
+    """The id of the weights that a run started from; "" for one that started from random ones."""
+    return str(_read_record(run).get("finetuned_from", ""))
+
+
+def check_reachable(run: Storage) -> None:
+    """Raises ConfigError where this machine does not see the run's folder: it would write into one of its own."""
+    try:
+        if run.size(_RECORD_FILE) is not None:
+            return
+        reason = f"it has no {_RECORD_FILE} there"
+    except OSError as error:
+        reason = _reason(error)
+    raise ConfigError(
+        f"{run} is not the same folder on all nodes ({reason}); choose a --storage that all reach"
+    )
+
+
+def claim_run_folder(
+    run: Storage, config: ExperimentConfig, manifest_hash: str, resume: bool, finetuned_from: str = ""
+) -> None:
+    """Makes the run's folder with its settings, or, to resume, checks that they are the ones asked for."""
+    settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
+    if finetuned_from:
+        settings["finetuned_from"] = finetuned_from
+    name = Path(str(run)).name
+    if resume:
+        changed = differences(_deciding(_read_record(run)), _deciding(settings))
+        if changed:
+            raise ConfigError(
+                f"run {name} was started with other settings ({'; '.join(changed)}); resume it "
+                "with the settings it has, or start a new run under another name"
+            )
+    try:
+        if resume:
+            run.delete(FAILURE_FILE)
+            return
+        if _is_taken(run):
+            raise ConfigError(f"{run} exists already; choose another --name, or resume it with --resume")
+        run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
+    except OSError as error:
+        raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
+
+
+def _is_taken(run: Storage) -> bool:
+    return run.path().exists() if run.is_local else next(run.files(), None) is not None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error).partition("\n")[0]
+
+
+def _deciding(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's record that decides its result: where it runs, for how long at a time and who hears of it
+    may change.
+    """
+    free = ("resources", "tracking", "licence", "preset")
+    settings = ExperimentConfig.from_dict(
+        record["config"]
+    ).to_dict()  # one that is newer than the run: its default
+    for name in ("max_minutes", "journal"):
+        settings["training"].pop(name)
+    config = {name: value for name, value in settings.items() if name not in free}
+    return {"manifest_hash": record["manifest_hash"], **config}

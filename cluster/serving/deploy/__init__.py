@@ -1,0 +1,1 @@
+"""Starting, replacing and stopping the endpoint on Ray Serve."""

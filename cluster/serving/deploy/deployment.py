@@ -1,0 +1,198 @@
+"""Starting and stopping the endpoint on Ray Serve; whatever can be refused is refused before Serve starts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
+
+from cluster.serving.config import ServingConfig
+from cluster.serving.deploy.replica import APP_NAME
+from cluster.serving.deploy.serve_config import serve_config
+from ww_models import load_bundle, read_bundle_info
+
+# After the calls' time is up.
+SHUTDOWN_MARGIN_S = 15.0
+Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
+CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
+
+
+class ServingError(ValueError):
+    """The endpoint cannot be started as asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingHandle:
+    """A running endpoint. url: its address without a path; model_ids: of the bundles, the default one first."""
+
+    url: str
+    model_ids: tuple[str, ...]
+    config: ServingConfig
+
+
+def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
+    """Refuses damaged bundles and a taken port, without Ray; returns the config with a free port for 0.
+
+    Raises BundleError or ServingError, each one line.
+    """
+    checked_bundles(bundles)
+    return dataclasses.replace(config, port=bindable_port(config.host, config.port))
+
+
+def checked_bundles(bundles: Bundles) -> list[Path]:
+    """Their folders. Raises BundleError for one that cannot be loaded."""
+    paths = _paths(bundles)
+    for path in paths:
+        load_bundle(path)
+    return paths
+
+
+def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> ServingHandle:
+    """Serves bundles, the first by default, on the Ray that this process is connected to; returns once it answers.
+
+    Raises BundleError or ServingError, before anything is started where that can be known.
+    """
+    config = check_serving(bundles, config or ServingConfig())
+    _check_cluster(config)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=config.host, port=config.port),
+        logging_config=quiet,
+    )
+    try:
+        ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
+        wait_until_running(config.start_timeout_s)
+    except BaseException:
+        _shut_down(SHUTDOWN_MARGIN_S)
+        raise
+    host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+    return ServingHandle(
+        url=url,
+        model_ids=tuple(read_bundle_info(path).id for path in _paths(bundles)),
+        config=config,
+    )
+
+
+def stop_serving(handle: ServingHandle) -> None:
+    """Ends what `start_serving` started; live calls and files are finished first, for `scaling.shutdown_s` at most."""
+    _shut_down(handle.config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
+    _wait_until_closed(handle.url)
+
+
+def _wait_until_closed(url: str) -> None:
+    """Ray ends the proxy a moment after it says so; a new start would find its port taken meanwhile."""
+    address = urlsplit(url)
+    deadline = time.monotonic() + SHUTDOWN_MARGIN_S
+    with contextlib.suppress(OSError):  # refused: nobody listens any more
+        while time.monotonic() < deadline:
+            socket.create_connection((str(address.hostname), address.port or 80), timeout=5).close()
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iterator[str]:
+    """Serves bundles for the length of a `with` block and yields the endpoint's URL; see `start_serving`."""
+    handle = start_serving(bundles, config)
+    try:
+        yield handle.url
+    finally:
+        stop_serving(handle)
+
+
+def bindable_port(host: str, port: int) -> int:
+    """The port, or a free one for 0. Raises ServingError if something listens there already."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port left a moment ago is free
+            listener.bind(address)
+            return listener.getsockname()[1]
+    except OSError as error:
+        raise ServingError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); stop what listens there, or choose "
+            "another port (0 takes any free one)"
+        ) from error
+
+
+def _paths(bundles: Bundles) -> list[Path]:
+    return [Path(bundles)] if isinstance(bundles, str | os.PathLike) else [Path(bundle) for bundle in bundles]
+
+
+def _check_cluster(config: ServingConfig) -> None:
+    if not ray.is_initialized():
+        raise ServingError("not connected to Ray; call start_serving inside `with connect():`")
+    needed = config.num_replicas * config.cpus_per_replica
+    free, total = (there.get("CPU", 0.0) for there in (ray.available_resources(), ray.cluster_resources()))
+    if needed > free:
+        raise ServingError(
+            f"{config.num_replicas} replica(s) x {config.cpus_per_replica:g} CPU = {needed:g} CPU, but the "
+            f"cluster has {total:g} ({free:g} free); lower num_replicas or cpus_per_replica, or add nodes"
+        )
+    if serve.status().proxies:
+        raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
+
+
+def _shut_down(timeout_s: float) -> None:
+    """Like serve.shutdown(), but that kills the proxies first, which cuts off all calls, and then waits on a call that
+    never returns, which Ray reports as a failure.
+    """
+    deadline = time.monotonic() + timeout_s
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):  # there is no controller, or no longer
+        controller = ray.get_actor(*CONTROLLER)
+        serve.delete(APP_NAME, _blocking=False)
+        while APP_NAME in serve.status().applications and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ray.get(controller.graceful_shutdown.remote(wait=False))
+        deadline = time.monotonic() + SHUTDOWN_MARGIN_S
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            ray.get_actor(*CONTROLLER)
+    serve.shutdown()
+
+
+def wait_until_running(timeout_s: float, *, deployed_after: float = 0.0) -> None:
+    """Waits until all replicas answer with what was deployed after that moment. Raises ServingError."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        application = serve.status().applications.get(APP_NAME)
+        if application and application.last_deployed_time_s > deployed_after:
+            if application.status == ApplicationStatus.RUNNING:
+                return
+            if application.status in {ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY}:
+                raise ServingError(f"the replica did not start: {_reason(application)}")
+        time.sleep(0.1)
+    raise ServingError(f"the endpoint did not answer within {timeout_s:g} s")
+
+
+def what_is_wrong() -> str:
+    """Why the endpoint answers nobody, in a line; "" while a replica runs."""
+    if not ray.is_initialized():  # asking would start another one
+        return "the connection to Ray has ended"
+    try:
+        application = serve.status().applications.get(APP_NAME)
+    except Exception as error:  # of Ray, Serve or the connection
+        return f"Ray does not answer: {' '.join(str(error).split())[:300]}"
+    if application is None:
+        return "the application was deleted from Ray Serve"
+    if any(one.replica_states.get(ReplicaState.RUNNING) for one in application.deployments.values()):
+        return ""
+    return f"no replica runs ({application.status.value}): {_reason(application)}"
+
+
+def _reason(application: ApplicationStatusOverview) -> str:
+    messages = [application.message, *(one.message for one in application.deployments.values())]
+    return " ".join(" ".join(messages).split())[-500:]

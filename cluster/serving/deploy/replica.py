@@ -1,0 +1,96 @@
+"""What Ray Serve runs in each replica: the application around models that can be exchanged while it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from fastapi import FastAPI
+from ray import serve
+
+from cluster.serving.config import ServingConfig
+from cluster.serving.deploy.departure import until_stopping
+from cluster.serving.deploy.haproxy import is_before_replicas
+from cluster.serving.live.capacity import PYTHON_PROXY_COST
+from cluster.serving.models import ServedModels
+from cluster.serving.web.app import build_app
+from ww_models import BundleError, load_bundle
+
+logger = logging.getLogger(__name__)
+
+APP_NAME = "wave-wizard"
+# Of the time until Serve kills the replica: for closing what is still open at the end.
+_CLOSING_S = 3.0
+
+
+class Selection(TypedDict):
+    """Serve's user_config, which can change while replicas run. bundles: folders, the default one first."""
+
+    bundles: list[str]
+
+
+@serve.ingress()
+class DenoiseServer:
+    """One replica. Serve calls `reconfigure` before the first request and at each promotion."""
+
+    def __init__(self, config: ServingConfig) -> None:
+        self._config = config
+        self._models = ServedModels(precision=config.precision)
+        self._app = build_app(self._models, config, send_request_id=False)
+        # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
+        self._app.state.live.holds_clients = False
+        if not is_before_replicas():
+            most = config.scaling.max_replicas or serve.get_replica_context().world_size
+            self._app.state.live.connection_cost = PYTHON_PROXY_COST * most
+        self._departure: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+    async def reconfigure(self, selection: Selection) -> None:
+        """Serves these bundles from now on; what has begun with others ends with them.
+
+        A bundle that cannot be loaded ends a replica that starts; one that runs goes on with what it has, since
+        ending it would cut off its calls.
+        """
+        if self._departure is None:
+            self._departure = asyncio.create_task(self._depart())
+        try:
+            bundles = [Path(bundle) for bundle in selection["bundles"]]
+            await asyncio.to_thread(self._models.replace, bundles, prepare=self._app.state.live.prepare)
+        except (BundleError, ValueError):
+            if not self._models.all():
+                raise
+            logger.exception("not promoted: still serving %s", self._served())
+        self._app.state.files.synchronise()
+
+    async def check(self, bundles: Sequence[str]) -> str:
+        """What is wrong with bundles, as this replica sees them; "" for nothing. Nothing changes."""
+        try:
+            for bundle in bundles:
+                await asyncio.to_thread(load_bundle, bundle)
+        except BundleError as error:
+            return str(error)
+        return ""
+
+    async def served(self) -> list[tuple[str, str]]:
+        """(id, bundle) of the models, the default one first."""
+        return self._served()
+
+    def _served(self) -> list[tuple[str, str]]:
+        models = sorted(self._models.all(), key=lambda model: model is not self._models.default)
+        return [(model.id, str(model.bundle)) for model in models]
+
+    async def _depart(self) -> None:
+        reason = await until_stopping(APP_NAME)
+        scaling = self._config.scaling
+        seconds = scaling.drain_s if reason == "redeploy" else min(scaling.shutdown_s, scaling.drain_s)
+        await self._app.state.live.drain(seconds, reason)
+
+
+def kill_after_s(config: ServingConfig) -> float:
+    """When Serve kills a replica that it stops, whatever is still going on in it."""
+    return config.scaling.drain_s + _CLOSING_S

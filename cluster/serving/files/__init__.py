@@ -1,0 +1,1 @@
+"""Files over HTTP: decoded and denoised in processes beside the replica."""

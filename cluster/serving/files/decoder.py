@@ -1,0 +1,179 @@
+"""The process that decodes uploads: a child for each file, under limits of its own; what kills one harms nobody.
+
+    python -m cluster.serving.files.decoder DESCRIPTOR
+
+Orders:  {"limits": {...}, "max_children": N}, the open file and the socket that its sound goes to
+
+Messages are those of `file_messages.py`. A file is read to its end before the first of its sound is sent on: what is
+wrong with it is known before anything is answered. With N children at work already the answer is busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cluster.serving.errors import ApiError, busy
+from cluster.serving.files.audio import AudioLimits, check_kind
+from cluster.serving.files.messages import END, ERROR, SOUND, START, pack, receive_order
+from cluster.serving.files.process import begin, say_ready
+from ww_data.audio import AudioError, iter_blocks, open_audio
+
+# Beyond this a sample is damage, not sound; full scale is 1.
+MAX_PEAK = 1e4
+# Samples, all channels together: shorter recordings are kept from the check, longer ones are decoded again.
+_KEPT_SAMPLES = 4_000_000
+_MESSAGE_FRAMES = 16_384
+_ENDING_S = 2.0
+_NAME = "the upload"
+
+
+def main(descriptor: str) -> None:
+    control = begin(descriptor)
+    children: set[int] = set()
+
+    def reap(*_: object) -> None:
+        for child in list(children):
+            with contextlib.suppress(ChildProcessError):  # by a signal meanwhile
+                if os.waitpid(child, os.WNOHANG)[0] == 0:
+                    continue
+            children.discard(child)
+
+    signal.signal(signal.SIGCHLD, reap)
+    say_ready(control)
+    while received := receive_order(control):
+        order, (audio, output) = received
+        with socket.socket(fileno=output) as sound, os.fdopen(audio, "rb"):
+            child = _fork() if _has_room(children, order["max_children"]) else None
+            if child is None:
+                with contextlib.suppress(OSError):
+                    sound.sendall(pack(ERROR, busy("no process is free to decode with").as_json()))
+            elif child == 0:
+                control.close()
+                _decode_and_exit(audio, sound, AudioLimits(**order["limits"]))
+            else:
+                children.add(child)
+                reap()  # it may have ended before it was known
+
+
+def _has_room(children: set[int], max_children: int) -> bool:
+    """Whether fewer than so many are at work, perhaps after a while: one whose caller has left ends within a block."""
+    deadline = time.monotonic() + _ENDING_S
+    while len(children) >= max_children and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(children) < max_children
+
+
+def _fork() -> int | None:
+    try:
+        return os.fork()
+    except OSError:
+        return None
+
+
+def _decode_and_exit(audio: int, sound: socket.socket, limits: AudioLimits) -> None:
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _confine(limits)
+        for message in decode(f"/dev/fd/{audio}", limits, lambda: _check_connected(sound)):
+            sound.sendall(message)
+    except (BrokenPipeError, ConnectionResetError):  # the caller has left
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _check_connected(sound: socket.socket) -> None:
+    """Raises BrokenPipeError when the other end, which sends nothing, has hung up."""
+    with contextlib.suppress(BlockingIOError):
+        sound.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        raise BrokenPipeError
+
+
+def _confine(limits: AudioLimits) -> None:
+    """What this process may use from now on: so much more memory, so many seconds, no files."""
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for what, limit in (
+        (resource.RLIMIT_AS, in_use + limits.max_decode_bytes),
+        (resource.RLIMIT_CPU, limits.max_decode_s),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (limit, limit))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # when the machine runs out, this goes first
+
+
+def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """The messages of a file: start, sound, end; or error.
+
+    check: called after each block of the first reading, before there is anything to send; what it raises ends it.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            first_bytes = file.read(4)
+        if not first_bytes:
+            raise ApiError(400, "empty_audio", "the request brings no bytes of audio")
+        check_kind(first_bytes)
+        yield from _decode(path, limits, check)
+    except ApiError as error:
+        yield pack(ERROR, error.as_json())
+    except AudioError as error:
+        message = " ".join(str(error).replace(path, _NAME).split())
+        yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
+    except MemoryError:
+        message = f"decoding it takes more than {limits.max_decode_bytes >> 20} MiB: it is probably damaged"
+        yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
+
+
+def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterator[bytes]:
+    with open_audio(path) as file:
+        sample_rate, num_channels, subtype = file.samplerate, file.channels, file.subtype
+        is_length_known = file.frames < 2**62
+        limits.check(file.frames if is_length_known else 0, sample_rate, num_channels)
+        num_frames = 0
+        kept: list[np.ndarray] = []
+        for block_TC in iter_blocks(file, path):
+            check()
+            num_frames += len(block_TC)
+            limits.check(num_frames, sample_rate, num_channels)
+            if np.abs(block_TC).max() > MAX_PEAK:
+                message = f"{_NAME}: holds samples beyond {MAX_PEAK:g} times full scale: scale it to +-1"
+                raise ApiError(400, "bad_audio", message)
+            kept = [*kept, block_TC] if num_frames * num_channels <= _KEPT_SAMPLES else []
+    start = {
+        "sample_rate": sample_rate,
+        "num_channels": num_channels,
+        "num_frames": num_frames,
+        "subtype": subtype,
+    }
+    yield pack(START, start)
+    if kept:
+        for block_TC in kept:
+            yield from _messages(block_TC)
+    else:
+        with open_audio(path) as file:
+            for block_TC in iter_blocks(file, path):
+                yield from _messages(block_TC)
+    yield pack(END, {})
+
+
+def _messages(block_TC: np.ndarray) -> Iterator[bytes]:
+    for first in range(0, len(block_TC), _MESSAGE_FRAMES):
+        yield pack(SOUND, block_TC[first : first + _MESSAGE_FRAMES].tobytes())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,97 @@
+"""A process beside the replica that works on files at low priority, so that live calls come first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from cluster.serving.files.messages import receive_order, send_order
+
+logger = logging.getLogger(__name__)
+
+NICENESS = 10
+READY = {"ready": True}
+
+
+class FileProcess:
+    """`python -m MODULE`, which takes orders over a socket; for one thread at a time."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._said_ready = False
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ensure_alive(self) -> int:
+        """Starts it anew if it has died. Returns its process id."""
+        if not self.is_alive():
+            logger.warning("%s ended (%s); starting it again", self._module, self._process.returncode)
+            self._control.close()
+            self._start()
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it has said that it takes orders."""
+        if not self._said_ready:
+            try:
+                self._said_ready = receive_order(self._control) is not None
+            except OSError:
+                return False
+        return self._said_ready and self.is_alive()
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Raises RuntimeError if it ends or does not get ready in time."""
+        self._control.settimeout(timeout_s)
+        try:
+            self._said_ready = self._said_ready or receive_order(self._control) is not None
+        except OSError:
+            self._said_ready = False
+        finally:
+            self._control.settimeout(0)
+        if not self._said_ready:
+            raise RuntimeError(f"{self._module} did not get ready within {timeout_s:g} s")
+
+    def order(self, order: dict[str, Any], *files: int) -> None:
+        """Hands over an order and open files. OSError if it has died, or has too many orders waiting."""
+        send_order(self._control, order, list(files))
+
+    def close(self) -> None:
+        """Ends it at once."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._said_ready = False
+        with theirs:
+            one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Where Ray put the code on the path, the process has to find it, too.
+                env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        self._control.setblocking(False)
+
+
+def begin(descriptor: str) -> socket.socket:
+    """What such a process does first: low priority, and the socket for orders."""
+    os.nice(max(0, NICENESS - os.nice(0)))
+    return socket.socket(fileno=int(descriptor))
+
+
+def say_ready(control: socket.socket) -> None:
+    send_order(control, READY, [])

@@ -1,0 +1,123 @@
+"""The answer to a file: whole with its times where it is short, while it is computed where it is long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cluster.serving.config import ServingConfig
+from cluster.serving.files.encoder import MEDIA_TYPES
+from cluster.serving.files.pace import Pace
+from cluster.serving.files.service import FileReply, FileService
+from cluster.serving.files.upload import Upload
+from cluster.serving.models import ServedModel
+
+# A short reply is kept in memory, so it must be small, too.
+MAX_BUFFERED_BYTES = 16 * 2**20
+# Handed over at a time, so that the caller's pace is seen.
+_PART_BYTES = 1 << 16
+
+
+class DenoiseResponse(Response):
+    """Denoises an upload while it answers; gives up as soon as the caller has left, or takes it too slowly.
+
+    The second is seen where sending waits for the caller, as with uvicorn alone. Under Ray Serve it never waits: the
+    whole reply goes into Serve's queues, as fast as it is made.
+
+    held: what is held for the request, given back at the end: the upload, the place in the queue, the key's use.
+    """
+
+    def __init__(
+        self,
+        files: FileService,
+        upload: Upload,
+        model: ServedModel,
+        config: ServingConfig,
+        held: contextlib.AsyncExitStack,
+    ) -> None:
+        super().__init__()
+        self._files, self._upload, self._model, self._config = files, upload, model, config
+        self._held = held
+        self._pace = Pace(config.reply_stall_s, config.max_transfer_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await _while_connected(self._answer(scope, send), receive)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        options = self._upload.options
+        denoising = self._files.denoise(
+            self._upload.audio, self._model, options.response_format, options.strength
+        )
+        async with denoising as reply:
+            if self._is_short(reply):
+                body = b"".join([part async for part in reply.body])
+                headers = {**self._describe(reply), **_timing(reply)}
+                await self._send(send, _start({**headers, "content-length": str(len(body))}))
+                for first in range(0, len(body), _PART_BYTES):
+                    end = first + _PART_BYTES
+                    await self._send_part(send, body[first:end], more=end < len(body))
+            else:
+                await self._stream(reply, send)
+            scope["state"]["facts"] |= {
+                "model": self._model.id,
+                "audio_s": round(reply.audio_s, 3),
+                "real_time_factor": round(reply.real_time_factor, 5),
+            }
+
+    async def _stream(self, reply: FileReply, send: Send) -> None:
+        length = {} if reply.num_bytes is None else {"content-length": str(reply.num_bytes)}
+        await self._send(send, _start({**self._describe(reply), **length}))
+        async for part in reply.body:
+            await self._send_part(send, part)
+        await self._send(send, {"type": "http.response.body", "body": b""})
+
+    async def _send_part(self, send: Send, part: bytes, more: bool = True) -> None:
+        await self._send(send, {"type": "http.response.body", "body": part, "more_body": more})
+        self._pace.count(len(part))
+
+    async def _send(self, send: Send, message: Any) -> None:
+        await self._pace.wait_for(send(message))
+
+    def _is_short(self, reply: FileReply) -> bool:
+        most_bytes = 3 * reply.num_channels * reply.num_frames
+        return reply.audio_s <= self._config.max_buffered_s and most_bytes <= MAX_BUFFERED_BYTES
+
+    def _describe(self, reply: FileReply) -> dict[str, str]:
+        media_type = MEDIA_TYPES[self._upload.options.response_format]
+        if self._upload.options.response_format == "pcm":
+            media_type += f";rate={reply.sample_rate};channels={reply.num_channels}"
+        return {"content-type": media_type, "x-model-id": self._model.id}
+
+
+def _timing(reply: FileReply) -> dict[str, str]:
+    steps = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in reply.steps_s.items())
+    return {"x-real-time-factor": f"{reply.real_time_factor:.4f}", "server-timing": steps}
+
+
+def _start(headers: dict[str, str]) -> dict[str, Any]:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": 200, "headers": raw}
+
+
+async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Awaits `work`, or cancels it when the caller leaves."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

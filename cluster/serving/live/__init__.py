@@ -1,0 +1,1 @@
+"""Live calls: WebSocket sessions that share each step of the model."""

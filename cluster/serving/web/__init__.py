@@ -1,0 +1,1 @@
+"""The HTTP side of the endpoint: its addresses, errors, page and log."""

@@ -1,0 +1,126 @@
+"""The settings of the training loop: the optimizer, how long, how much at once, and what the run is judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+# Which way each score that a run may be judged by gets better.
+SCORE_MODES: dict[str, Literal["min", "max"]] = {
+    "si_sdr_db": "max",
+    "snr_db": "max",
+    "pesq": "max",
+    "stoi": "max",
+    "loss": "min",
+}
+PERCEPTUAL = ("pesq", "stoi")  # slow ones, of a subset of the validation mixtures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam with a linear warm-up and, by choice, a cosine decay.
+
+    learning_rate: peak rate. beta1, beta2: Adam's averages.
+    warmup_steps: steps over which the rate rises from 0.
+    final_rate_fraction: the rate over the peak to which it falls by the end of the last step (so the last step itself
+        is done at a slightly higher one); 1 keeps it constant after the warm-up.
+    gradient_clip_norm: gradients with a larger total norm are scaled down to it; 0 never does.
+    """
+
+    learning_rate: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup_steps: int = 0
+    final_rate_fraction: float = 1.0
+    gradient_clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
+        if not 0 <= self.final_rate_fraction <= 1:
+            raise ValueError(f"final_rate_fraction lies between 0 and 1; got {self.final_rate_fraction}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, on how much at once, how often to look, and what decides which weights are best.
+
+    A step is an optimizer step, everywhere: in limits, in intervals, in curves.
+
+    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up, so that a
+        step is over accumulate x batch_size items.
+    max_steps: steps in all; 0 leaves it to max_epochs. max_epochs: passes over the training segments, 0 for no such
+        limit. Whichever ends first decides, and the learning rate's decay ends with it.
+    max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
+        ends, and `--resume` goes on for as long again. 0 for no limit.
+    patience: validations without a better `score` after which the run ends; 0 never does.
+    score: what best means, of the validation mixtures: si_sdr_db, snr_db, pesq, stoi, or loss.
+    validate_every_steps: steps between two validations; each is also a checkpoint, and so is the last step.
+    num_val_mixtures: stored validation mixtures to use (0: all); num_pesq_mixtures: how many of them are also scored
+        with PESQ and STOI, which are slow.
+    ema_decay: of an exponential moving average of the weights, which then is what is validated and shipped; 0 ships
+        the weights themselves.
+    skip_bad_batches: steps with a loss or gradients that are not finite to leave out before the run stops with
+        an error; 0 stops at the first. Above 0 each step is checked, for which a GPU has to wait.
+    journal: write down which items each step was trained on, to be read by cluster.training.loop.journal.read_lineage.
+    compile: torch.compile the model for training.
+    precision: 32-true, or bf16-mixed where the device has it; auto chooses bf16-mixed on such GPUs.
+    """
+
+    batch_size: int = 32
+    accumulate: int = 1
+    max_steps: int = 100_000
+    max_epochs: float = 0.0
+    max_minutes: float = 0.0
+    patience: int = 0
+    score: Literal["si_sdr_db", "snr_db", "pesq", "stoi", "loss"] = "si_sdr_db"
+    validate_every_steps: int = 1000
+    num_val_mixtures: int = 0
+    num_pesq_mixtures: int = 20
+    ema_decay: float = 0.0
+    skip_bad_batches: int = 0
+    journal: bool = False
+    compile: bool = False
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "validate_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("max_steps", "patience", "num_val_mixtures", "num_pesq_mixtures", "skip_bad_batches"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+        for name in ("max_epochs", "max_minutes"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 (no limit) or above; got {getattr(self, name)}")
+        if not self.max_steps and not self.max_epochs:
+            raise ValueError(
+                "max_steps and max_epochs are both 0: one of them must say when training is over"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay lies between 0 (off) and 1, such as 0.999; got {self.ema_decay}")
+        if self.score in PERCEPTUAL and not self.num_pesq_mixtures:
+            raise ValueError(
+                f"score={self.score} needs num_pesq_mixtures above 0: it would never be measured"
+            )
+
+    @property
+    def items_per_step(self) -> int:
+        """Items of one optimizer step over all workers."""
+        return self.accumulate * self.batch_size
+
+    def num_steps(self, num_segments: int) -> int:
+        """Steps of the whole run over a corpus of so many training segments."""
+        limits = [self.max_steps] if self.max_steps else []
+        if self.max_epochs:
+            limits.append(max(1, math.ceil(self.max_epochs * num_segments / self.items_per_step)))
+        return min(limits)
+
+    def is_better(self, score: float, than: float) -> bool:
+        """Whether the one is the better `score`; NaN is worse than all."""
+        if math.isnan(score):
+            return False
+        if math.isnan(than):
+            return True
+        return score > than if SCORE_MODES[self.score] == "max" else score < than

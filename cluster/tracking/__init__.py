@@ -1,0 +1,1 @@
+"""Curves, sounds and pictures of a run: TensorBoard, metrics.jsonl, ClearML."""

@@ -1,0 +1,198 @@
+"""A run's side of ClearML: what ClearML shall hear is written down, and a process of its own delivers it.
+
+    training process --> tracking/clearml/messages-0001.jsonl --> clearml_process --> server or offline session
+
+So training never waits for a server, whatever the server does; ClearML's process-wide hooks (signals, forks, standard
+streams) stay out of the training process; and what was not delivered, because a server was down or the run was killed,
+still lies there when the run is resumed, and is delivered then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Mode = Literal["online", "offline"]
+Outcome = Literal["completed", "failed"]
+
+# ClearML reads these as "you belong to another task or group"; the delivering process does not.
+_NOT_INHERITED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
+NOTICE_FILE = "notice.txt"
+_REPLAY_S = 60.0  # to turn what a server did not take into an offline session
+
+
+def clearml_mode(choice: Literal["auto", "offline", "never"]) -> Mode | None:
+    """How a choice turns out here: auto is online where a server is configured, None otherwise.
+
+    CLEARML_OFFLINE_MODE=1 in the environment, ClearML's own switch, turns auto into offline.
+    """
+    if choice == "auto" and os.environ.get("CLEARML_OFFLINE_MODE", "").lower() in ("1", "true", "yes", "on"):
+        return "offline"
+    if choice == "auto":
+        return "online" if clearml_is_configured() else None
+    return "offline" if choice == "offline" else None
+
+
+def clearml_is_configured() -> bool:
+    """Whether a ClearML server is named by the environment or a clearml.conf."""
+    if os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY"):
+        return True
+    conf = os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf"
+    return Path(conf).expanduser().is_file()
+
+
+def clearml_notice(tracking_folder: Path) -> str:
+    """What people should know of the last start's ClearML session (how to upload it, say), or an empty string."""
+    notice = tracking_folder / "clearml" / NOTICE_FILE
+    return notice.read_text(encoding="utf-8") if notice.is_file() else ""
+
+
+def failure_notice(folder: Path, what: str) -> str:
+    """What people are told when the delivering process failed."""
+    return (
+        f"ClearML {what}; {folder} keeps what it should have heard, and a resume of the run delivers it "
+        f"(its log: {folder / 'clearml.log'})"
+    )
+
+
+def message_number(messages: Path) -> int:
+    """Which of the run's starts wrote these messages."""
+    return int(messages.stem.rpartition("-")[2])
+
+
+def media_folder(folder: Path, number: int) -> Path:
+    """Where the sounds, pictures and bundle of a start's messages lie."""
+    return folder / "media" / f"{number:04d}"
+
+
+class ClearMLTask:
+    """The task of one run, open from construction to `close`; no call waits for a server.
+
+    A resumed run's task is the one whose id its folder keeps. folder: where messages, their sounds and pictures and
+    offline sessions lie. close_s: how long `close` lets a server take what is left.
+    """
+
+    def __init__(
+        self, folder: Path, mode: Mode, *, project: str, run_name: str, tags: list[str], close_s: float
+    ) -> None:
+        self.folder, self._close_s = folder, close_s
+        (folder / NOTICE_FILE).unlink(missing_ok=True)
+        number = 1 + max((message_number(path) for path in folder.glob("messages-*.jsonl")), default=0)
+        self._media = media_folder(folder, number)
+        self._media.mkdir(parents=True, exist_ok=True)
+        self._num_media = 0
+        self._messages = (folder / f"messages-{number:04d}.jsonl").open("x", encoding="utf-8")
+        self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
+        self._delivery = _Deliverer(folder, mode)
+
+    def config(self, flat: Mapping[str, Any]) -> None:
+        """The resolved settings, {dotted path: value}, as hyperparameters."""
+        self._send("config", values={name: str(value) for name, value in flat.items()})
+
+    def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
+        """One point of each curve; values by the title of their plot."""
+        self._send("scalars", series=series, values=dict(values), step=step)
+
+    def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:
+        """A sound within full scale; name: "title/series"."""
+        import soundfile
+
+        path = self._new_file(".wav")  # 16-bit WAV plays in every browser
+        soundfile.write(path, signal_T, sample_rate, subtype="PCM_16")
+        self._send("audio", name=name, path=str(path), step=step)
+
+    def image(self, name: str, pixels_HWC: np.ndarray, step: int) -> None:
+        """A picture, (H, W, 3) uint8."""
+        from PIL import Image
+
+        path = self._new_file(".png")
+        Image.fromarray(pixels_HWC).save(path)
+        self._send("image", name=name, path=str(path), step=step)
+
+    def model(self, bundle: Path, name: str, metrics: Mapping[str, float]) -> None:
+        """The bundle that ships, as output model; it is copied, the caller may remove it."""
+        path = shutil.make_archive(str(self._media / "bundle"), "zip", bundle)
+        self._send("model", name=name, path=path, metrics=dict(metrics))
+
+    def close(self, outcome: Outcome = "completed") -> None:
+        """Lets the task end, within `close_s` and a minute; what no server took becomes an offline session."""
+        self._send("close", outcome=outcome)
+        self._messages.close()
+        failure = self._delivery.close(timeout_s=self._close_s + _REPLAY_S)
+        notice = self.folder / NOTICE_FILE
+        if failure and not (failure == _FAILED and notice.is_file()):  # it may have said so itself
+            line = failure_notice(self.folder, failure)
+            notice.write_text(line, encoding="utf-8")
+            print(line, file=sys.stderr, flush=True)
+
+    def _send(self, kind: str, **content: Any) -> None:
+        self._messages.write(json.dumps({"kind": kind, **content}) + "\n")
+        self._messages.flush()
+
+    def _new_file(self, suffix: str) -> Path:
+        self._num_media += 1
+        return self._media / f"{self._num_media:06d}{suffix}"
+
+
+class _Deliverer:
+    """The delivering process. It notices by the end of its standard input that the run closed it, or is gone.
+
+    It outlives this process: it is nobody's child, since Ray kills its workers' children with them, and in a session
+    of its own, since Ctrl-C is for the run.
+    """
+
+    def __init__(self, folder: Path, mode: Mode) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        standard_input, self._input = os.pipe()
+        self._done, done = os.pipe()
+        arguments = [str(folder), str(done), mode]
+        with (folder / "clearml.log").open("ab") as log:
+            parent = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-S",
+                    "-c",
+                    _DETACH,
+                    sys.executable,
+                    "-m",
+                    "cluster.tracking.clearml_process",
+                    *arguments,
+                ],
+                stdin=standard_input,
+                stdout=2,  # what people should read goes where this process's own complaints go
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                pass_fds=[done],
+            )
+        os.close(standard_input)
+        os.close(done)
+        parent.wait()
+        self.group = parent.pid  # a process group: it goes by the one that started it
+
+    def close(self, *, timeout_s: float) -> str:
+        """Lets it end, or ends it. Returns what went wrong, or an empty string."""
+        os.close(self._input)
+        in_time = wait([self._done], timeout_s)
+        if not in_time:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)
+        all_is_well = in_time and os.read(self._done, 1)
+        os.close(self._done)
+        return "" if all_is_well else _FAILED if in_time else "did not end in time"
+
+
+_FAILED = "failed"
+_DETACH = "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])"

@@ -1,0 +1,1 @@
+"""A training run on N workers: the driver's part and a worker's part."""

@@ -1,0 +1,1 @@
+"""What takes part in Lightning's loop: the module and its callbacks."""

@@ -1,0 +1,77 @@
+"""Which items a run was trained on, step by step, as each rank saw them: proof that none was lost and none came twice.
+
+    <run>/journal/<start>-rank_<rank>.jsonl   {"start": step gone on from}, then {"step": 7, "positions": [24, 25]}
+
+Positions are places in the plan (`cluster.feeding.blocks.make_plan` tells the epoch and the segment of each). A start
+that went on from a step throws away what earlier ones did after it; `read_lineage` gives what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, TextIO
+
+import pytorch_lightning as pl
+
+from cluster.runs.json_lines import parse_lines
+from cluster.runs.transfer import WorkingCopy
+from ww_data import Storage
+
+JOURNAL_FOLDER = "journal"
+
+
+class ItemJournal(pl.Callback):
+    """One rank's part of the journal; at an address it is sent before each checkpoint."""
+
+    def __init__(self, run: Storage) -> None:
+        self._copy = WorkingCopy(run, JOURNAL_FOLDER, fetch=False)
+        self._file: TextIO | None = None
+        self._of_step: list[int] = []
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        start = int(trainer.strategy.broadcast(time.time_ns()))  # the same on all ranks
+        path = self._copy.path / f"{start}-rank_{trainer.global_rank}.jsonl"
+        self._file = path.open("x", encoding="utf-8")
+        self._write({"start": trainer.global_step})
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._of_step += batch.positions.tolist()
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._write({"step": trainer.global_step, "positions": self._of_step})
+            self._of_step = []
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._copy.send()
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._copy.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def read_lineage(run: Storage) -> dict[int, list[int]]:
+    """{step: positions of its items, sorted} along the way to the run's last weights."""
+    steps: dict[int, list[int]] = {}
+    starts: dict[str, list[str]] = {}
+    for file in run.files():
+        if file.name.startswith(f"{JOURNAL_FOLDER}/"):
+            start = file.name.removeprefix(f"{JOURNAL_FOLDER}/").partition("-")[0]
+            starts.setdefault(start, []).append(file.name)
+    for _, names in sorted(starts.items()):
+        first = True
+        for name in names:
+            for line in parse_lines(run.read(name).decode()):
+                if "start" in line and first:
+                    steps = {step: items for step, items in steps.items() if step <= line["start"]}
+                    first = False
+                elif "step" in line:
+                    steps.setdefault(line["step"], []).extend(line["positions"])
+    return {step: sorted(positions) for step, positions in sorted(steps.items())}

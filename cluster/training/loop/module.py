@@ -1,0 +1,147 @@
+"""The thin Lightning layer around a plain denoiser and a plain loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from cluster.feeding.stream import Batch
+from cluster.settings.training import OptimizerConfig, TrainingConfig
+from cluster.training.loop.scorer import Clip
+from ww_models import Denoiser, DenoisingLoss, LossConfig, score_clip
+
+
+class DenoisingModule(pl.LightningModule):
+    """Trains `model` on Batch(noisy, clean) and scores it on stored validation mixtures.
+
+    last_step: optimizer steps of the whole run, with which the decay of the learning rate ends.
+    perceptual_beside: PESQ and STOI are left to others, for whom a validation leaves `perceptual_clips`.
+
+    After each validation `validation_scores` holds the mean of every metric over all ranks' mixtures, the same
+    whatever the number of ranks, and `examples` a few (noisy, clean, estimate) triples of (T,) for eyes and ears.
+    """
+
+    def __init__(
+        self,
+        model: Denoiser,
+        loss: LossConfig,
+        optimizer: OptimizerConfig,
+        training: TrainingConfig,
+        seed: int,
+        last_step: int,
+        perceptual_beside: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model: Denoiser = model
+        if training.compile:
+            model.compile()  # in place: names in checkpoints stay as they are
+        self.loss = DenoisingLoss(loss)
+        self.optimizer_config, self.training_config, self.seed = optimizer, training, seed
+        self.last_step, self.perceptual_beside = last_step, perceptual_beside
+        self.perceptual_clips: list[Clip] = []
+        self.hear_loss: Callable[[int, np.ndarray, Tensor], None] | None = None  # (step, positions, loss)
+        self.validation_scores: dict[str, float] = {}
+        self.examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._rows: list[dict[str, float]] = []
+        self._noisy_rows: dict[int, dict[str, float]] = {}  # of each mixture: the same at every validation
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Whatever a model draws while training (its initial level, say) depends on the batch's place in the run
+        # alone, never on what this process did before; so a resumed run draws what an uninterrupted one draws.
+        accumulate = self.training_config.accumulate
+        batch_number = self.global_step * accumulate + batch_idx % accumulate
+        torch.manual_seed((self.seed * 1_000_003 + batch_number) * 4099 + self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        losses = self.loss(self.model(batch.noisy), batch.clean, batch.noisy)
+        terms = {name: value.detach() for name, value in losses.terms.items()}
+        if self.hear_loss is not None:
+            self.hear_loss(self.global_step + 1, batch.positions, losses.total.detach())
+        # Lightning divides "loss" by the number of accumulated batches; this is the batch's own, for the curves.
+        return {"loss": losses.total, "batch_loss": losses.total.detach(), "terms": terms}
+
+    def on_validation_epoch_start(self) -> None:
+        self._rows, self.examples, self.perceptual_clips = [], [], []
+        # BatchNorm's statistics are rank 0's, as in the checkpoint: all ranks' mixtures are scored with one model.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def validation_step(self, item: dict[str, Any], batch_idx: int) -> None:
+        noisy, clean = item["noisy"], item["clean"]  # (1, 1, T) each
+        # Not through the compiled form, which would be compiled anew for each length of a clip.
+        estimate = self.model.forward(noisy)
+        losses = self.loss(estimate, clean, noisy)
+        row = {"index": float(item["index"]), "loss": float(losses.total)}
+        row |= {name: float(value) for name, value in losses.terms.items()}
+        noisy_T, clean_T, estimate_T = (_to_numpy(signal) for signal in (noisy, clean, estimate))
+        index = int(item["index"])
+        slow = index < self.training_config.num_pesq_mixtures
+        perceptual = slow and not self.perceptual_beside
+        if index not in self._noisy_rows:
+            baseline = self._scores(clean_T, noisy_T, perceptual)
+            baseline["loss"] = float(self.loss(noisy, clean, noisy).total)
+            self._noisy_rows[index] = {f"noisy_{name}": value for name, value in baseline.items()}
+        self._rows.append(row | self._scores(clean_T, estimate_T, perceptual) | self._noisy_rows[index])
+        if slow and self.perceptual_beside:
+            self.perceptual_clips.append(Clip(index, clean_T, noisy_T, estimate_T))
+        if len(self.examples) < 2:
+            self.examples.append((noisy_T, clean_T, estimate_T))
+
+    def _scores(self, clean_T: np.ndarray, signal_T: np.ndarray, perceptual: bool) -> dict[str, float]:
+        quality = score_clip(clean_T, signal_T, self.model.sample_rate, perceptual=perceptual)
+        return {name: value for name, value in dataclasses.asdict(quality).items() if not math.isnan(value)}
+
+    def on_validation_epoch_end(self) -> None:
+        rows = sorted(_gather(self._rows), key=lambda row: row["index"])  # one order, so one rounding
+        names = sorted({name for row in rows for name in row} - {"index"})
+        self.validation_scores = {
+            name: float(np.mean([row[name] for row in rows if name in row])) for name in names
+        }
+        self.log_dict(self.validation_scores)  # where Lightning's own callbacks look for them
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if isinstance(batch, Batch):
+            noisy, clean = (part.to(device, non_blocking=True) for part in (batch.noisy, batch.clean))
+            return dataclasses.replace(batch, noisy=noisy, clean=clean)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_optimizers(self) -> Any:
+        config = self.optimizer_config
+        optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_fraction)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate_fraction(self, step: int) -> float:
+        """The learning rate at a step over its peak: linear warm-up, then half a cosine down to the final rate.
+
+        step: optimizer steps done before it; the final rate is that of `last_step`, which is not done any more.
+        """
+        config, last = self.optimizer_config, self.last_step
+        if step < config.warmup_steps:
+            return (step + 1) / (config.warmup_steps + 1)
+        progress = (step - config.warmup_steps) / max(1, last - config.warmup_steps)
+        cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        return config.final_rate_fraction + (1 - config.final_rate_fraction) * cosine
+
+
+def _to_numpy(signal: Tensor) -> np.ndarray:
+    return signal.detach().float().cpu().numpy().reshape(-1)
+
+
+def _gather(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """All ranks' rows on each rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, rows)
+    return [row for part in gathered for row in part]

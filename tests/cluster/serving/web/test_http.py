@@ -1,0 +1,354 @@
+"""Files over real HTTP: what comes back, and how a request that cannot be answered is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import soundfile as sf
+from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.enhancement import enhance_audio
+from cluster.serving.config import ServingConfig
+from cluster.serving.files.audio import AudioLimits
+from cluster.serving.models import ServedModels
+from cluster.serving.web.app import build_app
+from tests.cluster.serving.callers import half_an_upload, wait_until
+from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
+from ww_models import load_bundle, read_bundle_info
+
+CONFIG = ServingConfig(
+    max_upload_bytes=4_000_000,
+    max_pending=6,
+    upload_stall_s=5,
+    max_buffered_s=4,
+    audio=AudioLimits(max_seconds=60, max_channels=3),
+)
+
+
+@pytest.fixture(scope="module")
+def app(bundle: Path, whole_clip_bundle: Path) -> FastAPI:
+    return build_app(ServedModels([bundle, whole_clip_bundle]), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def client(app: FastAPI, run_app: Callable) -> Iterator[httpx.Client]:
+    with run_app(app) as host, httpx.Client(base_url=f"http://{host}", timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "sample_rate", "num_channels"),
+    [
+        ("WAV", "PCM_16", 16_000, 1),
+        ("WAV", "PCM_24", 48_000, 2),
+        ("WAV", "FLOAT", 44_100, 3),
+        ("WAV", "PCM_U8", 8000, 1),
+        ("WAV", "PCM_16", 11_127, 1),
+        ("FLAC", "PCM_16", 22_050, 2),
+        ("OGG", "VORBIS", 32_000, 1),
+        ("MP3", None, 44_100, 2),
+    ],
+)
+@pytest.mark.parametrize("response_format", ["wav", "flac", "ogg"])
+def test_reply_has_the_rate_channels_and_length_of_the_input(
+    client: httpx.Client,
+    kind: str,
+    subtype: str | None,
+    sample_rate: int,
+    num_channels: int,
+    response_format: str,
+) -> None:
+    data = file_bytes(recording(0.3, sample_rate, num_channels), sample_rate, kind, subtype)
+    response = client.post(
+        DENOISE, files={"file": (f"a.{kind.lower()}", data)}, data={"response_format": response_format}
+    )
+    assert response.status_code == 200, response.text[:500]
+    assert response.headers["content-type"] == f"audio/{response_format}"
+    sent, received = sf.info(io.BytesIO(data)), sf.info(io.BytesIO(response.content))
+    assert (received.samplerate, received.channels, received.frames) == (
+        sent.samplerate,
+        sent.channels,
+        sent.frames,
+    )
+    if response_format != "ogg":
+        assert received.subtype == ("PCM_24" if subtype in {"PCM_24", "FLOAT"} else "PCM_16")
+
+
+def test_pcm_says_its_rate_and_channels(client: httpx.Client) -> None:
+    data = file_bytes(recording(0.3, 44_100, 2), 44_100)
+    wav, pcm = (
+        client.post(DENOISE, content=data, params={"response_format": kind}) for kind in ("wav", "pcm")
+    )
+    assert pcm.headers["content-type"] == "audio/pcm;rate=44100;channels=2"
+    assert pcm.content == wav.content[44:]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_strength_zero_gives_back_the_input(client: httpx.Client, subtype: str) -> None:
+    data = file_bytes(3 * recording(0.5, 44_100, 2), 44_100, subtype=subtype)
+    for response_format in ("flac", "wav"):
+        params = {"strength": "0", "response_format": response_format}
+        response = client.post(DENOISE, content=data, params=params)
+        sent, received = (sf.read(io.BytesIO(x), dtype="int32")[0] for x in (data, response.content))
+        assert np.array_equal(sent, received)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 11.0])  # whole, and as a stream
+@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
+def test_reply_is_what_the_model_makes(
+    client: httpx.Client, bundle: Path, seconds: float, sample_rate: int
+) -> None:
+    samples_TC = recording(seconds, sample_rate, 2)
+    data = file_bytes(samples_TC, sample_rate)
+    response = client.post(
+        DENOISE, content=data, headers={"content-type": "audio/wav"}, params={"strength": "0.7"}
+    )
+    assert ("x-real-time-factor" in response.headers) == (seconds < CONFIG.max_buffered_s)
+    expected_TC = enhance_audio(load_bundle(bundle), samples_of(data), sample_rate, 0.7)
+    np.testing.assert_allclose(samples_of(response.content), expected_TC.clip(-1, 1), atol=2e-4)
+
+
+def test_a_model_that_needs_the_whole_clip_serves_files(
+    client: httpx.Client, whole_clip_bundle: Path
+) -> None:
+    data, model = file_bytes(recording(3.0, num_channels=2)), load_bundle(whole_clip_bundle)
+    params = {"model": read_bundle_info(whole_clip_bundle).id}
+    response = client.post(DENOISE, content=data, params=params)
+    assert response.headers["x-model-id"] == params["model"]
+    expected_TC = enhance_audio(model, samples_of(data), 16_000)
+    np.testing.assert_allclose(samples_of(response.content), expected_TC.clip(-1, 1), atol=2e-4)
+    longer = file_bytes(recording(30.0))
+    assert samples_of(client.post(DENOISE, content=longer, params=params).content).shape == (480_000, 1)
+
+
+def test_recordings_that_come_together_are_each_as_alone(client: httpx.Client) -> None:
+    files = [file_bytes(recording(0.5 + 0.3 * k, num_channels=1 + k % 3)) for k in range(6)]
+    alone = [samples_of(client.post(DENOISE, content=data).content) for data in files]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda data: client.post(DENOISE, content=data).content, files))
+    for expected_TC, file in zip(alone, together, strict=True):
+        np.testing.assert_allclose(samples_of(file), expected_TC, atol=2 / 32_768)
+
+
+def test_headers_say_who_did_it_and_how_long_it_took(client: httpx.Client, bundle: Path) -> None:
+    response = client.post(DENOISE, content=file_bytes(recording()), headers={"X-Request-Id": "mine-1"})
+    assert response.headers.get_list("x-request-id") == ["mine-1"]
+    assert response.headers["x-model-id"] == read_bundle_info(bundle).id
+    assert 0 < float(response.headers["x-real-time-factor"]) < 20
+    assert re.fullmatch(
+        r"decode;dur=[\d.]+, denoise;dur=[\d.]+, encode;dur=[\d.]+", response.headers["server-timing"]
+    )
+
+
+def test_a_line_of_the_log_tells_the_same(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    def lines() -> dict[str, dict]:
+        return {
+            line["request_id"]: line for line in (json.loads(record.message) for record in caplog.records)
+        }
+
+    with caplog.at_level("INFO", logger="cluster.serving.web.observability"):
+        client.post(DENOISE, content=file_bytes(recording()), headers={"X-Request-Id": "mine-2"})
+        client.get("/any/path", headers={"X-Request-Id": "mine-3"})
+        wait_until(lambda: {"mine-2", "mine-3"} <= lines().keys())  # written after the reply is out
+    sent, lost = lines()["mine-2"], lines()["mine-3"]
+    assert (sent["path"], sent["status"]) == (DENOISE, 200)
+    assert sent["audio_s"] == 0.5
+    assert 0 < sent["real_time_factor"] < 20
+    assert (lost["path"], lost["status"]) == ("other", 404)
+
+
+def test_models_and_health(client: httpx.Client, bundle: Path, whole_clip_bundle: Path) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    model, other = client.get("/v1/models").json()["data"]
+    info = read_bundle_info(bundle)
+    described = {key: model[key] for key in ("id", "architecture", "sample_rate", "latency_ms", "metrics")}
+    assert described == {key: getattr(info, key) for key in described}
+    assert 0 < model["real_time_factor"] < 20
+    assert (other["id"], other["latency_ms"]) == (read_bundle_info(whole_clip_bundle).id, None)
+
+
+def test_the_description_has_an_example_of_every_error(client: httpx.Client) -> None:
+    operation = client.get("/openapi.json").json()["paths"][DENOISE]["post"]
+    for status in ("400", "401", "404", "413", "415", "422", "429", "503"):
+        example = operation["responses"][status]["content"]["application/json"]["example"]
+        assert set(example["error"]) == {"type", "code", "message", "request_id"}
+    assert {"strength", "response_format", "model"} == {item["name"] for item in operation["parameters"]}
+    assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"", 400, "empty_audio"),
+        (b"this is no audio, whatever it says", 415, "unsupported_audio"),
+        (file_bytes(recording())[:400], 400, "bad_audio"),
+        (file_bytes(recording(), kind="FLAC")[:2000], 400, "bad_audio"),
+        (file_bytes(recording(), kind="AIFF"), 415, "unsupported_audio"),
+        (file_bytes(np.zeros((0, 1), np.int16)), 400, "bad_audio"),
+        (file_bytes(np.full((100, 1), np.nan, np.float32), subtype="FLOAT"), 400, "bad_audio"),
+        (file_bytes(np.full((100, 1), 1e9, np.float32), subtype="FLOAT"), 400, "bad_audio"),
+        (file_bytes(recording(), 250_000), 400, "bad_audio"),
+        (file_bytes(recording(num_channels=4)), 413, "too_many_channels"),
+        (file_bytes(np.zeros((16_000 * 61, 1), np.int16), kind="FLAC"), 413, "too_long"),
+    ],
+)
+def test_what_is_no_recording_is_refused(client: httpx.Client, data: bytes, status: int, code: str) -> None:
+    for request in ({"content": data}, {"files": {"file": ("a.wav", data)}}):
+        assert error_of(client.post(DENOISE, **request), status)["code"] == code
+
+
+def test_over_the_limit_of_bytes_is_413_declared_or_not(client: httpx.Client) -> None:
+    too_many = b"0" * 4_100_000
+    for request in ({"content": too_many}, {"content": iter([too_many])}, {"files": {"file": too_many}}):
+        error = error_of(client.post(DENOISE, **request), 413)
+        assert error["code"] == "too_many_bytes"
+        assert "4000000" in error["message"]
+
+
+def test_what_is_declared_not_to_be_audio_is_415(client: httpx.Client) -> None:
+    assert "application/json" in error_of(client.post(DENOISE, json={}), 415)["message"]
+    files = {"file": ("a.png", b"x", "image/png")}
+    assert "image/png" in error_of(client.post(DENOISE, files=files), 415)["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("strength", "1.5"),
+        ("strength", "nan"),
+        ("strength", "much"),
+        ("response_format", "mp3"),
+        ("strenght", "1"),
+    ],
+)
+def test_a_wrong_option_is_422_and_named(client: httpx.Client, name: str, value: str) -> None:
+    data = file_bytes(recording())
+    for request in (
+        {"content": data, "params": {name: value}},
+        {"files": {"file": data}, "data": {name: value}},
+    ):
+        assert error_of(client.post(DENOISE, **request), 422)["message"].startswith(f"{name}: ")
+
+
+def test_a_format_that_cannot_hold_it_is_422(client: httpx.Client) -> None:
+    data = file_bytes(recording(0.1, 192_000), 192_000)
+    params = {"response_format": "flac"}
+    assert client.post(DENOISE, content=data, params=params).status_code == 200
+    data = file_bytes(np.zeros((200, 1), np.int16), 101_003)  # FLAC counts rates above 65535 Hz in tens
+    assert error_of(client.post(DENOISE, content=data, params=params), 422)["code"] == "invalid_field"
+
+
+def test_an_unknown_model_is_404_and_those_there_are_named(client: httpx.Client, bundle: Path) -> None:
+    response = client.post(DENOISE, content=file_bytes(recording()), params={"model": "nope"})
+    assert read_bundle_info(bundle).id in error_of(response, 404)["message"]
+
+
+def test_an_unknown_model_is_refused_before_the_upload(client: httpx.Client) -> None:
+    with half_an_upload(client, "?model=nope") as upload:
+        assert upload.recv(1000).startswith(b"HTTP/1.1 404")
+
+
+def test_a_form_without_file_is_422(client: httpx.Client) -> None:
+    data = file_bytes(recording())
+    assert error_of(client.post(DENOISE, files={"audio": data}), 422)["message"].startswith("file: ")
+    broken = client.post(DENOISE, content=b"x", headers={"content-type": "multipart/form-data"})
+    error_of(broken, 400)
+
+
+def test_unknown_paths_and_methods_are_json_too(client: httpx.Client) -> None:
+    assert error_of(client.get("/nope"), 404)["code"] == "not_found"
+    assert error_of(client.get(DENOISE), 405)["code"] == "method_not_allowed"
+
+
+@settings(max_examples=25, deadline=None)
+@given(junk=st.binary(max_size=200), place=st.integers(0, 60), kind=st.sampled_from(["WAV", "FLAC", "OGG"]))
+def test_damaged_files_never_end_in_a_500(client: httpx.Client, junk: bytes, place: int, kind: str) -> None:
+    data = file_bytes(recording(0.05), kind=kind)
+    response = client.post(DENOISE, content=data[:place] + junk + data[place + len(junk) :])
+    assert response.status_code in {200, 400, 413, 415}, response.text[:500]
+    assert client.get("/healthz").status_code == 200
+
+
+def test_busy_is_503_until_somebody_leaves(app: FastAPI, client: httpx.Client) -> None:
+    data, places = file_bytes(recording(0.1)), app.state.places
+    wait_until(lambda: places.num_taken == 0)
+    with contextlib.ExitStack() as uploads:
+        for _ in range(CONFIG.max_pending):
+            uploads.enter_context(half_an_upload(client))
+        wait_until(lambda: places.num_taken == CONFIG.max_pending)
+        busy = client.post(DENOISE, content=data)
+        assert error_of(busy, 503)["type"] == "overloaded"
+        assert busy.headers["retry-after"] == "1"
+        assert client.get("/healthz").status_code == 200
+    wait_until(lambda: places.num_taken == 0)
+    assert client.post(DENOISE, content=data).status_code == 200
+
+
+def test_an_upload_that_stands_still_or_drips_is_408(client: httpx.Client) -> None:
+    with half_an_upload(client) as still, half_an_upload(client) as dripping:
+        dripping.settimeout(0.2)
+        for _ in range(100):
+            dripping.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                dripped = dripping.recv(1000)
+                break
+        for answer in (dripped, still.recv(1000)):
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"upload_timeout" in answer
+
+
+def test_a_file_process_that_died_is_started_anew(app: FastAPI, client: httpx.Client) -> None:
+    for number in range(2):
+        pid = app.state.files.pids[number]
+        psutil.Process(pid).kill()
+        psutil.Process(pid).wait(30)
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert app.state.files.pids[number] != pid
+        assert client.post(DENOISE, content=file_bytes(recording(0.1))).status_code == 200
+
+
+def test_foreign_pages_and_names_are_refused(client: httpx.Client) -> None:
+    foreign = client.post(DENOISE, content=b"x", headers={"Origin": "https://example.org"})
+    assert error_of(foreign, 403)["code"] == "foreign_origin"
+    assert error_of(client.get("/", headers={"Host": "example.org"}), 403)["code"] == "foreign_host"
+    own = {"Origin": f"http://{client.base_url.netloc.decode()}"}
+    assert client.get("/v1/models", headers=own).status_code == 200
+    assert "access-control-allow-origin" not in client.get("/v1/models", headers=own).headers
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 70_000},
+        {"num_replicas": 0},
+        {"cpus_per_replica": -1},
+        {"reply_stall_s": 0},
+        {"max_transfer_s": 0},
+        {"allowed_origins": ("example.org",)},
+    ],
+)
+def test_config_is_checked(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ServingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_seconds": 0}, {"max_channels": 0}, {"min_sample_rate": 50_000, "max_sample_rate": 8000}]
+)
+def test_limits_are_checked(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        dataclasses.replace(AudioLimits(), **wrong)

@@ -1,0 +1,252 @@
+"""Bad input: each file is used rightly or left out with a reason, and nothing else is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.ww_data.made_sounds import RATE, hiss, syllables, write_folders
+from ww_data import read_mono, scan_corpus, write_audio
+from ww_data.manifest import Role
+from ww_data.scan.corpora import Entry
+from ww_data.scan.inspection import inspect
+
+
+def test_each_unusable_file_is_listed_with_its_reason(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    bad = speech / "speaker0"
+    write_audio(bad / "cut.wav", hiss(1, 2.0), RATE)
+    (bad / "cut.wav").write_bytes((bad / "cut.wav").read_bytes()[:20000])
+    write_audio(bad / "cut.flac", hiss(2, 2.0), RATE)
+    (bad / "cut.flac").write_bytes((bad / "cut.flac").read_bytes()[:20000])
+    (bad / "empty.wav").touch()
+    write_audio(bad / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(bad / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    write_audio(bad / "one sample.wav", np.array([0.5]), RATE)
+    (bad / "text.wav").write_text("hello " * 100)
+    (bad / "phone.m4a").write_bytes(b"whatever")
+    shutil.copy(bad / "0.wav", speech / "speaker1" / "copy.wav")
+    shutil.copy(bad / "1.wav", noise / "speech in noise.wav")
+    (bad / "notes.txt").write_text("not audio, not listed")
+    (bad / "dangling.wav").symlink_to(tmp_path / "nowhere.wav")
+    os.mkfifo(bad / "pipe.wav")
+    manifest = scan_corpus(speech, noise)
+    reasons = {clip.id: clip.skip_reason for clip in manifest.skipped}
+    expected = {
+        "speech/speaker0/cut.wav": "is cut short",
+        "speech/speaker0/cut.flac": "cannot be read as audio",
+        "speech/speaker0/empty.wav": "is empty (0 bytes)",
+        "speech/speaker0/silent.wav": "silent (-inf dBFS",
+        "speech/speaker0/nan.wav": "NaN or infinite",
+        "speech/speaker0/one sample.wav": "too short (0.000 s",
+        "speech/speaker0/text.wav": "cannot be read as audio",
+        "speech/speaker0/phone.m4a": ".m4a files cannot be read: convert",
+        "speech/speaker0/dangling.wav": "is not a regular file",
+        "speech/speaker0/pipe.wav": "is not a regular file",
+        "speech/speaker1/copy.wav": "same sound as another file (speech/speaker0/0.wav)",
+        "noise/speech in noise.wav": "same sound as another file (speech/speaker0/1.wav)",
+    }
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reason in reasons[name]
+        assert "\n" not in reasons[name]
+    assert not any(clip.split for clip in manifest.skipped)
+    assert "left out 2 x same sound as another file, such as " in manifest.summary()
+
+
+def test_any_rate_depth_channels_and_name_is_used(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    odd = speech / "spéaker ☃ 4"
+    odd.mkdir()
+    write_audio(odd / "eight kHz.wav", syllables(1, 2.0, 8000), 8000)
+    write_audio(odd / "24 bit.flac", syllables(2, 2.0), RATE, "PCM_24")
+    write_audio(odd / "stereo.wav", np.stack([syllables(3, 2.0), syllables(4, 2.0)], axis=1), RATE)
+    write_audio(tmp_path / "x.mp3", syllables(5, 2.0), RATE, subtype=None)
+    (tmp_path / "x.mp3").rename(odd / "in fact mp3.wav")
+    manifest = scan_corpus(speech, noise)
+    clips = {clip.id.rpartition("/")[2]: clip for clip in manifest.clips if clip.speaker == odd.name}
+    assert not manifest.skipped
+    assert len(clips) == 4
+    assert {round(clip.seconds, 3) for clip in clips.values()} == {2.0}
+    assert clips["eight kHz.wav"].sample_rate == 8000
+    assert clips["stereo.wav"].num_channels == 2
+    power = np.mean(syllables(2, 2.0) ** 2)
+    assert clips["24 bit.flac"].level_dbfs == pytest.approx(10 * np.log10(power), abs=0.01)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    (speech / "speaker0" / "back to the top").symlink_to(speech)
+    elsewhere, _ = write_folders(tmp_path / "elsewhere", num_speakers=1)
+    write_audio(elsewhere / "speaker0" / "new.wav", syllables(500, 2.0), RATE)
+    (speech / "linked").symlink_to(elsewhere / "speaker0")
+    names = [clip.id for clip in scan_corpus(speech, noise).clips]
+    assert len(names) == len(set(names)) == 8 + 4 + 3
+    assert "speech/linked/new.wav" in names
+
+
+@pytest.mark.usefixtures("bound_by_permissions")
+def test_what_may_not_be_read_is_listed(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    (speech / "speaker0" / "0.wav").chmod(0)
+    (speech / "speaker1").chmod(0)
+    reasons = {clip.id: clip.skip_reason for clip in scan_corpus(speech, noise).skipped}
+    (speech / "speaker1").chmod(0o755)
+    assert "Permission denied" in reasons["speech/speaker0/0.wav"]
+    assert reasons["speech/speaker1"] == "folder cannot be opened"
+
+
+def _reason(path: Path, x: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> str:
+    soundfile.write(path, x, rate, subtype=subtype)
+    return inspect(Entry(path=str(path), name=path.name, role="speech")).skip_reason
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_constant_is_no_sound(tmp_path: Path, subtype: str) -> None:
+    for offset in (0.5, -0.01, 1e-3):
+        constant = np.full(2 * RATE, offset)
+        reason = _reason(tmp_path / "x.wav", constant, subtype=subtype)
+        assert reason.startswith("nothing but a constant (a DC offset of 0.")
+        stereo = np.stack([constant, -constant], axis=1)
+        assert "nothing but a constant" in _reason(tmp_path / "x.wav", stereo, subtype=subtype)
+    late = np.concatenate([np.zeros(RATE), np.full(RATE, 0.5)])  # a step is a sound, though a poor one
+    assert _reason(tmp_path / "x.wav", late, subtype=subtype) == ""
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3, -0.6])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_level_is_that_of_the_sound_without_its_offset(tmp_path: Path, subtype: str, offset: float) -> None:
+    x = 0.001 * np.random.default_rng(0).standard_normal((20 * RATE, 2))
+    soundfile.write(tmp_path / "x.wav", x + np.array([offset, -offset]), RATE, subtype=subtype)
+    clip = inspect(Entry(path=str(tmp_path / "x.wav"), name="x.wav", role="speech"))
+    assert clip.skip_reason == ""
+    assert clip.level_dbfs == pytest.approx(-60.0, abs=0.05)
+
+
+def test_channels_that_cancel_each_other_out_are_no_speech(tmp_path: Path) -> None:
+    x = syllables(0, 2.0)
+    assert "cancel each other out" in _reason(tmp_path / "x.wav", np.stack([x, -x], axis=1))
+    assert _reason(tmp_path / "x.wav", np.stack([x, -0.9 * x], axis=1)) == ""
+
+
+def test_samples_beyond_all_measure_are_left_out(tmp_path: Path) -> None:
+    x = syllables(0, 2.0)
+    assert "far beyond full scale" in _reason(tmp_path / "x.wav", 1e30 * x)
+    assert "NaN or infinite" in _reason(tmp_path / "x.wav", np.where(np.arange(len(x)) == 9, np.inf, x))
+    assert _reason(tmp_path / "x.wav", 8.0 * x) == ""  # above full scale is fine in floating point
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 192_000])
+@pytest.mark.parametrize("num_channels", [1, 2, 8])
+def test_any_rate_and_number_of_channels_is_measured_rightly(
+    tmp_path: Path, rate: int, num_channels: int
+) -> None:
+    x = np.random.default_rng(0).normal(0, 0.1, (3 * rate, num_channels))
+    soundfile.write(tmp_path / "x.flac", x, rate, subtype="PCM_24")
+    clip = inspect(Entry(path=str(tmp_path / "x.flac"), name="x.flac", role="noise"))
+    assert (clip.sample_rate, clip.num_channels, clip.num_frames) == (rate, num_channels, 3 * rate)
+    assert clip.seconds == 3.0
+    assert clip.level_dbfs == pytest.approx(-20.0, abs=0.1)
+    assert clip.skip_reason == ""
+
+
+def test_one_sound_is_known_in_any_container(tmp_path: Path) -> None:
+    x = np.round(syllables(0, 20.0) * 32767) / 32768  # longer than a block
+    soundfile.write(tmp_path / "a.wav", x, RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "b.flac", x, RATE, subtype="PCM_24")
+    soundfile.write(tmp_path / "c.wav", x, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "d.wav", np.stack([x, x], axis=1), RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "e.aiff", x, RATE, subtype="PCM_32")
+    others = {"rate.wav": (x, 2 * RATE), "end.wav": (x[:-1], RATE), "level.wav": (x / 2, RATE)}
+    for name, (y, rate) in others.items():
+        soundfile.write(tmp_path / name, y, rate, subtype="FLOAT")
+    hashes = {
+        path.name: inspect(Entry(path=str(path), name=path.name, role="speech")).content_hash
+        for path in tmp_path.iterdir()
+    }
+    assert len({hashes[name] for name in ("a.wav", "b.flac", "c.wav", "d.wav", "e.aiff")}) == 1
+    assert len(set(hashes.values())) == 1 + len(others)
+
+
+def test_loops_of_links_and_folders_named_like_files_lose_nothing(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    (speech / "loop").symlink_to(speech / "loop")  # leads to itself
+    (speech / "speaker0" / "loop.wav").symlink_to(speech / "speaker0" / "loop.wav")
+    (speech / "speaker0" / "a").symlink_to(speech / "speaker1")
+    (speech / "speaker1" / "b").symlink_to(speech / "speaker0")
+    (speech / "speaker2" / "folder.wav").mkdir()
+    write_audio(speech / "speaker2" / "folder.wav" / "5.wav", syllables(55, 2.0), RATE)
+    manifest = scan_corpus(speech, noise)
+    assert {clip.id: clip.skip_reason for clip in manifest.skipped} == {
+        "speech/speaker0/loop.wav": "is not a regular file"
+    }
+    assert sum(bool(clip.split) for clip in manifest.clips) == 4 * 2 + 4 + 1
+
+
+def test_names_with_spaces_and_unicode_come_through(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    names = ["ü ß", "話者 一", "a'b\"c", "#1%20?", "line\nbreak"]
+    for n, name in enumerate(names):
+        (speech / name).mkdir()
+        write_audio(speech / name / f"{name}.wav", syllables(600 + n, 2.0), RATE)
+    (speech / "speaker0" / "0.wav").rename(os.fsdecode(os.fsencode(speech / "speaker0") + b"/\xff.wav"))
+    manifest = scan_corpus(speech, noise)
+    manifest.write(tmp_path / "manifest.parquet")
+    assert [clip.skip_reason for clip in manifest.skipped] == ["file name is not UTF-8: rename it"]
+    clips = {clip.speaker: clip for clip in manifest.clips if clip.speaker in names}
+    assert clips.keys() == set(names)
+    assert all(len(read_mono(clip.path)) == clip.num_frames for clip in clips.values())
+
+
+def test_what_is_wrong_with_a_pair_is_said_of_the_right_file(tmp_path: Path) -> None:
+    clean, noisy = tmp_path / "clean.flac", tmp_path / "noisy.flac"
+    write_audio(clean, syllables(0, 30.0), RATE)
+    write_audio(noisy, syllables(0, 30.0) + hiss(0, 30.0), RATE)
+    entry = Entry(path=str(noisy), name="noisy.flac", role="noise", minus=str(clean))
+    assert inspect(entry).skip_reason == ""
+    for path, start in (
+        (noisy, "cannot be read as audio"),
+        (clean, "its clean file cannot be used (cannot be read"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * 2 // 3] + bytes(len(whole) // 3))
+        assert inspect(entry).skip_reason.startswith(start)
+        path.unlink()
+        assert "cannot be opened (No such file" in inspect(entry).skip_reason
+        path.write_bytes(whole)
+
+
+def test_peaks_are_those_of_the_channels_mean(tmp_path: Path) -> None:
+    x = np.stack([np.full(RATE, 0.5), np.linspace(-1.5, 0.25, RATE)], axis=1).astype(np.float32)
+    x[100] = (-0.75, -2.0)
+    soundfile.write(tmp_path / "a.wav", x, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", np.round(x[:, 0] * 8192) / 32768, RATE, subtype="PCM_16")
+
+    def peak(name: str, role: Role) -> float:
+        return inspect(Entry(path=str(tmp_path / name), name=name, role=role)).peak
+
+    assert peak("a.wav", "speech") == pytest.approx(1.375)
+    assert peak("a.wav", "rir") == pytest.approx(0.75)
+    assert peak("b.wav", "noise") == 0.1875
+
+
+@pytest.mark.parametrize(("clean", "noise"), [(0.5, 0.25), (0.5, -0.25), (0.25, -0.75)])
+def test_both_sides_of_a_pair_have_the_peak_of_the_loudest(
+    tmp_path: Path, clean: float, noise: float
+) -> None:
+    for folder in ("clean", "noisy"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for n in range(3):
+        tone = np.round(8192 * np.sin(np.arange(RATE) * (0.1 + 0.05 * n))) / 8192
+        sides = {"clean": clean * tone, "noisy": (clean + noise) * tone}
+        for folder, side in sides.items():
+            soundfile.write(tmp_path / "pairs" / folder / f"{'abc'[n]}_1.wav", side, RATE, subtype="FLOAT")
+    manifest = scan_corpus(corpus_dirs=tmp_path / "pairs")
+    expected = max(abs(clean), abs(noise), abs(clean + noise))
+    assert [clip.peak for clip in manifest.clips] == pytest.approx([expected] * 6, rel=1e-3)
+    assert scan_corpus(corpus_dirs=tmp_path / "pairs", known=manifest) == manifest

@@ -1,0 +1,193 @@
+"""Segments of speech: fixed-length int16 pieces of clips, as they lie in the Parquet shards of a corpus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ww_data.randomness import hash64
+
+Int16Array = npt.NDArray[np.int16]
+
+# What remains of a clip after its last whole segment is kept if it is at least this part of a segment.
+_MIN_TAIL = 0.25
+# In the metadata of a shard: all of its samples lie in one page, which Parquet limits to 2 GB.
+_ONE_PIECE, _MAX_PAGE_BYTES = b"samples in one piece", 2**31 - 1
+_COLUMNS = {"key", "clip_id", "start", "valid_samples", "speaker", "active_floor", "pcm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentBlock:
+    """N segments of S samples each. Behind `valid_samples` the PCM is zero (clips shorter than a segment)."""
+
+    pcm_NS: Int16Array
+    valid_samples_N: npt.NDArray[np.int64]
+    key_N: npt.NDArray[np.uint64]
+    start_N: npt.NDArray[np.int64]  # in samples of the clip at the corpus's rate
+    active_floor_N: npt.NDArray[np.int64]  # frames of at least this energy are speech, see `active_floor`
+    clip_id_N: npt.NDArray[np.object_]
+    speaker_N: npt.NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.key_N)
+
+    def take(self, rows: npt.ArrayLike | slice) -> SegmentBlock:
+        """The block of these rows (indices or a slice), in this order."""
+        return SegmentBlock(**{name: column[rows] for name, column in vars(self).items()})
+
+    @staticmethod
+    def concatenate(blocks: list[SegmentBlock]) -> SegmentBlock:
+        """One block of the rows of several."""
+        names = vars(blocks[0])
+        return SegmentBlock(
+            **{name: np.concatenate([vars(block)[name] for block in blocks]) for name in names}
+        )
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of each segment."""
+        return self.pcm_NS.shape[1]
+
+    def to_table(self) -> pa.Table:
+        """As an Arrow table with the columns of a shard; `pcm` has the bytes of S little-endian int16."""
+        num_segments, num_samples = self.pcm_NS.shape
+        if not num_samples:
+            raise ValueError("segments have no samples: expected 1 or more each")
+        pcm = pa.py_buffer(np.ascontiguousarray(self.pcm_NS, "<i2"))
+        columns = {
+            "key": pa.array(self.key_N, pa.uint64()),
+            "clip_id": pa.array(self.clip_id_N, pa.string()),
+            "start": pa.array(self.start_N, pa.int64()),
+            "valid_samples": pa.array(self.valid_samples_N, pa.int64()),
+            "speaker": pa.array(self.speaker_N, pa.string()),
+            "active_floor": pa.array(self.active_floor_N, pa.int64()),
+            "pcm": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(2 * num_samples), num_segments, [None, pcm]
+            ),
+        }
+        return pa.table(columns)
+
+    @staticmethod
+    def from_table(table: pa.Table) -> SegmentBlock:
+        """From an Arrow table with the columns of a shard. The arrays cannot be written to: they lie in the table."""
+        return SegmentBlock(
+            pcm_NS=_pcm(table["pcm"]),
+            valid_samples_N=table["valid_samples"].to_numpy(),
+            key_N=table["key"].to_numpy(),
+            start_N=table["start"].to_numpy(),
+            active_floor_N=table["active_floor"].to_numpy(),
+            clip_id_N=table["clip_id"].to_numpy(),
+            speaker_N=table["speaker"].to_numpy(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRows:
+    """N segments of S samples each out of several blocks: of all that mixing asks for, the samples stay where they are.
+
+    `pcm_NS` are views (S,) of the blocks: of a crop, no more is copied, or read from a mapped file, than the crop.
+    """
+
+    pcm_NS: Sequence[Int16Array]
+    valid_samples_N: npt.NDArray[np.int64]
+    key_N: npt.NDArray[np.uint64]
+    start_N: npt.NDArray[np.int64]
+    active_floor_N: npt.NDArray[np.int64]
+    clip_id_N: npt.NDArray[np.object_]
+    segment_samples: int
+
+    def __len__(self) -> int:
+        return len(self.key_N)
+
+    @staticmethod
+    def gather(
+        blocks: Mapping[int, SegmentBlock], block_N: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64]
+    ) -> SegmentRows:
+        """Row `row_N[n]` of `blocks[block_N[n]]` for each n."""
+        rows = list(zip((blocks[index] for index in block_N.tolist()), row_N.tolist(), strict=True))
+        return SegmentRows(
+            pcm_NS=[block.pcm_NS[row] for block, row in rows],
+            valid_samples_N=np.array([block.valid_samples_N[row] for block, row in rows], np.int64),
+            key_N=np.array([block.key_N[row] for block, row in rows], np.uint64),
+            start_N=np.array([block.start_N[row] for block, row in rows], np.int64),
+            active_floor_N=np.array([block.active_floor_N[row] for block, row in rows], np.int64),
+            clip_id_N=np.array([block.clip_id_N[row] for block, row in rows], np.object_),
+            segment_samples=next(iter(blocks.values())).segment_samples,
+        )
+
+
+def read_shard(source: str | os.PathLike[str] | pa.NativeFile) -> SegmentBlock:
+    """All segments of one shard: of a path, or of a file that a `Storage` opened.
+
+    Of a file on this machine the samples are mapped, not read: they come from the disk as they are used, and all
+    processes share them. Raises OSError or pyarrow.ArrowInvalid if it cannot be read, ValueError if it is no shard of
+    segments.
+    """
+    file = source if isinstance(source, pa.NativeFile) else pa.memory_map(os.fspath(source))
+    with pq.ParquetFile(file) as shard:
+        if missing := _COLUMNS - set(shard.schema_arrow.names):
+            raise ValueError(
+                f"holds no segments (there is no column {min(missing)!r}): prepare the corpus again"
+            )
+        pcm = _stored_pcm(file, shard)
+        names = _COLUMNS if pcm is None else _COLUMNS - {"pcm"}
+        table = shard.read(columns=sorted(names), use_threads=False)
+    return SegmentBlock.from_table(table if pcm is None else table.append_column("pcm", pcm))
+
+
+def write_shard(path: str | os.PathLike[str], block: SegmentBlock) -> None:
+    """Write one shard. PCM is stored as plain bytes in one piece, for `read_shard` to map."""
+    table = block.to_table().replace_schema_metadata({_ONE_PIECE: "yes"})
+    pq.write_table(
+        table,
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,  # they would hold a whole segment as the smallest, and one as the largest
+        row_group_size=max(len(block), 1),
+        data_page_size=_MAX_PAGE_BYTES,
+    )
+
+
+def _stored_pcm(file: pa.NativeFile, shard: pq.ParquetFile) -> pa.FixedSizeBinaryArray | None:
+    """The column `pcm` as it lies in the file; None if it was not written by `write_shard` and has to be decoded."""
+    about = shard.metadata
+    if about.num_row_groups != 1 or _ONE_PIECE not in (shard.schema_arrow.metadata or {}):
+        return None
+    column = about.row_group(0).column(shard.schema_arrow.get_field_index("pcm"))
+    kind = shard.schema_arrow.field("pcm").type
+    num_bytes = about.num_rows * kind.byte_width
+    # A page is a header and the values, one after the other; so they end where the column's only page ends.
+    file.seek(column.data_page_offset + column.total_compressed_size - num_bytes)
+    return pa.FixedSizeBinaryArray.from_buffers(kind, about.num_rows, [None, file.read_buffer(num_bytes)])
+
+
+def _pcm(column: pa.ChunkedArray) -> Int16Array:
+    """The samples (N, S) of a column; of one in one piece without a copy."""
+    segments = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    num_bytes = segments.type.byte_width
+    shape, offset = (len(segments), num_bytes // 2), segments.offset * num_bytes
+    values = segments.buffers()[1]
+    if values is None:
+        return np.empty(shape, np.int16)
+    pcm_NS = np.frombuffer(values, "<i2", len(segments) * shape[1], offset).reshape(shape)
+    return pcm_NS.astype(np.int16, copy=False)  # a copy where the machine is a big-endian one
+
+
+def segment_key(split: str, clip_id: str, start: int) -> int:
+    """The 64-bit name of a segment: it keys its draws, whatever the machine and the layout of shards."""
+    return hash64(f"{split}\0{clip_id}\0{start}")
+
+
+def segment_starts(num_samples: int, segment_samples: int) -> Iterator[int]:
+    """Where the segments of a clip start. A tail worth keeping becomes a whole segment that overlaps."""
+    yield from range(0, max(num_samples - segment_samples, 0) + 1, segment_samples)
+    tail = num_samples % segment_samples
+    if num_samples > segment_samples and tail >= _MIN_TAIL * segment_samples:
+        yield num_samples - segment_samples

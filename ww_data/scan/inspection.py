@@ -1,0 +1,214 @@
+"""Reading a file once, from end to end: how long and loud it is, what is in it, and whether it is of use."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ww_data.audio import AudioError, iter_blocks, iter_difference, open_audio
+from ww_data.manifest import Clip, Role
+from ww_data.scan.corpora import Entry
+
+FloatArray = npt.NDArray[np.float32]
+
+MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
+# An impulse response is quiet on the whole: a click and a long tail.
+SILENT_BELOW_DBFS: dict[Role, float] = {"speech": -80.0, "noise": -80.0, "rir": -120.0}
+# Of a file that was listed and is not there: whoever listed it knows what that means.
+NOT_REACHED = ": is not reached from node "
+# What libsndfile reads as int16 without a change, in half the time of float32.
+_INT16_SUBTYPES = frozenset(("PCM_16", "PCM_S8", "PCM_U8"))
+_FULL_SCALE = 32768.0
+_PIVOT_FRAMES = 8192
+
+
+def inspect_all(entries: Sequence[Entry]) -> list[Clip]:
+    """The clips of some entries, without a split; those of no use with a `skip_reason`."""
+    return [inspect(entry) for entry in entries]
+
+
+def inspect(entry: Entry) -> Clip:
+    """Reads one file (or pair) to its end, block by block. Never raises for what is wrong with it."""
+    clip = clip_of(entry)
+    if clip.skip_reason:
+        return clip
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(open_audio(entry.path))
+            sample_rate, num_channels = int(file.samplerate), int(file.channels)
+            blocks_TC: Iterator[npt.NDArray[Any]]
+            sides = []
+            if entry.minus:
+                sides = [_Watched(file), _Watched(stack.enter_context(open_audio(entry.minus)))]
+                blocks_TC = iter_difference(*sides)
+            else:
+                blocks_TC = iter_blocks(file, "", "int16" if file.subtype in _INT16_SUBTYPES else "float32")
+            measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=entry.role == "rir")
+    except AudioError as error:
+        reason = _without_name(error, entry)
+        if isinstance(error.__cause__, FileNotFoundError):
+            reason += f"{NOT_REACHED}{socket.gethostname()}"
+        return replace(clip, skip_reason=reason)
+    clip = replace(
+        clip,
+        sample_rate=sample_rate,
+        num_frames=measured.num_frames,
+        num_channels=num_channels,
+        seconds=measured.num_frames / sample_rate,
+        level_dbfs=measured.level_dbfs,
+        peak=max(measured.peak, *(side.peak for side in sides), 0.0),
+    )
+    if reason := _why_useless(clip.seconds, measured, entry.role):
+        return replace(clip, skip_reason=reason)
+    return replace(clip, content_hash=measured.content)
+
+
+def clip_of(entry: Entry) -> Clip:
+    """What is known of an entry's clip before its file is read."""
+    return Clip(
+        id=entry.id,
+        path=entry.path,
+        role=entry.role,
+        speaker=entry.group,
+        skip_reason=entry.skip_reason,
+        layout=entry.layout,
+        size_bytes=entry.size_bytes,
+        modified_ns=entry.modified_ns,
+        minus=entry.minus,
+    )
+
+
+class _Watched:
+    """An open file that notes the peak of its channels' mean as it is read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.peak = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, *args: Any, **kwargs: Any) -> npt.NDArray[Any]:
+        """What the file reads: (n, C) float32 at full scale 1."""
+        block_TC: npt.NDArray[Any] = self._file.read(*args, **kwargs)
+        self.peak = max(self.peak, _peak(_mean_of_channels(block_TC)))
+        return block_TC
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """Levels are in dBFS without the channels' constant parts, `constant` is the largest of these at full scale 1."""
+
+    num_frames: int
+    level_dbfs: float
+    mono_level_dbfs: float
+    constant: float
+    peak: float
+    content: str
+
+
+@np.errstate(over="ignore", invalid="ignore")  # samples beyond all measure are told by their level
+def _measure(
+    blocks_TC: Iterator[npt.NDArray[Any]], num_channels: int, sample_rate: int, *, is_rir: bool
+) -> _Measured:
+    """Lengths, levels and a hash of the channels' mean, from blocks (n, C) of int16 or of float32 at full scale 1."""
+    digest = hashlib.sha256(str(sample_rate).encode())  # processors have instructions for it
+    num_frames, energy, mono_energy, peak = 0, 0.0, 0.0, 0.0
+    sum_C = np.zeros(num_channels)
+    pivot_C: FloatArray | None = None
+    for block_TC in blocks_TC:
+        is_int16 = block_TC.dtype == np.int16
+        x_TC = block_TC.astype(np.float32) if is_int16 else block_TC * np.float32(_FULL_SCALE)
+        mono_T = x_TC[:, 0] if num_channels == 1 else _mean_of_channels(x_TC)
+        digest.update(block_TC.data if is_int16 and num_channels == 1 else _canonical(mono_T))
+        # Whole numbers are compared fastest, and as they are.
+        peak = max(
+            peak, _peak(block_TC if num_channels == 1 and is_int16 else x_TC[:, 0] if is_rir else mono_T)
+        )
+        if pivot_C is None:
+            pivot_C = _pivot(x_TC[:_PIVOT_FRAMES])
+        if pivot_C.any():
+            x_TC -= pivot_C
+        flat = x_TC.reshape(-1)
+        energy += float(np.dot(flat, flat))
+        sum_C += x_TC.sum(axis=0) if num_channels > 1 else flat.sum()
+        if num_channels > 1:
+            mono_T -= pivot_C.mean()
+            mono_energy += float(np.dot(mono_T, mono_T))
+        num_frames += len(block_TC)
+    assert pivot_C is not None  # the blocks of `iter_blocks` are never none
+    mean_C = sum_C / num_frames
+    variance = energy / (num_frames * num_channels) - float(np.mean(mean_C**2))
+    mono_variance = mono_energy / num_frames - float(np.mean(mean_C)) ** 2 if num_channels > 1 else variance
+    return _Measured(
+        num_frames=num_frames,
+        level_dbfs=_dbfs(variance),
+        mono_level_dbfs=_dbfs(mono_variance),
+        constant=float(np.abs(mean_C + pivot_C).max()) / _FULL_SCALE,
+        peak=peak / _FULL_SCALE,
+        content=digest.hexdigest()[:32],
+    )
+
+
+def _peak(samples: npt.NDArray[Any]) -> float:
+    return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
+
+
+def _pivot(x_TC: FloatArray) -> FloatArray:
+    """(C,) what to take off before squaring: nothing, unless constant parts would drown the rest in float32."""
+    mean_C = x_TC.mean(axis=0, dtype=np.float32)
+    flat = x_TC.reshape(-1)
+    is_large = float(np.dot(mean_C, mean_C)) * len(x_TC) > 0.01 * float(np.dot(flat, flat))
+    return mean_C if is_large else np.zeros_like(mean_C)
+
+
+def _mean_of_channels(x_TC: FloatArray) -> FloatArray:
+    """`mean(axis=1)`, which is slow over so short an axis."""
+    total_T = x_TC[:, 0].copy()
+    for channel in range(1, x_TC.shape[1]):
+        total_T += x_TC[:, channel]
+    return total_T / np.float32(x_TC.shape[1])
+
+
+def _canonical(mono_T: FloatArray) -> Any:
+    """The bytes of samples in units of int16: the same for one sound in 16 bits, in 24 and in floating point."""
+    whole_T = mono_T.astype(np.int16)
+    return whole_T.data if np.array_equal(whole_T, mono_T) else np.ascontiguousarray(mono_T).data
+
+
+def _dbfs(variance: float) -> float:
+    if not math.isfinite(variance):
+        return math.inf
+    return 10 * math.log10(variance / _FULL_SCALE**2) if variance > 0 else -math.inf
+
+
+def _why_useless(seconds: float, measured: _Measured, role: Role) -> str:
+    silent_below = SILENT_BELOW_DBFS[role]
+    if seconds < MIN_SECONDS[role]:
+        return f"too short ({seconds:.3f} s, at least {MIN_SECONDS[role]} s of {role} are needed)"
+    if measured.level_dbfs == math.inf:
+        return "far beyond full scale (its samples are too large for a level): write it again from its source"
+    if measured.level_dbfs < silent_below and measured.constant > 10 ** (silent_below / 20):
+        return f"nothing but a constant (a DC offset of {measured.constant:.3g})"
+    if measured.level_dbfs < silent_below:
+        return f"silent ({measured.level_dbfs:.0f} dBFS, below {silent_below:.0f})"
+    if measured.mono_level_dbfs < silent_below and role != "rir":
+        return "silent once its channels are averaged (they cancel each other out)"
+    return ""
+
+
+def _without_name(error: AudioError, entry: Entry) -> str:
+    """What an error says, without the path that stands beside it in the manifest."""
+    text = str(error)
+    for path in filter(None, (entry.minus, "its clean file")):
+        if text.startswith(f"{path}: "):
+            return f"its clean file cannot be used ({text.removeprefix(f'{path}: ')})"
+    return text.removeprefix(entry.path).removeprefix(": ")

@@ -1,0 +1,235 @@
+"""From folders of speech, noise and room impulse responses to a manifest: what there is, of whom, and for what.
+
+Each file is read once. What an earlier manifest or an interrupted run has seen of it is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ww_data.manifest import (
+    ROLES,
+    Clip,
+    CorpusError,
+    Manifest,
+    Progress,
+    Role,
+    clips_to_table,
+    table_to_clips,
+)
+from ww_data.parallel import Run, on_threads
+from ww_data.scan.corpora import Entry, find_entries
+from ww_data.scan.dealing import Dealer
+from ww_data.scan.files import Grouping
+from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
+from ww_data.scan.known import look, unique_by_look, with_own_names
+from ww_data.storage import Storage
+
+Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_CHUNK_FILES = 64
+# Few files still make enough chunks for all cores.
+_MIN_CHUNKS = 16
+_JOURNAL_PREFIX = "scan-"
+# What reading a file tells, and nothing else does.
+_MEASURED = ("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "content_hash")
+
+
+def scan_corpus(
+    speech_dirs: Folders = (),
+    noise_dirs: Folders = (),
+    *,
+    rir_dirs: Folders = (),
+    corpus_dirs: Folders = (),
+    layout: str = "auto",
+    splits: Literal["given", "dealt"] = "given",
+    speaker_from: Grouping = "auto",
+    recording_from: Grouping = "file",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+    run: Run = on_threads,
+    known: Manifest | None = None,
+    journal: Storage | None = None,
+) -> Manifest:
+    """Read every audio file below the folders (or addresses) once and deal speakers and recordings to the splits.
+
+    Of `speech_dirs`, `noise_dirs` and `rir_dirs` only that role is taken; `corpus_dirs` are known data sets or sets
+    of pairs, of which everything is. `layout` is one of LAYOUTS or "auto": recognise each folder by its files.
+
+    In plain folders, `speaker_from` and `recording_from` say what makes a group that must stay in one split: "folder"
+    (the first sub-folder), "prefix" (the file name up to `__`, `_` or `-`), "file", or "auto" (the folder, if there
+    are sub-folders, else the prefix). `splits="given"` keeps the train, val and test parts that data come with, and
+    deals only what they leave open; "dealt" deals everything.
+
+    `known` is the manifest of an earlier run: its files are not read again unless their size or time changed, and
+    its groups keep their splits if `seed` is the same. `journal` holds what an interrupted run had read. `run` does
+    the reading (on threads by default; functions and arguments can be pickled). `progress(done, total, what)` counts
+    files.
+
+    Raises CorpusError for a folder that cannot be used, no usable audio, or too few speakers or recordings.
+    """
+    _check(val_fraction, test_fraction, splits)
+    entries: list[Entry] = []
+    grouping: dict[Role, Grouping] = {"speech": speaker_from, "noise": recording_from, "rir": "auto"}
+    roots: tuple[tuple[Role | None, Folders], ...] = (
+        ("speech", speech_dirs),
+        ("noise", noise_dirs),
+        ("rir", rir_dirs),
+        (None, corpus_dirs),
+    )
+    role_of: dict[str, tuple[Role, str]] = {}
+    for role, folders in roots:
+        for root in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
+            found = find_entries(root, role, layout=layout, grouping=grouping)
+            entries += found
+            _check_roles(found, os.fspath(root).partition("?")[0], role_of)
+    entries = sorted(with_own_names(entries, known), key=lambda entry: (ROLES.index(entry.role), entry.name))
+    for needed in ("speech", "noise"):
+        if not any(entry.role == needed for entry in entries):
+            raise CorpusError(f"no audio file was found for {needed}{_below(roots, needed)}")
+    clips = _join_pairs(_read(entries, known, journal, run, progress))
+    dealer = Dealer(
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        hints={entry.id: entry.hint for entry in entries} if splits == "given" else {},
+        known=known,
+    )
+    return Manifest(clips=tuple(dealer.deal(clips)), seed=seed, notes=dealer.notes(clips))
+
+
+def _check(val_fraction: float, test_fraction: float, splits: str) -> None:
+    if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
+        raise CorpusError(
+            f"val_fraction is {val_fraction} and test_fraction {test_fraction}: "
+            "expected each above 0 and their sum below 1"
+        )
+    if splits not in ("given", "dealt"):
+        raise CorpusError(f"splits is {splits!r}: expected 'given' or 'dealt'")
+
+
+def _check_roles(entries: Iterable[Entry], root: str, role_of: dict[str, tuple[Role, str]]) -> None:
+    """No file may be of two roles; `role_of` tells that of each path so far, and below which root it was found."""
+    for entry in entries:
+        if entry.skip_reason:
+            continue
+        role, other = role_of.setdefault(entry.path, (entry.role, root))
+        if role != entry.role and other == root:
+            raise CorpusError(
+                f"{root}: was given for {role} and for {entry.role}: give each a folder of its own"
+            )
+        if role != entry.role:
+            raise CorpusError(
+                f"{entry.path}: is {role} below {other} and {entry.role} below {root}: give each a folder of its own"
+            )
+
+
+def _below(roots: Iterable[tuple[Role | None, Folders]], role: str) -> str:
+    """Where files of a role were looked for, for a message."""
+    names = []
+    for of_role, folders in roots:
+        if of_role in (role, None):
+            names += [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
+    shown = ", ".join(os.fspath(name).partition("?")[0] for name in names)
+    return f" below {shown}" if names else f": give folders of {role}"
+
+
+def _read(
+    entries: Sequence[Entry],
+    known: Manifest | None,
+    journal: Storage | None,
+    run: Run,
+    progress: Progress | None,
+) -> list[Clip]:
+    """The clips of all entries, in their order."""
+    seen = {_identity(clip): clip for clip in _journaled(journal)}
+    seen |= {_identity(clip): clip for clip in (known.clips if known else ()) if _is_measured(clip)}
+    moved = unique_by_look(clip for clip in (known.clips if known else ()) if _is_measured(clip))
+    clips: dict[str, Clip] = {}
+    to_read: list[Entry] = []
+    for entry in entries:
+        clip = clip_of(entry)
+        if before := seen.get(_identity(clip)) or moved.get(look(entry.role, entry.name, entry)):
+            clip = replace(clip, **{name: getattr(before, name) for name in _MEASURED})
+        if clip.content_hash or clip.skip_reason:
+            clips[clip.id] = clip
+        else:
+            to_read.append(entry)
+    if progress and clips:
+        progress(len(clips), len(entries), "files that need not be read")
+    size = max(1, min(_CHUNK_FILES, len(to_read) // _MIN_CHUNKS))
+    chunks = [tuple(to_read[start : start + size]) for start in range(0, len(to_read), size)]
+    for chunk in run(inspect_all, chunks):
+        if journal:
+            _write_journal(journal, chunk)
+        for clip in chunk:
+            clips[clip.id] = _checked(clip)
+            if progress:
+                progress(len(clips), len(entries), f"reading {clip.id}")
+    return [clips[entry.id] for entry in entries]
+
+
+def _checked(clip: Clip) -> Clip:
+    """A file that was not found is gone, or lies where another node cannot see it: then a CorpusError."""
+    _, not_reached, node = clip.skip_reason.partition(NOT_REACHED)
+    if not not_reached:
+        return clip
+    if all("://" not in path and Path(path).exists() for path in (clip.path, clip.minus) if path):
+        raise CorpusError(f"{clip.path}{not_reached}{node}: all nodes must see the folders")
+    return replace(clip, skip_reason="was removed while the folders were read")
+
+
+def _identity(clip: Clip) -> tuple[str, str, str, int, int]:
+    """What a file is known by: another size or time means that it has to be read again."""
+    return clip.role, clip.path, clip.minus, clip.size_bytes, clip.modified_ns
+
+
+def _is_measured(clip: Clip) -> bool:
+    """An earlier version did not note the peaks."""
+    return bool(clip.content_hash) and (clip.peak > 0 or clip.role == "rir")
+
+
+def _write_journal(journal: Storage, clips: Sequence[Clip]) -> None:
+    names = json.dumps([_identity(clip) for clip in clips]).encode()
+    name = f"{_JOURNAL_PREFIX}{hashlib.blake2b(names, digest_size=16).hexdigest()}.parquet"
+    with journal.writing(name) as path:
+        pq.write_table(clips_to_table(clips), path)
+
+
+def _journaled(journal: Storage | None) -> Iterator[Clip]:
+    """What earlier runs had read; a file of another version of this program counts for nothing."""
+    for file in journal.files() if journal else ():
+        if file.name.startswith(_JOURNAL_PREFIX) and file.name.endswith(".parquet"):
+            try:
+                with journal.open(file.name) as source:  # type: ignore[union-attr]
+                    yield from (clip for clip in table_to_clips(pq.read_table(source)) if _is_measured(clip))
+            except (pa.ArrowException, TypeError):
+                continue
+
+
+def _join_pairs(clips: Sequence[Clip]) -> list[Clip]:
+    """The clean side of a pair takes the pair's peak, so that one gain serves both sides.
+
+    That of a pair whose noisy file cannot be read, or does not fit, is left out with it.
+    """
+    noise_of = {clip.minus: clip for clip in clips if clip.minus}
+    result = []
+    for clip in clips:
+        if clip.role == "speech" and not clip.skip_reason and (noise := noise_of.get(clip.path)):
+            if not noise.skip_reason:
+                clip = replace(clip, peak=noise.peak)
+            elif not noise.num_frames:
+                clip = replace(clip, skip_reason=f"its noisy file cannot be used ({noise.skip_reason})")
+        result.append(clip)
+    return result

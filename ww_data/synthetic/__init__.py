@@ -1,0 +1,1 @@
+"""Made-up voices and noises for the demo and the tests."""

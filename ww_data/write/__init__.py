@@ -1,0 +1,1 @@
+"""Writing a corpus: parts of speech, noise and rooms, and the stored mixtures."""

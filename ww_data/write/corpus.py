@@ -1,0 +1,273 @@
+"""From a manifest to a corpus on disk (see `ww_data.corpus`): its parts, fixed mixtures, corpus.json at the end.
+
+A run that is killed goes on where it stopped. A corpus may grow: files that it has stay as they are, its fixed mixtures
+too, and only what is new is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ww_data.corpus.corpus import (
+    MANIFEST_FILE,
+    Corpus,
+    SplitSummary,
+    open_corpus,
+    read_corpus_file,
+    write_corpus_file,
+)
+from ww_data.manifest import CorpusError, Manifest, Progress
+from ww_data.parallel import Run, on_threads
+from ww_data.scan.splits import SPLITS
+from ww_data.storage import Storage
+from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
+from ww_data.write.mixtures import read_candidates, read_sources, write_mixtures
+from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
+
+_OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial$")
+
+
+def write_shards(
+    manifest: Manifest,
+    out_uri: str | os.PathLike[str],
+    *,
+    sample_rate: int = 16000,
+    segment_s: float = 4.0,
+    num_val_mixtures: int = 60,
+    num_test_mixtures: int = 120,
+    eval_snr_db: Sequence[float] = (-5, 0, 5, 10, 15),
+    drop_missing: bool = False,
+    run: Run = on_threads,
+    progress: Progress | None = None,
+) -> Corpus:
+    """Write the corpus of a manifest to a folder or address and open it. Clips are made mono at `sample_rate` Hz.
+
+    Where it holds a corpus of these settings already, only what is new is written; the fixed mixtures stay as long as
+    all that they are made of is still there. Clips of that corpus that the manifest lacks are an error, unless
+    `drop_missing`. `run` spreads the work (see ww_data.parallel); `progress(done, total, what)` counts clips.
+
+    Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
+    """
+    settings = checked_settings(
+        sample_rate=sample_rate,
+        segment_s=segment_s,
+        num_val_mixtures=num_val_mixtures,
+        num_test_mixtures=num_test_mixtures,
+        eval_snr_db=eval_snr_db,
+        seed=manifest.seed,
+    )
+    manifest.check()
+    storage = open_storage(out_uri)
+    with alone(storage):
+        before = corpus_there(storage)
+        if before is not None and before.settings != settings:
+            raise CorpusError(
+                f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
+                "choose another folder or remove it"
+            )
+        known = Manifest(clips=()) if before is None else before.manifest()
+        lost = set() if before is None else lost_files(before)
+        writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, run, progress)
+        if before is None or lost or not _is_written(manifest, known):
+            writer.write()
+        writer.remove_leftovers()
+    return open_corpus(out_uri)
+
+
+def checked_settings(
+    *,
+    sample_rate: int = 16000,
+    segment_s: float = 4.0,
+    num_val_mixtures: int = 60,
+    num_test_mixtures: int = 120,
+    eval_snr_db: Sequence[float] = (-5, 0, 5, 10, 15),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What a corpus depends on beside its clips, as corpus.json holds it. Raises CorpusError for nonsense."""
+    if not 0 <= seed < 1 << 32:
+        raise CorpusError(f"the seed is {seed}: expected 0 to 2**32 - 1")
+    if not 8000 <= sample_rate <= 96000:
+        raise CorpusError(f"sample_rate is {sample_rate}: expected 8000 to 96000 Hz")
+    if not 0.5 <= segment_s <= 60:
+        raise CorpusError(f"segment_s is {segment_s}: expected 0.5 to 60 s")
+    if min(num_val_mixtures, num_test_mixtures) < 1 or not eval_snr_db:
+        raise CorpusError(
+            f"{num_val_mixtures} val and {num_test_mixtures} test mixtures at {len(eval_snr_db)} SNRs: "
+            "expected at least one of each"
+        )
+    if not all(-60 <= snr <= 120 for snr in eval_snr_db):
+        raise CorpusError(f"the SNRs of the fixed mixtures are {list(eval_snr_db)}: expected -60 to 120 dB")
+    return {
+        "sample_rate": sample_rate,
+        "segment_s": float(segment_s),
+        "num_mixtures": {"val": num_val_mixtures, "test": num_test_mixtures},
+        "eval_snr_db": [float(snr) for snr in eval_snr_db],
+        "seed": seed,
+    }
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
+    )
+
+
+def _is_written(manifest: Manifest, known: Manifest) -> bool:
+    """Whether a corpus was written from just this manifest, files that were left out and their reasons included."""
+    return manifest.clips == tuple(replace(clip, shard="") for clip in known.clips)
+
+
+@dataclass
+class _Writer:
+    """One run of `write_shards`."""
+
+    manifest: Manifest
+    storage: Storage
+    settings: dict[str, Any]
+    before: Corpus | None  # what lies there,
+    known: Manifest  # its manifest,
+    lost: set[str]  # and those of its files that are not there or not whole
+    drop_missing: bool
+    run: Run
+    progress: Progress | None
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_mixtures: dict[str, int] = field(default_factory=dict)  # by split
+
+    def write(self) -> None:
+        self.sample_rate: int = self.settings["sample_rate"]
+        self.segment_samples = round(self.settings["segment_s"] * self.sample_rate)
+        self._write_parts(self._keep_files())
+        corpus = Corpus(
+            storage=self.storage,
+            sample_rate=self.sample_rate,
+            segment_samples=self.segment_samples,
+            manifest_hash=self.manifest.hash,
+            seed=self.manifest.seed,
+            splits={},
+            settings=self.settings,
+            files=self.files,
+        )
+        for split in self.settings["num_mixtures"]:
+            self._write_mixtures(corpus, split)
+        content = self.manifest.to_parquet()
+        self._write_named("manifest", content)
+        write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
+        self.storage.write(MANIFEST_FILE, content)  # for people: nothing reads it again
+
+    def _keep_files(self) -> dict[str, list[str]]:
+        """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
+        if self.before is None:
+            return {}
+        now = {clip.id for clip in self.manifest.clips if not clip.skip_reason}
+        missing = [clip for clip in self.known.clips if not clip.skip_reason and clip.id not in now]
+        if missing and not self.drop_missing:
+            raise CorpusError(
+                f"{self.storage}: {len(missing)} files of the corpus there were not found again or cannot be used "
+                f"(the first: {missing[0].path}): choose another folder, or drop them with --drop-missing"
+            )
+        names, kept = still_valid(self.known, self.manifest, self.lost)
+        self.files |= {name: self.before.files[name] for name in sorted(names)}
+        return dict(kept)
+
+    def _write_parts(self, kept: dict[str, list[str]]) -> None:
+        parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept)
+        done = len(kept)
+        total = sum(not clip.skip_reason for clip in self.manifest.clips)
+        for name, about, num_clips in self.run(partial(write_part, self.storage), parts):
+            self.files[name] = about
+            done += num_clips
+            if self.progress:
+                self.progress(done, total, "writing shards")
+        shards = kept | shards_of_clips(parts)
+        self.manifest = replace(
+            self.manifest,
+            clips=tuple(
+                replace(clip, shard=" ".join(shards.get(clip.id, []))) for clip in self.manifest.clips
+            ),
+        )
+
+    def _write_mixtures(self, corpus: Corpus, split: str) -> None:
+        """The fixed mixtures of a held-out split: those that are there, or new ones."""
+        clips = {clip.id for role in ("speech", "noise") for clip in self.manifest.used(role, split)}
+        if self.before is not None:
+            name = self.before.mixtures_name(split)
+            if name not in self.lost and read_sources(self.storage, name) <= clips & self._unchanged():
+                self.files[name] = self.before.files[name]
+                self.num_mixtures[split] = self.before.splits[split].num_mixtures
+                return
+        if self.progress:
+            total = sum(not clip.skip_reason for clip in self.manifest.clips)
+            self.progress(total, total, f"mixing {split}")
+        found = self.run(
+            partial(read_candidates, self.storage, self.sample_rate),
+            [shard.name for shard in corpus.shards(split)],
+        )
+        candidates = sorted(
+            (item for items in found for item in items), key=lambda item: (item.shard, item.row)
+        )
+        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
+            path = Path(folder, "mixtures")
+            self.num_mixtures[split] = write_mixtures(
+                path,
+                self.storage,
+                candidates,
+                corpus.noise_bank(split),
+                split=split,
+                num_mixtures=self.settings["num_mixtures"][split],
+                snr_db=self.settings["eval_snr_db"],
+                seed=self.manifest.seed,
+                manifest_hash=self.manifest.hash,
+            )
+            self._write_named(f"mixtures/{split}", path.read_bytes())
+
+    def _unchanged(self) -> set[str]:
+        """Ids of the clips that still hold the sound that they held before."""
+        before = {clip.id: clip.content_hash for clip in self.known.clips}
+        return {clip.id for clip in self.manifest.clips if before.get(clip.id) == clip.content_hash}
+
+    def _write_named(self, stem: str, content: bytes) -> None:
+        """Write a file that is named after its content."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        name = f"{stem}-{sha256[:20]}.parquet"
+        self.storage.write(name, content)
+        self.files[name] = {"bytes": len(content), "sha256": sha256}
+
+    def _summary(self, split: str) -> SplitSummary:
+        speech, noise = self.manifest.used("speech", split), self.manifest.used("noise", split)
+        return SplitSummary(
+            num_segments=sum(
+                about["num_segments"]
+                for name, about in self.files.items()
+                if name.startswith(f"speech/{split}/")
+            ),
+            speech_hours=sum(clip.seconds for clip in speech) / 3600,
+            num_speakers=len(Counter(clip.speaker for clip in speech)),
+            noise_hours=sum(clip.seconds for clip in noise) / 3600,
+            num_recordings=len(Counter(clip.speaker for clip in noise)),
+            num_mixtures=self.num_mixtures.get(split, 0),
+            num_rooms=len(self.manifest.used("rir", split)),
+        )
+
+    def remove_leftovers(self) -> None:
+        """Files of earlier states of this corpus, and of runs that were killed."""
+        files = read_corpus_file(self.storage.uri).files
+        before = {} if self.before is None else self.before.files
+        for file in list(self.storage.files()):
+            # From afar, another run may be at work: only what is known to be old is removed.
+            is_old = file.name in before or file.name.startswith(f"{PROGRESS_FOLDER}/")
+            is_stray = self.storage.is_local and _OWN_NAMES.match(file.name)
+            if (is_old or is_stray) and file.name not in files:
+                self.storage.delete(file.name)
+        if self.storage.is_local:
+            leftover = self.storage.path(PROGRESS_FOLDER)
+            if leftover.is_dir() and not any(leftover.iterdir()):
+                leftover.rmdir()

@@ -1,0 +1,79 @@
+"""The folder that a corpus is written to: what lies there already, and that nobody else writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ww_data.corpus.corpus import CORPUS_FILE, Corpus, DamagedCorpusError, read_corpus_file
+from ww_data.manifest import CorpusError, Manifest
+from ww_data.storage import Storage, StorageError
+from ww_data.write.parts import PROGRESS_FOLDER
+
+_LOCK_FILE = ".lock"
+
+
+def open_storage(out_uri: str | os.PathLike[str]) -> Storage:
+    try:
+        return Storage(out_uri)
+    except StorageError as error:
+        raise CorpusError(str(error)) from error
+
+
+def corpus_there(storage: Storage) -> Corpus | None:
+    """The corpus that a storage holds; None where there is nothing yet, or what an interrupted run left."""
+    if storage.is_local and storage.path().exists() and not storage.path().is_dir():
+        raise CorpusError(f"{storage}: is not a folder: choose another name")
+    names = [file.name for file in storage.files() if file.name != _LOCK_FILE]
+    if CORPUS_FILE in names:
+        try:
+            corpus = read_corpus_file(storage.uri)
+            corpus.manifest()
+        except (DamagedCorpusError, OSError):
+            return None  # written anew, from the files that are whole
+        return corpus
+    if names and not any(name.startswith(f"{PROGRESS_FOLDER}/") for name in names):
+        raise CorpusError(f"{storage}: is not an empty folder ({names[0]}): choose another one or remove it")
+    return None
+
+
+def known_manifest(out_uri: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest of the corpus that lies where one is to be written; None if there is none that can be read.
+
+    Raises CorpusError for a folder that holds anything else.
+    """
+    corpus = corpus_there(open_storage(out_uri))
+    return None if corpus is None else corpus.manifest()
+
+
+def lost_files(corpus: Corpus) -> set[str]:
+    """Files of a corpus that are gone or have another size."""
+    there = {file.name: file.size_bytes for file in corpus.storage.files()}
+    return {name for name, about in corpus.files.items() if there.get(name) != about["bytes"]}
+
+
+@contextmanager
+def alone(storage: Storage) -> Iterator[None]:
+    """Two runs must not write into one folder of this machine at the same time."""
+    if not storage.is_local or (storage.path().exists() and not storage.path().is_dir()):
+        yield
+        return
+    lock_path = storage.path(_LOCK_FILE)
+    try:
+        storage.path().mkdir(parents=True, exist_ok=True)
+        lock = lock_path.open("w")
+    except OSError as error:
+        raise CorpusError(
+            f"{storage}: cannot be written ({error.strerror}): choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CorpusError(f"{storage}: another run is writing there: wait for it") from None
+        try:
+            yield
+        finally:
+            lock_path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""One architecture in each file: its config and its module."""

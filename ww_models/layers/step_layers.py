@@ -1,0 +1,262 @@
+"""What a streaming step is built from: layers that keep what they need of the past and compute each output once.
+
+A step takes `hop_samples` new samples of each stream and returns as many finished ones. All tensors are
+(batch B, rows n, channels C): rows are time, oldest first, and every convolution, transposed convolution and
+resampling filter is one matrix product over a window of rows.
+
+Row k of a layer is row k of the same layer over the whole clip. A stream starts with `lead_samples` zeros, so
+that the newest sample of a step is just the one that its newest inner frame waits for; the rows that this
+makes before row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ww_models.layers.layers import LevelNormalizer
+
+TINY = 1e-20
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many rows a layer gets in each step, and the index of the newest one after the first step."""
+
+    rows: int
+    newest: int
+
+    def conv(self, kernel: int, stride: int) -> "Pace":
+        """Of a convolution without padding. Its newest frame ends with the newest row."""
+        frame, rest = divmod(self.newest + 1 - kernel, stride)
+        assert rest == 0 == self.rows % stride, "the lead has to be chosen so that frames end with steps"
+        return Pace(self.rows // stride, frame)
+
+    def conv_transpose(self, stride: int) -> "Pace":
+        """Of a transposed convolution: the rows that no later frame adds to."""
+        return Pace(self.rows * stride, (self.newest + 1) * stride - 1)
+
+
+class Memory:
+    """What the layers of one step recall of the step before, and keep for the next, by name."""
+
+    def __init__(self, past: Mapping[str, Tensor] | None = None) -> None:
+        """past None: nothing was heard; each layer starts from its initial values."""
+        self.past = past
+        self.kept: dict[str, Tensor] = {}
+        self.initial: dict[str, float] = {}
+
+    def recall(self, name: str, like: Tensor, shape: tuple[int, ...], initial: float = 0.0) -> Tensor:
+        """What `keep` was given in the step before, (B, *shape)."""
+        self.initial[name] = initial
+        if self.past is None:
+            return like.new_full((like.shape[0], *shape), initial)
+        return self.past[name]
+
+    def keep(self, name: str, value: Tensor) -> None:
+        self.kept[name] = value
+
+    def extend(self, name: str, x: Tensor, rows: int) -> Tensor:
+        """x (B, n, C) with the `rows` rows before it: (B, rows + n, C); keeps the newest `rows`."""
+        if rows == 0:
+            return x
+        past = self.recall(name, x, (rows, x.shape[-1]))
+        window = torch.cat([past, x], dim=1)
+        self.keep(name, window[:, -rows:])
+        return window
+
+    def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
+        """x (B, n, C), `rows` rows later."""
+        return x if rows == 0 else self.extend(name, x, rows)[:, :-rows]
+
+
+class StepConv(nn.Module):
+    """A convolution as one matrix product over its cached window.
+
+    weight (kernel, C_in, C_out), bias (C_out,) or None. `block` outputs are computed from one window with a
+    block Toeplitz matrix: some more arithmetic, far less copying where channels are few.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, name: str, weight: Tensor, bias: Tensor | None, *, stride: int = 1, block: int = 1
+    ) -> None:
+        super().__init__()
+        kernel, in_channels, out_channels = weight.shape
+        self.name, self.in_channels, self.out_channels = name, in_channels, out_channels
+        self.stride, self.block = stride * block, block
+        self.past_rows = -(-max(kernel - stride, 0) // self.stride) * self.stride
+        self.num_parts = self.past_rows // self.stride + 1
+        matrix = weight.new_zeros(self.past_rows + self.stride, in_channels, block, out_channels)
+        first = self.past_rows - (kernel - stride)
+        for output in range(block):
+            start = first + output * stride
+            matrix[start : start + kernel, :, output] = weight
+        matrix = matrix.reshape(-1, block * out_channels)
+        self.register_buffer("weight", matrix.detach().clone())
+        self.register_buffer("bias", None if bias is None else bias.detach().repeat(block))
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """(B, n, C_in) -> (B, n / stride, C_out)"""
+        num_windows = int(x.shape[1]) // self.stride
+        rows = memory.extend(self.name, x, self.past_rows)
+        if self.num_parts > 1:
+            # Windows are made of whole strides, which overlap: one copy brings them into place.
+            if self.stride > 1:
+                rows = rows.reshape(-1, num_windows + self.num_parts - 1, self.stride * self.in_channels)
+            rows = rows[:, torch.arange(num_windows)[:, None] + torch.arange(self.num_parts)]
+        windows = rows.reshape(-1, self.weight.shape[0])
+        # Two dimensions and the sum in one call: a single operation of the runtime.
+        y = windows @ self.weight if self.bias is None else torch.addmm(self.bias, windows, self.weight)
+        return y.reshape(-1, num_windows * self.block, self.out_channels)
+
+
+def conv_step(name: str, conv: nn.Conv1d, *, block: int = 1) -> StepConv:
+    """The step of a convolution, whatever its padding: the caller sees to the first rows."""
+    return StepConv(name, conv.weight.permute(2, 1, 0), conv.bias, stride=conv.stride[0], block=block)
+
+
+class StepConvTranspose(nn.Module):
+    """A transposed convolution: each frame of outputs is made of the last kernel / stride frames of inputs."""
+
+    def __init__(self, name: str, conv: nn.ConvTranspose1d) -> None:
+        super().__init__()
+        (kernel,), (stride,) = conv.kernel_size, conv.stride
+        in_channels, out_channels = conv.in_channels, conv.out_channels
+        self.stride, self.out_channels = stride, out_channels
+        # (C_in, C_out, kernel) -> (frames, C_in, stride * C_out), the oldest frame first: it gives the tail.
+        weight = conv.weight.reshape(in_channels, out_channels, kernel // stride, stride)
+        weight = weight.permute(2, 0, 3, 1).flip(0).reshape(kernel // stride, in_channels, -1)
+        bias = None if conv.bias is None else conv.bias.repeat(stride)
+        self.conv = StepConv(name, weight, bias)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """(B, n, C_in) -> (B, n * stride, C_out)"""
+        y = self.conv(x, memory)
+        return y.reshape(-1, int(x.shape[1]) * self.stride, self.out_channels)
+
+
+def batch_norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """(scale (C,), shift (C,)) of a BatchNorm in eval mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias.detach() - scale * norm.running_mean
+
+
+class StepRecurrent(nn.Module):
+    """A GRU or LSTM of any number of layers, row by row."""
+
+    def __init__(self, name: str, rnn: nn.GRU | nn.LSTM) -> None:
+        super().__init__()
+        self.name, self.size, self.is_lstm = name, rnn.hidden_size, isinstance(rnn, nn.LSTM)
+        self.num_layers = rnn.num_layers
+        for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(rnn.all_weights):
+            if self.is_lstm:
+                # One product for both: the weights are read in one go.
+                self.register_buffer(
+                    f"weight_{layer}", torch.cat([weight_ih, weight_hh], 1).t().detach().clone()
+                )
+                self.register_buffer(f"bias_{layer}", (bias_ih + bias_hh).detach())
+            else:
+                self.register_buffer(f"weight_input_{layer}", weight_ih.t().detach().clone())
+                self.register_buffer(f"weight_state_{layer}", weight_hh.t().detach().clone())
+                self.register_buffer(f"bias_input_{layer}", bias_ih.detach().clone())
+                self.register_buffer(f"bias_state_{layer}", bias_hh.detach().clone())
+
+    def forward(self, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+        """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0."""
+        run = self._lstm if self.is_lstm else self._gru
+        for layer in range(self.num_layers):
+            x = run(layer, x, started, memory)
+        return x
+
+    def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+        name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
+        weight_input, bias_input, weight_state, bias_state = (
+            self.get_buffer(f"{kind}_{layer}")
+            for kind in ("weight_input", "bias_input", "weight_state", "bias_state")
+        )
+        state = memory.recall(name, x, (size,))
+        # Of all rows at once, so that the weights are read once.
+        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input).reshape(
+            -1, num_rows, 3 * size
+        )
+        outputs = []
+        for row in range(num_rows):
+            from_state = torch.addmm(bias_state, state, weight_state)
+            input_rz, input_n = from_input[:, row].split([2 * size, size], dim=-1)
+            state_rz, state_n = from_state.split([2 * size, size], dim=-1)
+            r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
+            n = (input_n + r * state_n).tanh()
+            state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
+            outputs.append(state)
+        memory.keep(name, state)
+        return torch.stack(outputs, dim=1)
+
+    def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+        name = f"{self.name}.{layer}"
+        weight, bias = self.get_buffer(f"weight_{layer}"), self.get_buffer(f"bias_{layer}")
+        state = memory.recall(f"{name}.state", x, (self.size,))
+        cell = memory.recall(f"{name}.cell", x, (self.size,))
+        outputs = []
+        for row in range(int(x.shape[1])):
+            gates = torch.addmm(bias, torch.cat([x[:, row], state], dim=-1), weight)
+            i, f, g, o = gates.split(self.size, dim=-1)
+            is_on = started[:, min(row, int(started.shape[1]) - 1)]
+            cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
+            state = o.sigmoid() * cell.tanh()
+            outputs.append(state)
+        memory.keep(f"{name}.state", state)
+        memory.keep(f"{name}.cell", cell)
+        return torch.stack(outputs, dim=1)
+
+
+class StepLevel(nn.Module):
+    """The running level of `LevelNormalizer`: each level hop is divided by what the hops before it gave."""
+
+    def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
+        super().__init__()
+        self.mode, self.hop, self.decay, self.floor = level.mode, level.hop, level.decay, level.floor
+        # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
+        self.first_end = lead_samples % level.hop or level.hop
+        # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.
+        ended = -(-lead_samples // level.hop)
+        if level.decay**ended < TINY:
+            raise ValueError(
+                "level_memory_s is too short for a stream, whose steps are many times as long: give more, e.g. 0.2"
+            )
+        self.initial_power_sum = level.PRIOR_POWER * level.PRIOR_WEIGHT / level.decay**ended
+        self.initial_weight = level.PRIOR_WEIGHT
+        for _ in range(ended):
+            self.initial_weight = (self.initial_weight - 1) / level.decay
+
+    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
+        if self.mode == "none":
+            return x, None
+        power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
+        weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
+        energy = memory.recall("level.energy", x, (1, 1))
+        scales = []
+        num_samples = int(x.shape[1])
+        begin, end = 0, self.first_end
+        while begin < num_samples:
+            part = x[:, begin : min(end, num_samples)]
+            scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
+            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
+            energy = energy + part.square().sum(1, keepdim=True)
+            if end <= num_samples:
+                power_sum = self.decay * power_sum + energy / self.hop
+                weight = self.decay * weight + 1
+                # Not 0: in minutes of silence the sum would become denormal, and slow.
+                energy = torch.full_like(energy, TINY)
+            begin, end = end, end + self.hop
+        memory.keep("level.power_sum", power_sum)
+        memory.keep("level.weight", weight)
+        memory.keep("level.energy", energy)
+        all_scales = torch.cat(scales, dim=1) if len(scales) > 1 else scales[0]
+        return x / all_scales, all_scales
