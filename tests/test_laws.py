@@ -1,14 +1,17 @@
-"""The laws of the house (docs/architecture.md): who may import whom."""
+"""The laws of the house (docs/architecture.md): who may import whom, and how much lies in one place."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"ww_models", "ww_data", "cluster", "jobs"}
+MAX_FILES = 13  # in a folder of the product, packages' __init__ aside
 HEAVY = {"ray", "lightning", "pytorch_lightning", "clearml"}
 FORBIDDEN = {
     "ww_models": (OURS - {"ww_models"}) | HEAVY | {"fastapi", "soundfile", "torchaudio"},
@@ -54,3 +57,66 @@ def test_every_file_says_what_it_is() -> None:
         if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) and file.stat().st_size
     ]
     assert not silent
+
+
+def modules() -> dict[str, Path]:
+    """{dotted name: file} of the product; a package goes by its own name."""
+    files = (file for package in OURS for file in (ROOT / package).rglob("*.py"))
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
+
+
+def imports_of(file: Path, known: Collection[str]) -> set[str]:
+    """Modules of the product that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{file}: imports are written with their full names"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner if inner <= set(known) else {node.module} | (inner & set(known))
+    return found & set(known)
+
+
+@pytest.fixture(scope="module")
+def imports() -> set[tuple[str, str]]:
+    """(who, whom) for each import of one module of the product by another."""
+    known = modules()
+    pairs = {(name, other) for name, file in known.items() for other in imports_of(file, known) - {name}}
+    assert len(pairs) > 200, "imports are not found: the laws would hold for nothing"
+    return pairs
+
+
+def test_no_import_runs_in_a_circle(imports: set[tuple[str, str]]) -> None:
+    """Seen from each folder: what lies in it, a file or a folder with all that it holds, can be put in an order.
+
+    So no two modules import each other by any way, and no two folders do.
+    """
+    folders = {"", *(name for name, file in modules().items() if file.name == "__init__.py")}
+    for folder in folders:
+        inside = f"{folder}." if folder else ""
+        needs: dict[str, set[str]] = {}
+        for pair in imports:
+            if all(name.startswith(inside) for name in pair):
+                who, whom = (name.removeprefix(inside).partition(".")[0] for name in pair)
+                if who != whom:
+                    needs.setdefault(who, set()).add(whom)
+        try:
+            list(TopologicalSorter(needs).static_order())
+        except CycleError as error:
+            pytest.fail(f"in {folder or 'the top level'}: {' -> '.join(error.args[1])}")
+
+
+def test_no_import_runs_upwards(imports: set[tuple[str, str]]) -> None:
+    """A package's own __init__ gathers what is for others; nothing inside of it imports from there."""
+    assert not [f"{who} imports {whom}" for who, whom in imports if who.startswith(f"{whom}.")]
+
+
+def test_no_folder_is_more_than_a_newcomer_takes_in() -> None:
+    folders = {path for package in OURS for path in (ROOT / package).rglob("*") if path.is_dir()}
+    for folder in folders | {ROOT / package for package in OURS}:
+        files = [path.name for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
+        assert len(files) <= MAX_FILES, f"{folder.relative_to(ROOT)} holds {len(files)} files"
