@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,13 @@ def test_every_file_says_what_it_is() -> None:
         if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) and file.stat().st_size
     ]
     assert not silent
+
+
+def test_private_names_of_ray_stand_in_one_place() -> None:
+    """So that an upgrade of Ray is a matter of one file."""
+    private = re.compile(r"\bray(\.\w+)*\._\w|\bfrom ray[\w.]* import .*\b_\w")
+    files = [file for package in sorted(OURS) for file in (ROOT / package).rglob("*.py")]
+    found = {
+        str(file.relative_to(ROOT)) for file in files if private.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"cluster/machine/ray_internals.py"}

@@ -1,6 +1,6 @@
 """What a training run is fed: which mixtures, in blocks for Ray Data, and the mixing of one block.
 
-This is all that a process needs which mixes; it imports neither torch nor Ray, for such processes start with each run.
+A process that mixes needs no more. It imports neither torch nor Ray, for such processes start with each run.
 """
 
 from __future__ import annotations
@@ -12,21 +12,10 @@ import numbers
 import numpy as np
 import numpy.typing as npt
 
-from ww_data import (
-    Corpus,
-    CorpusError,
-    MixingConfig,
-    NoiseBank,
-    Plan,
-    RoomBank,
-    SegmentBlock,
-    Storage,
-    mix_segments,
-    open_corpus,
-    read_shard,
-)
-from ww_data.corpus.segments import SegmentRows
-from ww_data.mixing.plan import WINDOW_SHARDS
+from cluster.errors import first_line
+from ww_data import Corpus, CorpusError, MixingConfig, NoiseBank, RoomBank, Storage, mix_segments, open_corpus
+from ww_data.corpus.segments import SegmentBlock, SegmentRows, read_shard
+from ww_data.mixing.plan import WINDOW_SHARDS, Plan
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -183,5 +172,5 @@ def _read_shard(opened: _Opened, index: int) -> SegmentBlock:
         with opened.storage.open(name) as file:
             return read_shard(file)
     except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-        address, why = opened.storage.address(name), str(error).partition("\n")[0]
+        address, why = opened.storage.address(name), first_line(error)
         raise CorpusError(f"{address}: cannot be read ({why}): prepare the corpus again") from error

@@ -14,14 +14,7 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -64,11 +57,9 @@ def watch_board(title: str, board: Any) -> Iterator[Any]:
 def waiting(title: str) -> Iterator[None]:
     """Says what takes a few seconds: a spinner on a terminal, one line elsewhere."""
     console = Console(file=sys.stderr)
-    if console.is_terminal:
-        with console.status(title):
-            yield
-    else:
+    if not console.is_terminal:
         print(f"{title} ...", file=sys.stderr, flush=True)
+    with console.status(title) if console.is_terminal else contextlib.nullcontext():
         yield
 
 
@@ -76,24 +67,17 @@ def waiting(title: str) -> Iterator[None]:
 def progress(title: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Yields `report(done, total, note)`, which draws a bar on a terminal and prints plain lines elsewhere."""
     console = Console(file=sys.stderr)
-    if console.is_terminal:
-        with _bar(title, console) as report:
-            yield report
-    else:
+    if not console.is_terminal:
         yield _plain_lines(title)
-
-
-@contextlib.contextmanager
-def _bar(title: str, console: Console) -> Iterator[Callable[[int, int | None, str], None]]:
+        return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=False) as bars:
+    with Progress(*columns, "{task.fields[note]}", console=console) as bars:
         task = bars.add_task(title, total=None, note="")
 
         def report(done: int, total: int | None, note: str = "") -> None:

@@ -4,19 +4,22 @@
                  checkpoint_*/   cluster/runs/checkpoints.py
                  tracking/       curves (cluster/tracking/tracker.py)
                  bundle/         at the end: the best weights
-                 failure.txt     after an error that would only come again
+                 failure.txt     after an error that is permanent
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import first_line
 from cluster.settings.experiment import ConfigError, ExperimentConfig, differences
 from ww_data import Storage
 
 FAILURE_FILE, TRACKING_FOLDER, BUNDLE_FOLDER = "failure.txt", "tracking", "bundle"
+METRICS_FILE = "metrics.jsonl"  # in the tracking folder: a line for each point of a curve, and for each start
 _RECORD_FILE = "run.json"
 
 
@@ -94,18 +97,23 @@ def _is_taken(run: Storage) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error).partition("\n")[0]
+    return error.strerror or first_line(error)
 
 
 def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's record that decides its result: where it runs, for how long at a time and who hears of it
-    may change.
-    """
-    free = ("resources", "tracking", "licence", "preset")
-    settings = ExperimentConfig.from_dict(
-        record["config"]
-    ).to_dict()  # one that is newer than the run: its default
+    """What of a run's record decides its result; where it runs, how long at a time and who is told may change."""
+    config = ExperimentConfig.from_dict(record["config"]).to_dict()  # what is newer than the run: its default
+    for section in ("resources", "tracking", "licence", "preset"):
+        del config[section]
     for name in ("max_minutes", "journal"):
-        settings["training"].pop(name)
-    config = {name: value for name, value in settings.items() if name not in free}
+        del config["training"][name]
     return {"manifest_hash": record["manifest_hash"], **config}
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """An object for each line of JSON; one that is cut short, by a kill or while it is written, is left out."""
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(dict(json.loads(line)))
+    return lines

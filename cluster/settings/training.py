@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args
 
-# Which way each score that a run may be judged by gets better.
-SCORE_MODES: dict[str, Literal["min", "max"]] = {
-    "si_sdr_db": "max",
-    "snr_db": "max",
-    "pesq": "max",
-    "stoi": "max",
-    "loss": "min",
-}
+from ww_models.quality import MEASURES
+
+Score = Literal["si_sdr_db", "snr_db", "pesq", "stoi", "loss"]
+SCORES: tuple[str, ...] = get_args(Score)  # what a run may be judged by, in the order in which it is shown
 PERCEPTUAL = ("pesq", "stoi")  # slow ones, of a subset of the validation mixtures
 
 
@@ -74,7 +71,7 @@ class TrainingConfig:
     max_epochs: float = 0.0
     max_minutes: float = 0.0
     patience: int = 0
-    score: Literal["si_sdr_db", "snr_db", "pesq", "stoi", "loss"] = "si_sdr_db"
+    score: Score = "si_sdr_db"
     validate_every_steps: int = 1000
     num_val_mixtures: int = 0
     num_pesq_mixtures: int = 20
@@ -117,10 +114,14 @@ class TrainingConfig:
             limits.append(max(1, math.ceil(self.max_epochs * num_segments / self.items_per_step)))
         return min(limits)
 
-    def is_better(self, score: float, than: float) -> bool:
-        """Whether the one is the better `score`; NaN is worse than all."""
-        if math.isnan(score):
-            return False
-        if math.isnan(than):
-            return True
-        return score > than if SCORE_MODES[self.score] == "max" else score < than
+    @property
+    def score_mode(self) -> Literal["min", "max"]:
+        """Which way `score` gets better."""
+        return "max" if self.score in MEASURES and MEASURES[self.score].higher_is_better else "min"
+
+    def goodness(self, metrics: Mapping[str, float]) -> float:
+        """How good a validation was by `score`: the more the better, also of a loss; -inf where it has none."""
+        value = metrics.get(self.score, math.nan)
+        if math.isnan(value):
+            return -math.inf
+        return value if self.score_mode == "max" else -value

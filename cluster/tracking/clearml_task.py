@@ -1,4 +1,4 @@
-"""A run's side of ClearML: what ClearML shall hear is written down, and a process of its own delivers it.
+"""A run's side of ClearML: it writes messages, and a process of its own delivers them.
 
     training process --> tracking/clearml/messages-0001.jsonl --> clearml_process --> server or offline session
 
@@ -37,11 +37,10 @@ def clearml_mode(choice: Literal["auto", "offline", "never"]) -> Mode | None:
 
     CLEARML_OFFLINE_MODE=1 in the environment, ClearML's own switch, turns auto into offline.
     """
-    if choice == "auto" and os.environ.get("CLEARML_OFFLINE_MODE", "").lower() in ("1", "true", "yes", "on"):
+    switch = os.environ.get("CLEARML_OFFLINE_MODE", "").lower()
+    if choice == "offline" or (choice == "auto" and switch in ("1", "true", "yes", "on")):
         return "offline"
-    if choice == "auto":
-        return "online" if clearml_is_configured() else None
-    return "offline" if choice == "offline" else None
+    return "online" if choice == "auto" and clearml_is_configured() else None
 
 
 def clearml_is_configured() -> bool:
@@ -52,12 +51,6 @@ def clearml_is_configured() -> bool:
     return Path(conf).expanduser().is_file()
 
 
-def clearml_notice(tracking_folder: Path) -> str:
-    """What people should know of the last start's ClearML session (how to upload it, say), or an empty string."""
-    notice = tracking_folder / "clearml" / NOTICE_FILE
-    return notice.read_text(encoding="utf-8") if notice.is_file() else ""
-
-
 def failure_notice(folder: Path, what: str) -> str:
     """What people are told when the delivering process failed."""
     return (
@@ -66,14 +59,9 @@ def failure_notice(folder: Path, what: str) -> str:
     )
 
 
-def message_number(messages: Path) -> int:
-    """Which of the run's starts wrote these messages."""
-    return int(messages.stem.rpartition("-")[2])
-
-
-def media_folder(folder: Path, number: int) -> Path:
-    """Where the sounds, pictures and bundle of a start's messages lie."""
-    return folder / "media" / f"{number:04d}"
+def media_folder(messages: Path) -> Path:
+    """Where the sounds, pictures and bundle of a start's messages lie: media/0001 of messages-0001.jsonl."""
+    return messages.parent / "media" / messages.stem.rpartition("-")[2]
 
 
 class ClearMLTask:
@@ -88,11 +76,12 @@ class ClearMLTask:
     ) -> None:
         self.folder, self._close_s = folder, close_s
         (folder / NOTICE_FILE).unlink(missing_ok=True)
-        number = 1 + max((message_number(path) for path in folder.glob("messages-*.jsonl")), default=0)
-        self._media = media_folder(folder, number)
+        numbers = [int(path.stem.rpartition("-")[2]) for path in folder.glob("messages-*.jsonl")]
+        messages = folder / f"messages-{1 + max(numbers, default=0):04d}.jsonl"
+        self._media = media_folder(messages)
         self._media.mkdir(parents=True, exist_ok=True)
         self._num_media = 0
-        self._messages = (folder / f"messages-{number:04d}.jsonl").open("x", encoding="utf-8")
+        self._messages = messages.open("x", encoding="utf-8")
         self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
         self._delivery = _Deliverer(folder, mode)
 
@@ -157,19 +146,10 @@ class _Deliverer:
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         standard_input, self._input = os.pipe()
         self._done, done = os.pipe()
-        arguments = [str(folder), str(done), mode]
+        deliver = [sys.executable, "-m", "cluster.tracking.clearml_process", str(folder), str(done), mode]
         with (folder / "clearml.log").open("ab") as log:
             parent = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-S",
-                    "-c",
-                    _DETACH,
-                    sys.executable,
-                    "-m",
-                    "cluster.tracking.clearml_process",
-                    *arguments,
-                ],
+                [sys.executable, "-S", "-c", _DETACH, *deliver],
                 stdin=standard_input,
                 stdout=2,  # what people should read goes where this process's own complaints go
                 stderr=log,

@@ -11,17 +11,13 @@ def code_commit() -> str:
 
     Code that was copied or installed into some other project's checkout does not count: git must know this package.
     """
-    package = Path(__file__).resolve().parent
-    if not _git(package, "ls-files", "--error-unmatch", "__init__.py"):
-        return ""
-    return _git(package, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-
-
-def _git(folder: Path, *arguments: str) -> str:
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
-        )
+        for command in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, or one that git refuses to read
         return ""
     return done.stdout.strip()

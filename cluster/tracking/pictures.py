@@ -8,9 +8,7 @@ import numpy as np
 
 WINDOW_S, HOP_S = 0.032, 0.008
 NUM_MELS = 80
-RANGE_DB = (
-    70.0  # below the loudest point of all three: speech and audible noise, not the floor of the numbers
-)
+RANGE_DB = 70.0  # below the loudest point of all three: speech and audible noise, not the numbers' floor
 _TICKS_KHZ = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
