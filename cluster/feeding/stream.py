@@ -68,7 +68,7 @@ def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[Data
     corpus = open_corpus(feed.corpus_uri)
     source = MixtureSource(dataclasses.replace(feed, manifest_hash=corpus.manifest_hash))
     dataset = ray.data.read_datasource(
-        source, num_cpus=MIXING_CPUS, concurrency=tasks_at_once, override_num_blocks=source.num_tasks
+        source, num_cpus=MIXING_CPUS, concurrency=tasks_at_once, override_num_blocks=len(source.shares)
     )
     dataset.context.execution_options = ExecutionOptions(
         preserve_order=True,
@@ -98,9 +98,9 @@ class MixtureSource(Datasource):
 
     def __init__(self, feed: FeedConfig) -> None:
         super().__init__()
-        self.feed = feed
-        self.blocks_per_task = min(-(-feed.num_blocks // _TASKS), _MAX_BLOCKS_PER_TASK)
-        self.num_tasks = -(-feed.num_blocks // self.blocks_per_task)
+        blocks = range(feed.num_blocks)
+        size = min(-(-len(blocks) // _TASKS), _MAX_BLOCKS_PER_TASK)
+        self.feed, self.shares = feed, [blocks[first : first + size] for first in blocks[::size]]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -108,12 +108,10 @@ class MixtureSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        blocks = range(self.feed.num_blocks)
-        shares = [blocks[first : first + self.blocks_per_task] for first in blocks[:: self.blocks_per_task]]
         unknown = {"size_bytes": None, "exec_stats": None, "input_files": None}
         return [
             ReadTask(functools.partial(_mix, self.feed, share), BlockMetadata(num_rows=len(share), **unknown))
-            for share in shares
+            for share in self.shares
         ]
 
 
@@ -156,9 +154,8 @@ def _only_value(column: pa.ChunkedArray) -> pa.Buffer:
 
 
 class RankBatches:
-    """Iterates over the batches of one rank, checking each against the plan.
+    """Iterates over the batches of one rank. waited_s: how long its reader stood still for data, in all.
 
-    waited_s: how long its reader stood still for data, in all.
     Raises RuntimeError when a batch is not the one the plan lists: training on it would silently break the promise
     that a run sees the same items on any number of workers.
     """

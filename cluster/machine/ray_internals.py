@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,10 @@ _BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: i
 
 def prepare_local_start() -> None:
     """Before Ray is imported to be started on this machine; what the user has set wins."""
-    for name, value in _LOCAL_ENVIRONMENT.items():
+    # Ray guards a new local cluster with a token; giving it one keeps it from writing one to the home folder.
+    for name, value in {**_LOCAL_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
         os.environ.setdefault(name, value)
-    # It warns of the token that it makes, for people who did not expect one. Check: does a start still warn?
+    # It warns that there is a token, for people who did not expect one. Check: does a start still warn?
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
 
@@ -59,9 +61,8 @@ def end_log_monitor() -> None:
 def spare_processes(trainer: Any) -> None:
     """Has a TorchTrainer leave out what a Ray of one's own can spare; on few cores it would slow the workers.
 
-    That is an actor that asks every second whether the run's controller is alive, to free its resources for others, of
-    whom there are none, and one that deals out `datasets=`, which our workers do not take.
-    Check: `DataParallelTrainer._create_default_callbacks`, and tests/cluster/training/test_run.py.
+    One actor asks every second whether the run's controller is alive, to free its resources for others, of whom there
+    are none; one deals out `datasets=`, which our workers do not take. Check: tests/cluster/training/test_run.py.
     """
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -83,8 +84,7 @@ class PauseBetweenTurns:
     over: it was seen to take half a core from the trainers beside it. What a turn costs is the same if there is nothing
     to do in it: beside a trainer on a CPU, which takes a block every second or two, a twentieth of a core.
 
-    An ExecutionCallback by its methods, which the executor calls. Check: that class, and `_output_node` of
-    StreamingExecutor with the two counts.
+    An ExecutionCallback by its methods. Check: that class, and StreamingExecutor's `_output_node` with the two counts.
     """
 
     def __init__(self) -> None:
@@ -109,8 +109,7 @@ class PauseBetweenTurns:
 def stopping_mark() -> Callable[[], bool]:
     """In a replica of Ray Serve: asks whether Serve has begun to stop it; never, where its mark is not found.
 
-    There is no public way to Serve's own object around the code in this process. Check:
-    `ray/serve/_private/replica.py` for both names, and tests/cluster/serving/deploy/test_lifecycle.py.
+    There is no public way to Serve's own object around this code. Check: both names in `ray/serve/_private/replica.py`.
     """
     import ray
 

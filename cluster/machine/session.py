@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import socket
 import tempfile
@@ -32,7 +31,13 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
     Raises ConnectionError if there is no cluster at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if not address:
+        prepare_local_start()
+    import ray
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"Ray at {address}" if address else f"local Ray, {_describe_resources()}"
+    elif address:
         yield from _join(address)
     else:
         yield from _start_local(num_cpus)
@@ -41,9 +46,6 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 def _join(address: str) -> Iterator[str]:
     import ray
 
-    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
-        yield f"Ray at {address}"
-        return
     _check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
@@ -76,16 +78,10 @@ def _no_cluster(address: str, reason: object) -> ConnectionError:
 
 def _start_local(num_cpus: int | None) -> Iterator[str]:
     global _owns_ray
-    prepare_local_start()
-    # Ray guards a new local cluster with a token; giving it one keeps it from writing one to the home folder.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     from cluster.machine.progress import waiting
 
-    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
-        yield f"local Ray, {_describe_resources()}"
-        return
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
     folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
     try:
@@ -112,15 +108,13 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
 @contextlib.contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
     """For the processes that are started meanwhile: what they leave when they are killed goes with the folder."""
-    if "TMPDIR" in os.environ:  # the user knows a better disk
-        yield
-        return
     tempfile.gettempdir()  # this process remembers its own now
-    os.environ["TMPDIR"] = folder
+    is_ours = os.environ.setdefault("TMPDIR", folder) == folder  # the user may know a better disk
     try:
         yield
     finally:
-        del os.environ["TMPDIR"]
+        if is_ours:
+            del os.environ["TMPDIR"]
 
 
 def _wants_worker_logs() -> bool:
@@ -132,8 +126,7 @@ def _quiet_progress_bars() -> None:
     import ray
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns that its bars are off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

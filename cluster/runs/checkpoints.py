@@ -120,7 +120,10 @@ class Checkpoints:
 
         folder: for a copy of one at an address. Raises CheckpointError if there is none.
         """
-        for checkpoint in sorted(self.recorded(), key=self._goodness, reverse=True):
+        by_goodness = sorted(
+            self.recorded(), key=lambda one: self.training.goodness(one.metrics), reverse=True
+        )
+        for checkpoint in by_goodness:
             try:
                 return checkpoint, self.check(checkpoint, folder, BUNDLE_FOLDER) / BUNDLE_FOLDER
             except CheckpointError as error:
@@ -158,13 +161,10 @@ class Checkpoints:
         names = [Path(about.path).name for about in filesystem.get_file_info(selector)]
         return sorted(name for name in names if re.fullmatch(r"checkpoint_\d{9}", name))
 
-    def _goodness(self, checkpoint: Checkpoint) -> float:
-        return self.training.goodness(checkpoint.metrics)
-
     def _drop_old(self, step: int) -> None:
         """Removes what is neither the best nor one of the last. What lies after this step is damaged: it stays."""
         done = [checkpoint for checkpoint in self.recorded() if checkpoint.step <= step]
-        best = max(done, key=self._goodness)
+        best = max(done, key=lambda one: self.training.goodness(one.metrics))
         kept = {best.name, *(checkpoint.name for checkpoint in done[-_NUM_LAST:])}
         for name in self._names():
             if name not in kept and name <= _name(step):

@@ -73,27 +73,22 @@ def claim_run_folder(
     settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
     if finetuned_from:
         settings["finetuned_from"] = finetuned_from
-    name = Path(str(run)).name
     if resume:
         changed = differences(_deciding(_read_record(run)), _deciding(settings))
         if changed:
             raise ConfigError(
-                f"run {name} was started with other settings ({'; '.join(changed)}); resume it "
-                "with the settings it has, or start a new run under another name"
+                f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
+                "the settings it has, or start a new run under another name"
             )
     try:
         if resume:
             run.delete(FAILURE_FILE)
             return
-        if _is_taken(run):
+        if run.path().exists() if run.is_local else any(run.files()):
             raise ConfigError(f"{run} exists already; choose another --name, or resume it with --resume")
         run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
-
-
-def _is_taken(run: Storage) -> bool:
-    return run.path().exists() if run.is_local else next(run.files(), None) is not None
 
 
 def _reason(error: OSError) -> str:

@@ -21,7 +21,7 @@ from ww_models.quality import MEASURES
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """run: its folder, here or at an address, and in it the last checkpoint, from which a resume goes on.
+    """run: its folder, here or at an address, and in it the last checkpoint, from which a resume starts.
 
     scores: validation metrics of the bundle, of step `best_step`; last_scores: of the last step, which is `steps`.
     score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
@@ -142,7 +142,7 @@ def add_scores(bundle: Path, scores: dict[str, float]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file."""
+    """The lines of a run's metrics file."""
     return parse_lines(path.read_text(encoding="utf-8"))
 
 

@@ -14,7 +14,7 @@ class ResourcesConfig:
     """What one training run takes of the cluster.
 
     num_workers: processes that train together, each on its share of every batch.
-    min_workers: where nodes may come and go, so few workers will do; training goes on with as many as there is room
+    min_workers: where nodes may come and go, so few workers will do; training resumes with as many as there is room
         for, from the last checkpoint, over the same batches. 0: always num_workers.
     cpus_per_worker: CPUs that Ray sets aside for each worker. 0 chooses: one each where that leaves a CPU for mixing,
         otherwise a fraction, so that Ray Data's tasks find room on a machine with as many cores as workers.
@@ -48,7 +48,7 @@ class ResourcesConfig:
 
     @property
     def least_workers(self) -> int:
-        """The fewest that training goes on with."""
+        """The fewest that training runs on."""
         return self.min_workers or self.num_workers
 
     def resolved(self, total_cpus: float, node_cpus: Sequence[float] = ()) -> ResourcesConfig:

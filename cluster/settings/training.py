@@ -45,12 +45,11 @@ class TrainingConfig:
 
     A step is an optimizer step, everywhere: in limits, in intervals, in curves.
 
-    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up, so that a
-        step is over accumulate x batch_size items.
+    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up.
     max_steps: steps in all; 0 leaves it to max_epochs. max_epochs: passes over the training segments, 0 for no such
         limit. Whichever ends first decides, and the learning rate's decay ends with it.
     max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
-        ends, and `--resume` goes on for as long again. 0 for no limit.
+        ends, and `--resume` adds as long again. 0 for no limit.
     patience: validations without a better `score` after which the run ends; 0 never does.
     score: what best means, of the validation mixtures: si_sdr_db, snr_db, pesq, stoi, or loss.
     validate_every_steps: steps between two validations; each is also a checkpoint, and so is the last step.
@@ -60,7 +59,7 @@ class TrainingConfig:
         the weights themselves.
     skip_bad_batches: steps with a loss or gradients that are not finite to leave out before the run stops with
         an error; 0 stops at the first. Above 0 each step is checked, for which a GPU has to wait.
-    journal: write down which items each step was trained on, to be read by cluster.training.loop.journal.read_lineage.
+    journal: write down which items each step was trained on (cluster.training.loop.journal).
     compile: torch.compile the model for training.
     precision: 32-true, or bf16-mixed where the device has it; auto chooses bf16-mixed on such GPUs.
     """

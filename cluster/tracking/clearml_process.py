@@ -52,8 +52,7 @@ class Delivery:
         threading.Thread(target=self._await_end, daemon=True).start()
         try:
             if not self.offline:
-                refusal = knock()
-                if refusal:
+                if refusal := knock():
                     self.go_offline(refusal)
                 threading.Thread(target=self._watch_server, daemon=True).start()
             session = ClearMLSession(self.folder, self.opening, offline=self.offline)
@@ -155,7 +154,7 @@ class ClearMLSession:
     """The ClearML task of this process, on a server or as an offline session."""
 
     def __init__(self, folder: Path, opening: dict[str, Any], *, offline: bool) -> None:
-        self.folder, self.offline = folder, offline
+        self.folder, self.offline, self.id_file = folder, offline, folder.parent / "clearml_task.txt"
         self._outcome = "stopped"
         self._model: dict[str, Any] | None = None
         if offline:
@@ -191,17 +190,13 @@ class ClearMLSession:
         )
         self._logger: Any = self._task.get_logger()
         if not offline:
-            temporary = self._id_file.with_suffix(".tmp")
+            temporary = self.id_file.with_suffix(".tmp")
             temporary.write_text(self._task.id, encoding="utf-8")
-            temporary.replace(self._id_file)
-
-    @property
-    def _id_file(self) -> Path:
-        return self.folder.parent / "clearml_task.txt"
+            temporary.replace(self.id_file)
 
     def known_id(self) -> str:
         """The run's task on the server, or an empty string."""
-        return self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else ""
+        return self.id_file.read_text(encoding="utf-8").strip() if self.id_file.is_file() else ""
 
     @property
     def offline_folder(self) -> Path:

@@ -16,12 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from cluster.settings.tracking import TrackingConfig
 
 Mode = Literal["online", "offline"]
 Outcome = Literal["completed", "failed"]
@@ -33,22 +35,17 @@ _REPLAY_S = 60.0  # to turn what a server did not take into an offline session
 
 
 def clearml_mode(choice: Literal["auto", "offline", "never"]) -> Mode | None:
-    """How a choice turns out here: auto is online where a server is configured, None otherwise.
+    """How a choice turns out here: auto is online where the environment or a clearml.conf names a server, else None.
 
     CLEARML_OFFLINE_MODE=1 in the environment, ClearML's own switch, turns auto into offline.
     """
     switch = os.environ.get("CLEARML_OFFLINE_MODE", "").lower()
     if choice == "offline" or (choice == "auto" and switch in ("1", "true", "yes", "on")):
         return "offline"
-    return "online" if choice == "auto" and clearml_is_configured() else None
-
-
-def clearml_is_configured() -> bool:
-    """Whether a ClearML server is named by the environment or a clearml.conf."""
-    if os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY"):
-        return True
     conf = os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf"
-    return Path(conf).expanduser().is_file()
+    has_keys = os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY")
+    is_configured = has_keys or Path(conf).expanduser().is_file()
+    return "online" if choice == "auto" and is_configured else None
 
 
 def failure_notice(folder: Path, what: str) -> str:
@@ -68,13 +65,13 @@ class ClearMLTask:
     """The task of one run, open from construction to `close`; no call waits for a server.
 
     A resumed run's task is the one whose id its folder keeps. folder: where messages, their sounds and pictures and
-    offline sessions lie. close_s: how long `close` lets a server take what is left.
+    offline sessions lie.
     """
 
     def __init__(
-        self, folder: Path, mode: Mode, *, project: str, run_name: str, tags: list[str], close_s: float
+        self, folder: Path, mode: Mode, config: TrackingConfig, run_name: str, tags: Sequence[str]
     ) -> None:
-        self.folder, self._close_s = folder, close_s
+        self.folder, self._close_s = folder, config.clearml_close_s
         (folder / NOTICE_FILE).unlink(missing_ok=True)
         numbers = [int(path.stem.rpartition("-")[2]) for path in folder.glob("messages-*.jsonl")]
         messages = folder / f"messages-{1 + max(numbers, default=0):04d}.jsonl"
@@ -82,7 +79,8 @@ class ClearMLTask:
         self._media.mkdir(parents=True, exist_ok=True)
         self._num_media = 0
         self._messages = messages.open("x", encoding="utf-8")
-        self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
+        settings = {"project": config.clearml_project, "close_s": config.clearml_close_s}
+        self._send("open", name=run_name, tags=list(tags), **settings)
         self._delivery = _Deliverer(folder, mode)
 
     def config(self, flat: Mapping[str, Any]) -> None:
@@ -115,7 +113,7 @@ class ClearMLTask:
         self._send("model", name=name, path=path, metrics=dict(metrics))
 
     def close(self, outcome: Outcome = "completed") -> None:
-        """Lets the task end, within `close_s` and a minute; what no server took becomes an offline session."""
+        """Lets the task end, within `clearml_close_s` and a minute; what no server took becomes an offline session."""
         self._send("close", outcome=outcome)
         self._messages.close()
         failure = self._delivery.close(timeout_s=self._close_s + _REPLAY_S)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,7 +22,6 @@ from cluster.runs.transfer import WorkingCopy
 from cluster.settings.experiment import ExperimentConfig
 from cluster.settings.tracking import TrackingConfig
 from cluster.tracking.clearml_task import ClearMLTask, clearml_mode
-from cluster.tracking.code_version import code_commit
 from cluster.tracking.pictures import pixels_of
 from ww_data import Storage
 from ww_models.quality import MEASURES
@@ -38,14 +37,10 @@ _TITLES = {"loss": "loss"} | {
 class Tracker:
     """Open one per run, in rank 0 only, and close it (it is a context manager): ClearML's task ends with it.
 
-    scalars("val", {"si_sdr_db": 9.1}, step), audio(name, signal (T,), sample_rate, step), image(name, figure, step),
-    config({dotted path: value}), model(path to a bundle, its scores). None of them waits for a server. Of a run at an
-    address, what was written goes there with each `send`, and at the end.
+    No method waits for a server. Of a run at an address, what was written goes there with each `send`, and at the end.
     """
 
-    def __init__(
-        self, config: TrackingConfig, run: Storage, run_name: str, *, tags: list[str] | None = None
-    ) -> None:
+    def __init__(self, config: TrackingConfig, run: Storage, run_name: str, tags: Sequence[str] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run_name = run_name
@@ -55,7 +50,8 @@ class Tracker:
         self._metrics = _open_lines(self.metrics_file)
         self._board = SummaryWriter(str(folder / "tensorboard"))
         self._board.add_custom_scalars({"curves": _charts()})
-        self._clearml = _open_clearml(config, folder / "clearml", run_name, tags or [])
+        mode = clearml_mode(config.clearml)
+        self._clearml = ClearMLTask(folder / "clearml", mode, config, run_name, tags) if mode else None
 
     def config(self, flat: Mapping[str, Any]) -> None:
         """Writes the resolved settings, {dotted path: value}, as hyperparameters."""
@@ -127,9 +123,7 @@ class Tracker:
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close(failed=error is not None)
 
 
@@ -137,27 +131,35 @@ def open_tracker(config: ExperimentConfig, run: Storage, run_name: str, manifest
     """The tracker of a run, which holds its settings and names its data and the commit of this code."""
     tags = [config.preset or config.model_name, f"manifest:{manifest_hash[:12]}"]
     tags += [f"commit:{commit}" for commit in (code_commit(),) if commit]
-    tracker = Tracker(config.tracking, run, run_name, tags=tags)
+    tracker = Tracker(config.tracking, run, run_name, tags)
     tracker.config(config.flat())
     return tracker
 
 
+def code_commit() -> str:
+    """The commit of the code that runs, with "-dirty" where tracked files were changed since; "" outside a checkout.
+
+    Code that was copied or installed into some other project's checkout does not count: git must know this package.
+    """
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        for command in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or one that git refuses to read
+        return ""
+    return done.stdout.strip()
+
+
 def _open_lines(path: Path) -> TextIO:
     """For adding lines, also where the last one was torn by what ended the previous start."""
-    with path.open("a+b") as written:
-        written.seek(max(0, written.tell() - 1))
-        is_torn = written.read(1) not in (b"", b"\n")
+    is_torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     lines = path.open("a", encoding="utf-8")
     if is_torn:
         lines.write("\n")
     return lines
-
-
-def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: list[str]) -> ClearMLTask | None:
-    if (mode := clearml_mode(config.clearml)) is None:
-        return None
-    project, close_s = config.clearml_project, config.clearml_close_s
-    return ClearMLTask(folder, mode, project=project, run_name=run_name, tags=tags, close_s=close_s)
 
 
 def _by_title(values: Mapping[str, float]) -> dict[str, float]:

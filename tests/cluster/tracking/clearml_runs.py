@@ -42,7 +42,7 @@ def kill_deliverer():
             process.kill()
 
 
-with Tracker(config, Storage(folder), "a run", tags=["tiny", "manifest:abc"]) as tracker:
+with Tracker(config, Storage(folder), "a run", ["tiny", "manifest:abc"]) as tracker:
     tracker.config({"loss.l1_weight": 2.0, "model.hidden": 48, "seed": 3})
     for step in steps:
         tracker.scalars("train", {"loss": 1.0 / step, "steps_per_s": 2.0, "broken": float("nan")}, step)

@@ -16,10 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from cluster.settings.tracking import TrackingConfig
-from cluster.tracking.clearml_task import clearml_is_configured, clearml_mode
-from cluster.tracking.code_version import code_commit
+from cluster.tracking.clearml_task import clearml_mode
 from cluster.tracking.pictures import compare_signals, mel_of, mel_spectrogram_db, pixels_of
-from cluster.tracking.tracker import Tracker
+from cluster.tracking.tracker import Tracker, code_commit
 from ww_data import Storage
 
 NEVER = TrackingConfig(clearml="never")
@@ -113,20 +112,14 @@ def test_without_clearml_nothing_of_it_is_imported(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_configured_server_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("CLEARML_API_HOST", "CLEARML_API_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "none.conf"))
-    assert not clearml_is_configured()
-    (tmp_path / "none.conf").write_text("api {}")
-    assert clearml_is_configured()
-
-
 def test_what_a_choice_turns_out_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("CLEARML_API_HOST", "CLEARML_API_ACCESS_KEY", "CLEARML_OFFLINE_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "none.conf"))
     assert [clearml_mode(choice) for choice in ("auto", "offline", "never")] == [None, "offline", None]
+    (tmp_path / "none.conf").write_text("api {}")
+    assert clearml_mode("auto") == "online"
+    (tmp_path / "none.conf").unlink()
     monkeypatch.setenv("CLEARML_API_HOST", "http://127.0.0.1:1")
     monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "key")
     assert [clearml_mode(choice) for choice in ("auto", "offline", "never")] == ["online", "offline", None]
@@ -152,7 +145,7 @@ def test_the_commit_is_that_of_a_checkout_of_this_code(
     package = tmp_path / "site-packages" / "cluster"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr("cluster.tracking.code_version.__file__", str(package / "code_version.py"))
+    monkeypatch.setattr("cluster.tracking.tracker.__file__", str(package / "tracker.py"))
     assert code_commit() == "", "no checkout"
 
     def git(*arguments: str) -> str:
@@ -173,8 +166,8 @@ def test_the_commit_is_that_of_a_checkout_of_this_code(
 def test_a_mel_band_shows_its_tone_at_its_level() -> None:
     for hz in (250.0, 1000.0, 4000.0):
         sine = 0.5 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000)
-        spectrum_MF = mel_spectrogram_db(sine, 16_000)
-        middle_M = spectrum_MF[:, spectrum_MF.shape[1] // 2]
+        spectrum_MJ = mel_spectrogram_db(sine, 16_000)
+        middle_M = spectrum_MJ[:, spectrum_MJ.shape[1] // 2]
         band = int(middle_M.argmax())
         assert abs((band + 1) * mel_of(8000) / 81 - mel_of(hz)) < mel_of(8000) / 81, hz
         assert middle_M[band] == pytest.approx(20 * np.log10(0.5), abs=3.0)
