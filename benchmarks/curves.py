@@ -16,8 +16,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from cluster.runs.folder import read_run_config
-from cluster.runs.json_lines import parse_lines
+from cluster.runs.folder import parse_lines, read_run_config
 from ww_data import Storage
 
 CURVES = {"loss": "validation loss", "pesq": "PESQ", "stoi": "STOI", "snr_db": "SNR, dB"}

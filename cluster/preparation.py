@@ -12,6 +12,7 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
+from cluster.errors import first_line
 from ww_data import CorpusError
 
 _MAX_RETRIES = 3  # of a task whose process died; Ray Data's own default is for ever
@@ -45,7 +46,7 @@ def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
     except ray.exceptions.RayError as error:
         raise CorpusError(
             f"a process that worked on the files ended {_MAX_RETRIES + 1} times, out of memory perhaps "
-            f"({str(error).strip().splitlines()[0]}): free memory or take fewer cores, then start again: what is done "
+            f"({first_line(error)}): free memory or take fewer cores, then start again: what is done "
             "is not done twice"
         ) from error
 

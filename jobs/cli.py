@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from cluster.errors import one_line
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the description's line breaks and appends each option's default."""
@@ -41,6 +43,6 @@ def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], No
     except (ValueError, OSError) as error:
         if os.environ.get("WW_TRACEBACK") == "1":
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)

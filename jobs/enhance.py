@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.enhancement import encode_audio, enhance_audio, stored_subtype, torch_threads
+from cluster.errors import one_line
 from cluster.machine.progress import progress
 from jobs.cli import main, make_parser
 from ww_data import read_audio
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
                     raise ValueError(task.problem)
                 enhance_file(model, task.source, task.target, arguments.strength)
             except (ValueError, OSError) as error:
-                failures.append(f"skipped {task.source}: {' '.join(str(error).split())}")
+                failures.append(f"skipped {task.source}: {one_line(error)}")
         report(len(tasks), len(tasks), "")
     for failure in failures:
         print(failure, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -120,3 +121,13 @@ def test_no_folder_is_more_than_a_newcomer_takes_in() -> None:
     for folder in folders | {ROOT / package for package in OURS}:
         files = [path.name for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
         assert len(files) <= MAX_FILES, f"{folder.relative_to(ROOT)} holds {len(files)} files"
+
+
+def test_private_names_of_ray_stand_in_one_place() -> None:
+    """So that an upgrade of Ray is a matter of one file."""
+    private = re.compile(r"\bray(\.\w+)*\._\w|\bfrom ray[\w.]* import .*\b_\w")
+    files = [file for package in sorted(OURS) for file in (ROOT / package).rglob("*.py")]
+    found = {
+        str(file.relative_to(ROOT)) for file in files if private.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"cluster/machine/ray_internals.py"}

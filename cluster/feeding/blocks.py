@@ -1,6 +1,6 @@
 """What a training run is fed: which mixtures, in blocks for Ray Data, and the mixing of one block.
 
-This is all that a process needs which mixes; it imports neither torch nor Ray, for such processes start with each run.
+A process that mixes needs no more. It imports neither torch nor Ray, for such processes start with each run.
 """
 
 from __future__ import annotations
@@ -12,21 +12,10 @@ import numbers
 import numpy as np
 import numpy.typing as npt
 
-from ww_data import (
-    Corpus,
-    CorpusError,
-    MixingConfig,
-    NoiseBank,
-    Plan,
-    RoomBank,
-    SegmentBlock,
-    Storage,
-    mix_segments,
-    open_corpus,
-    read_shard,
-)
-from ww_data.corpus.segments import SegmentRows
-from ww_data.mixing.plan import WINDOW_SHARDS
+from cluster.errors import first_line
+from ww_data import Corpus, CorpusError, MixingConfig, NoiseBank, RoomBank, mix_segments, open_corpus
+from ww_data.corpus.segments import SegmentBlock, SegmentRows, read_shard
+from ww_data.mixing.plan import WINDOW_SHARDS, Plan
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -40,7 +29,7 @@ _USUAL_RATE, _USUAL_SEGMENT_S = 16_000, 4.0
 class FeedConfig:
     """What decides the sequence of training batches, and how it is dealt to ranks.
 
-    global_batch: items of one optimizer step over all ranks, a multiple of num_workers.
+    global_batch: items of one step over all ranks, a multiple of num_workers.
     start_step, num_steps: the stretch of the plan to feed. Wrong numbers are a ValueError.
     manifest_hash: of the corpus that is meant; "" takes whichever lies at corpus_uri.
 
@@ -129,7 +118,7 @@ def make_plan(corpus: Corpus, feed: FeedConfig) -> Plan:
 def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     """The mixtures at some positions of the plan, in any order. Raises CorpusError for a corpus that is damaged."""
     opened = _open(feed.corpus_uri, feed.manifest_hash)
-    plan = _plan(opened.shard_sizes, feed.seed, feed.global_batch)
+    plan = make_plan(opened.corpus, feed)
     breaks = np.flatnonzero(np.diff(position_N) != 1) + 1
     runs = [plan.at(int(run[0]), int(run[-1]) + 1) for run in np.split(position_N, breaks)]
     epoch_N, shard_N, row_N = (np.concatenate(column) for column in zip(*runs, strict=True))
@@ -145,11 +134,9 @@ def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)  # compared by identity, as caches do
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, as caches do
 class _Opened:
-    storage: Storage
-    shard_names: tuple[str, ...]
-    shard_sizes: tuple[int, ...]
+    corpus: Corpus
     bank: NoiseBank
     rooms: RoomBank | None
 
@@ -161,14 +148,7 @@ def _open(corpus_uri: str, manifest_hash: str) -> _Opened:
     corpus = open_corpus(corpus_uri)
     if manifest_hash not in ("", corpus.manifest_hash):
         raise CorpusError(f"{corpus_uri}: was prepared anew while it was in use: start the run again")
-    shards = corpus.shards("train")
-    return _Opened(
-        storage=corpus.storage,
-        shard_names=tuple(shard.name for shard in shards),
-        shard_sizes=tuple(shard.num_segments for shard in shards),
-        bank=corpus.noise_bank("train"),
-        rooms=corpus.rooms("train"),
-    )
+    return _Opened(corpus, corpus.noise_bank("train"), corpus.rooms("train"))
 
 
 @functools.lru_cache(maxsize=4)
@@ -178,10 +158,10 @@ def _plan(shard_sizes: tuple[int, ...], seed: int, global_batch: int) -> Plan:
 
 @functools.lru_cache(maxsize=WINDOW_SHARDS)
 def _read_shard(opened: _Opened, index: int) -> SegmentBlock:
-    name = opened.shard_names[index]
+    storage, name = opened.corpus.storage, opened.corpus.shards("train")[index].name
     try:
-        with opened.storage.open(name) as file:
+        with storage.open(name) as file:
             return read_shard(file)
     except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-        address, why = opened.storage.address(name), str(error).partition("\n")[0]
+        address, why = storage.address(name), first_line(error)
         raise CorpusError(f"{address}: cannot be read ({why}): prepare the corpus again") from error

@@ -19,38 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import (
-    DataContext,
-    DataIterator,
-    Dataset,
-    Datasource,
-    ExecutionOptions,
-    ExecutionResources,
-    ReadTask,
-)
-from ray.data._internal.execution.execution_callback import (
-    ExecutionCallback,
-)  # named by DataContext's public field
+from ray.data import DataContext, DataIterator, Datasource, ExecutionOptions, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.collate_fn import ArrowBatchCollateFn
 
-from cluster.feeding.blocks import FeedConfig, MixedItems, make_plan, mix_positions
+from cluster.feeding.blocks import FeedConfig, MixedItems, mix_positions
 from cluster.machine.memory import keep_freed_memory
-from cluster.machine.placement import MIXING_CPUS
+from cluster.machine.ray_internals import ease_scheduling
+from cluster.settings.resources import MIXING_CPUS
 from ww_data import open_corpus
 
 if TYPE_CHECKING:  # imported where batches are made: processes that only mix or coordinate start without it
     import torch
-
-__all__ = [
-    "Batch",
-    "FeedConfig",
-    "RankBatches",
-    "make_plan",
-    "mix_positions",
-    "mixtures",
-    "split_among_ranks",
-]
 
 # Mixed ahead of the trainer, for each node; back-pressure holds it there. With what is on its way the object store was
 # seen to hold 1.2 GB (benchmarks/feeding.py), so one of 1.5 GB is enough. A smaller store is filled to a share.
@@ -59,9 +39,6 @@ _SHARE_OF_SMALL_STORE = 0.6
 # Ray Data lists all tasks of an execution before it starts one, at half a millisecond each. So long runs have tasks of
 # several blocks; but not of many: a task's blocks wait until all those of the tasks before it have been dealt.
 _TASKS, _MAX_BLOCKS_PER_TASK = 250, 8
-_MIN_TURN_S, _MAX_TURN_S = 0.05, 0.4
-_PLENTY_READY = 2  # blocks, with which nobody waits for the next turn
-_BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
 _ARRAYS = {"noisy_NT": "<f4", "clean_NT": "<f4", "snr_db_N": "<f4", "position_N": "<i8", "key_N": "<u8"}
 
 
@@ -79,30 +56,28 @@ class Batch:
     positions: np.ndarray
 
 
-def mixtures(feed: FeedConfig, *, train_cpus: float = 0.0) -> Dataset:
-    """A Ray Dataset of mixtures in the plan's order. A row is a block of `feed`, its arrays as bytes.
+def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:
+    """One iterator per rank over one shared execution. Call it in one place and hand the iterators out.
 
     train_cpus: CPUs that are set aside for the trainer and are not to be counted on for mixing.
     """
-    source = MixtureSource(
-        dataclasses.replace(feed, manifest_hash=open_corpus(feed.corpus_uri).manifest_hash)
-    )
+    tasks_at_once = _tasks_at_once(train_cpus)
+    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0)(_warm_up)
+    for _ in range(tasks_at_once):  # nobody waits for these
+        warm_up.remote(feed)
+    corpus = open_corpus(feed.corpus_uri)
+    source = MixtureSource(dataclasses.replace(feed, manifest_hash=corpus.manifest_hash))
     dataset = ray.data.read_datasource(
-        source,
-        num_cpus=MIXING_CPUS,
-        concurrency=_tasks_at_once(train_cpus),
-        override_num_blocks=source.num_tasks,
+        source, num_cpus=MIXING_CPUS, concurrency=tasks_at_once, override_num_blocks=len(source.shares)
     )
-    options = ExecutionOptions(
+    dataset.context.execution_options = ExecutionOptions(
         preserve_order=True,
         exclude_resources=ExecutionResources(cpu=train_cpus),
         resource_limits=ExecutionResources(object_store_memory=_object_store_budget_bytes()),
     )
-    dataset.context.execution_options = options
     dataset.context.target_max_block_size = 1  # bytes: each row by itself, as soon as it is mixed
-    dataset.context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_READY
-    dataset.context.custom_execution_callback_classes = [_PauseBetweenTurns]
-    return dataset
+    ease_scheduling(dataset.context)
+    return dataset.streaming_split(feed.num_workers, equal=True)
 
 
 def _object_store_budget_bytes() -> float:
@@ -119,13 +94,13 @@ def _tasks_at_once(train_cpus: float) -> int:
 
 
 class MixtureSource(Datasource):
-    """The plan as something that Ray Data can read: each task mixes some blocks, one after the other."""
+    """The plan's mixtures for Ray Data: each task mixes some blocks, one after the other; each is a row, as bytes."""
 
     def __init__(self, feed: FeedConfig) -> None:
         super().__init__()
-        self.feed = feed
-        self.blocks_per_task = min(-(-feed.num_blocks // _TASKS), _MAX_BLOCKS_PER_TASK)
-        self.num_tasks = -(-feed.num_blocks // self.blocks_per_task)
+        blocks = range(feed.num_blocks)
+        size = min(-(-len(blocks) // _TASKS), _MAX_BLOCKS_PER_TASK)
+        self.feed, self.shares = feed, [blocks[first : first + size] for first in blocks[::size]]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -133,13 +108,11 @@ class MixtureSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        blocks = range(self.feed.num_blocks)
-        shares = [blocks[first : first + self.blocks_per_task] for first in blocks[:: self.blocks_per_task]]
-        return [ReadTask(functools.partial(_mix, self.feed, share), _about(len(share))) for share in shares]
-
-
-def _about(num_rows: int) -> BlockMetadata:
-    return BlockMetadata(num_rows=num_rows, size_bytes=None, exec_stats=None, input_files=None)
+        unknown = {"size_bytes": None, "exec_stats": None, "input_files": None}
+        return [
+            ReadTask(functools.partial(_mix, self.feed, share), BlockMetadata(num_rows=len(share), **unknown))
+            for share in self.shares
+        ]
 
 
 def _mix(feed: FeedConfig, blocks: range) -> Iterator[pa.Table]:
@@ -180,40 +153,8 @@ def _only_value(column: pa.ChunkedArray) -> pa.Buffer:
     return values[first:last]
 
 
-class _PauseBetweenTurns(ExecutionCallback):
-    """Lets no turn of Ray Data's scheduling loop be shorter than 50 ms, and while nothing happens make longer ones.
-
-    While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts
-    over: it was seen to take half a core from the trainers beside it. What a turn costs is the same if there is nothing
-    to do in it: beside a trainer on a CPU, which takes a block every second or two, a twentieth of a core.
-    """
-
-    def __init__(self) -> None:
-        self._last_s = time.monotonic()
-        self._turn_s, self._seen = _MIN_TURN_S, (0, 0)
-
-    def on_execution_step(self, executor: Any) -> None:
-        _, output = executor._output_node
-        made, ready = output.num_completed_tasks, output.total_enqueued_output_blocks()
-        at_rest = ready >= _PLENTY_READY and (made, ready) == self._seen
-        self._turn_s = min(2 * self._turn_s, _MAX_TURN_S) if at_rest else _MIN_TURN_S
-        self._seen = made, ready
-        time.sleep(max(0.0, self._last_s + self._turn_s - time.monotonic()))
-        self._last_s = time.monotonic()
-
-
-def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:
-    """One iterator per rank over one shared execution. Call it in one place and hand the iterators out."""
-    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0)(_warm_up)
-    for _ in range(_tasks_at_once(train_cpus)):  # nobody waits for these
-        warm_up.remote(feed)
-    return mixtures(feed, train_cpus=train_cpus).streaming_split(feed.num_workers, equal=True)
-
-
 class RankBatches:
-    """Iterates over the batches of one rank, checking each against the plan.
-
-    waited_s: how long its reader stood still for data, in all.
+    """Iterates over the batches of one rank. waited_s: how long its reader stood still for data, in all.
 
     Raises RuntimeError when a batch is not the one the plan lists: training on it would silently break the promise
     that a run sees the same items on any number of workers.
@@ -238,13 +179,10 @@ class RankBatches:
                 )
             for index, step in enumerate(steps):
                 rows = slice(index * self.feed.rank_batch, (index + 1) * self.feed.rank_batch)
-                batch = dataclasses.replace(
-                    whole,
-                    noisy=whole.noisy[rows],
-                    clean=whole.clean[rows],
-                    snr_db=whole.snr_db[rows],
-                    positions=whole.positions[rows],
-                )
+                parts = {
+                    name: getattr(whole, name)[rows] for name in ("noisy", "clean", "snr_db", "positions")
+                }
+                batch = dataclasses.replace(whole, **parts)
                 self._check(batch, step)
                 yield batch
 

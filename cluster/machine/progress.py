@@ -14,28 +14,23 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
 PLAIN_LINE_EVERY_S = 10.0
+
+Report = Callable[[int, int | None, str], None]  # (done, total, note)
 
 
 class ProgressBoard:
     """Holds the latest state of one piece of work: done, total and a few words."""
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] = {"done": 0, "total": None, "note": "starting"}
+        self._state: tuple[int, int | None, str] = (0, None, "starting")
 
     def post(self, done: int, total: int | None, note: str) -> None:
-        self._state = {"done": done, "total": total, "note": note}
+        self._state = done, total, note
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> tuple[int, int | None, str]:
         return self._state
 
 
@@ -48,8 +43,7 @@ def watch_board(title: str, board: Any) -> Iterator[Any]:
         with progress(title) as report:
             while not stop.wait(0.5):
                 with contextlib.suppress(ray.exceptions.RayError):
-                    state = ray.get(board.read.remote(), timeout=5)
-                    report(state["done"], state["total"], state["note"])
+                    report(*ray.get(board.read.remote(), timeout=5))
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
@@ -64,36 +58,27 @@ def watch_board(title: str, board: Any) -> Iterator[Any]:
 def waiting(title: str) -> Iterator[None]:
     """Says what takes a few seconds: a spinner on a terminal, one line elsewhere."""
     console = Console(file=sys.stderr)
-    if console.is_terminal:
-        with console.status(title):
-            yield
-    else:
+    if not console.is_terminal:
         print(f"{title} ...", file=sys.stderr, flush=True)
+    with console.status(title) if console.is_terminal else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int | None, str], None]]:
+def progress(title: str) -> Iterator[Report]:
     """Yields `report(done, total, note)`, which draws a bar on a terminal and prints plain lines elsewhere."""
     console = Console(file=sys.stderr)
-    if console.is_terminal:
-        with _bar(title, console) as report:
-            yield report
-    else:
+    if not console.is_terminal:
         yield _plain_lines(title)
-
-
-@contextlib.contextmanager
-def _bar(title: str, console: Console) -> Iterator[Callable[[int, int | None, str], None]]:
+        return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=False) as bars:
+    with Progress(*columns, "{task.fields[note]}", console=console) as bars:
         task = bars.add_task(title, total=None, note="")
 
         def report(done: int, total: int | None, note: str = "") -> None:
@@ -102,13 +87,12 @@ def _bar(title: str, console: Console) -> Iterator[Callable[[int, int | None, st
         yield report
 
 
-def _plain_lines(title: str) -> Callable[[int, int | None, str], None]:
+def _plain_lines(title: str) -> Report:
     said_s, said = -PLAIN_LINE_EVERY_S, ""
 
     def report(done: int, total: int | None, note: str = "") -> None:
         nonlocal said_s, said
-        now = time.monotonic()
-        finished = total is not None and done >= total
+        now, finished = time.monotonic(), total is not None and done >= total
         line = f"{title}: {done}{f'/{total}' if total else ''} {note}".rstrip()
         if line != said and (finished or now - said_s >= PLAIN_LINE_EVERY_S):
             print(line, file=sys.stderr, flush=True)

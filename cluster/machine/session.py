@@ -5,25 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 
-# Read by Ray when it is imported or started, so they are set before that; what the user set wins.
-_LOCAL_ENVIRONMENT = {
-    "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # On one machine whatever runs beside the workers takes its time from them. Nobody takes a node away here, and
-    # nobody asks for Train's metrics, nor for those of the node and each of its processes every five seconds.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "600000",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
-}
-
+from cluster.errors import one_line
+from cluster.machine.ray_internals import end_log_monitor, loopback_options, prepare_local_start
 
 _owns_ray = False
 
@@ -43,7 +31,13 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
     Raises ConnectionError if there is no cluster at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if not address:
+        prepare_local_start()
+    import ray
+
+    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
+        yield f"Ray at {address}" if address else f"local Ray, {_describe_resources()}"
+    elif address:
         yield from _join(address)
     else:
         yield from _start_local(num_cpus)
@@ -52,17 +46,11 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 def _join(address: str) -> Iterator[str]:
     import ray
 
-    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
-        yield f"Ray at {address}"
-        return
     _check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
     except Exception as error:  # Ray raises several unrelated types here
-        raise ConnectionError(
-            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:200]}); start one, or unset "
-            "RAY_ADDRESS to work on this machine alone"
-        ) from error
+        raise _no_cluster(address, one_line(error)[:200]) from error
     _quiet_progress_bars()
     try:
         yield f"Ray at {address}, {_describe_resources()}"
@@ -78,27 +66,22 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
-        raise ConnectionError(
-            f"no Ray cluster answers at {address!r} ({error.strerror or error}); start one, or unset RAY_ADDRESS to "
-            "work on this machine alone"
-        ) from error
+        raise _no_cluster(address, error.strerror or error) from error
+
+
+def _no_cluster(address: str, reason: object) -> ConnectionError:
+    return ConnectionError(
+        f"no Ray cluster answers at {address!r} ({reason}); start one, or unset RAY_ADDRESS to work on this machine "
+        "alone"
+    )
 
 
 def _start_local(num_cpus: int | None) -> Iterator[str]:
     global _owns_ray
-    for name, value in _LOCAL_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Ray guards a new local cluster with a token by default; giving it one keeps it from writing one to the home
-    # folder. Its warning that it does so is for people who did not expect it.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     import ray
 
     from cluster.machine.progress import waiting
 
-    if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
-        yield f"local Ray, {_describe_resources()}"
-        return
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
     folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
     try:
@@ -109,13 +92,12 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
                 include_dashboard=False,
                 logging_level=logging.WARNING,
                 log_to_driver=_wants_worker_logs(),
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
+                **loopback_options(folder),
             )
         _owns_ray = True
         _quiet_progress_bars()
         if not _wants_worker_logs():
-            _end_log_monitor()
+            end_log_monitor()
         yield f"local Ray, {_describe_resources()}"
     finally:
         _owns_ray = False
@@ -126,30 +108,17 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
 @contextlib.contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
     """For the processes that are started meanwhile: what they leave when they are killed goes with the folder."""
-    if "TMPDIR" in os.environ:  # the user knows a better disk
-        yield
-        return
     tempfile.gettempdir()  # this process remembers its own now
-    os.environ["TMPDIR"] = folder
+    is_ours = os.environ.setdefault("TMPDIR", folder) == folder  # the user may know a better disk
     try:
         yield
     finally:
-        del os.environ["TMPDIR"]
+        if is_ours:
+            del os.environ["TMPDIR"]
 
 
 def _wants_worker_logs() -> bool:
     return os.environ.get("WW_WORKER_LOGS") == "1"
-
-
-def _end_log_monitor() -> None:
-    """Ends the process that reads all workers' logs for the driver, which does not ask for them.
-
-    `ray start` has an option for it, `ray.init` has none.
-    """
-    from ray._private import worker
-
-    with contextlib.suppress(Exception):  # no harm if it stays
-        worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
 
 
 def _quiet_progress_bars() -> None:
@@ -157,8 +126,7 @@ def _quiet_progress_bars() -> None:
     import ray
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns that its bars are off
     logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from cluster.runs.transfer import fetch_folder, send_folder
-from cluster.settings.training import SCORE_MODES, TrainingConfig
+from cluster.settings.experiment import differences
+from cluster.settings.training import TrainingConfig
 from ww_data import Storage
 from ww_models import BundleError, read_bundle_info
 
@@ -59,11 +59,8 @@ class Checkpoints:
     def store(self, folder: Path, step: int, metrics: dict[str, float]) -> None:
         """Makes a checkpoint of a folder of this machine, then removes those that are not kept. OSError as it comes."""
         name = _name(step)
-        sha256 = {
-            path.relative_to(folder).as_posix(): _digest(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        sha256 = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
         content = {"step": step, "metrics": metrics, "sha256": sha256}
         self.run.delete(f"{name}/{RECORD_FILE}")  # of one that was found damaged
         send_folder(folder, self.run, name)
@@ -85,10 +82,9 @@ class Checkpoints:
         for checkpoint in reversed(recorded):
             try:
                 self.check(checkpoint, folder)
+                return checkpoint, complaints
             except CheckpointError as error:
                 complaints.append(str(error))
-                continue
-            return checkpoint, complaints
         if complaints:
             raise CheckpointError(
                 f"no checkpoint of {self.run} can be used ({'; '.join(complaints)}): bring one of them back from a "
@@ -101,26 +97,22 @@ class Checkpoints:
 
         folder: for a copy of one at an address. Raises CheckpointError if a file is missing or not what was written.
         """
-        here = folder / checkpoint.name
+        here, address = folder / checkpoint.name, self.run.address(checkpoint.name)
         if self.run.is_local:
             here = self.run.path(checkpoint.name)
         elif not here.exists():
             try:
                 fetch_folder(self.run, checkpoint.name, here)
             except FileNotFoundError as error:
-                raise CheckpointError(
-                    f"{self.run.address(checkpoint.name)}: is not there any more"
-                ) from error
+                raise CheckpointError(f"{address}: is not there any more") from error
         for name, sha256 in checkpoint.sha256.items():
             if not name.startswith(only):
                 continue
             path = here / name
             if not path.is_file():
-                raise CheckpointError(f"{self.run.address(checkpoint.name)}: {name} is missing")
+                raise CheckpointError(f"{address}: {name} is missing")
             if _digest(path) != sha256:
-                raise CheckpointError(
-                    f"{self.run.address(checkpoint.name)}: {name} is damaged (its checksum differs)"
-                )
+                raise CheckpointError(f"{address}: {name} is damaged (its checksum differs)")
         return here
 
     def best_bundle(self, folder: Path) -> tuple[Checkpoint, Path]:
@@ -128,7 +120,10 @@ class Checkpoints:
 
         folder: for a copy of one at an address. Raises CheckpointError if there is none.
         """
-        for checkpoint in sorted(self.recorded(), key=self._score, reverse=True):
+        by_goodness = sorted(
+            self.recorded(), key=lambda one: self.training.goodness(one.metrics), reverse=True
+        )
+        for checkpoint in by_goodness:
             try:
                 return checkpoint, self.check(checkpoint, folder, BUNDLE_FOLDER) / BUNDLE_FOLDER
             except CheckpointError as error:
@@ -138,18 +133,12 @@ class Checkpoints:
     def check_model(self, checkpoint: Checkpoint, folder: Path, model: dict[str, Any]) -> list[str]:
         """The settings of the model in which a checked checkpoint differs from these, `name: there -> here`."""
         here = self.run.path(checkpoint.name) if self.run.is_local else folder / checkpoint.name
+        address = self.run.address(checkpoint.name)
         try:
             there = read_bundle_info(here / BUNDLE_FOLDER).training["model"]
         except (BundleError, KeyError) as error:
-            raise CheckpointError(
-                f"{self.run.address(checkpoint.name)}: its bundle cannot be read"
-            ) from error
-        names = sorted(there.keys() | model.keys())
-        return [
-            f"{name}: {there.get(name)} -> {model.get(name)}"
-            for name in names
-            if there.get(name) != model.get(name)
-        ]
+            raise CheckpointError(f"{address}: its bundle cannot be read") from error
+        return differences(there, model)
 
     def _look(self) -> tuple[list[Checkpoint], list[str]]:
         """The finished ones by step, and a line on each whose record cannot be read."""
@@ -172,17 +161,10 @@ class Checkpoints:
         names = [Path(about.path).name for about in filesystem.get_file_info(selector)]
         return sorted(name for name in names if re.fullmatch(r"checkpoint_\d{9}", name))
 
-    def _score(self, checkpoint: Checkpoint) -> float:
-        """The higher the better; those without a score are worse than all."""
-        score = checkpoint.metrics.get(self.training.score, math.nan)
-        if math.isnan(score):
-            return -math.inf
-        return score if SCORE_MODES[self.training.score] == "max" else -score
-
     def _drop_old(self, step: int) -> None:
         """Removes what is neither the best nor one of the last. What lies after this step is damaged: it stays."""
         done = [checkpoint for checkpoint in self.recorded() if checkpoint.step <= step]
-        best = max(done, key=self._score)
+        best = max(done, key=lambda one: self.training.goodness(one.metrics))
         kept = {best.name, *(checkpoint.name for checkpoint in done[-_NUM_LAST:])}
         for name in self._names():
             if name not in kept and name <= _name(step):

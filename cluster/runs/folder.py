@@ -4,19 +4,22 @@
                  checkpoint_*/   cluster/runs/checkpoints.py
                  tracking/       curves (cluster/tracking/tracker.py)
                  bundle/         at the end: the best weights
-                 failure.txt     after an error that would only come again
+                 failure.txt     after an error that is permanent
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import first_line
 from cluster.settings.experiment import ConfigError, ExperimentConfig, differences
 from ww_data import Storage
 
 FAILURE_FILE, TRACKING_FOLDER, BUNDLE_FOLDER = "failure.txt", "tracking", "bundle"
+METRICS_FILE = "metrics.jsonl"  # in the tracking folder: a line for each point of a curve, and for each start
 _RECORD_FILE = "run.json"
 
 
@@ -70,42 +73,42 @@ def claim_run_folder(
     settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
     if finetuned_from:
         settings["finetuned_from"] = finetuned_from
-    name = Path(str(run)).name
     if resume:
         changed = differences(_deciding(_read_record(run)), _deciding(settings))
         if changed:
             raise ConfigError(
-                f"run {name} was started with other settings ({'; '.join(changed)}); resume it "
-                "with the settings it has, or start a new run under another name"
+                f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
+                "the settings it has, or start a new run under another name"
             )
     try:
         if resume:
             run.delete(FAILURE_FILE)
             return
-        if _is_taken(run):
+        if run.path().exists() if run.is_local else any(run.files()):
             raise ConfigError(f"{run} exists already; choose another --name, or resume it with --resume")
         run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
 
 
-def _is_taken(run: Storage) -> bool:
-    return run.path().exists() if run.is_local else next(run.files(), None) is not None
-
-
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error).partition("\n")[0]
+    return error.strerror or first_line(error)
 
 
 def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's record that decides its result: where it runs, for how long at a time and who hears of it
-    may change.
-    """
-    free = ("resources", "tracking", "licence", "preset")
-    settings = ExperimentConfig.from_dict(
-        record["config"]
-    ).to_dict()  # one that is newer than the run: its default
+    """What of a run's record decides its result; where it runs, how long at a time and who is told may change."""
+    config = ExperimentConfig.from_dict(record["config"]).to_dict()  # what is newer than the run: its default
+    for section in ("resources", "tracking", "licence", "preset"):
+        del config[section]
     for name in ("max_minutes", "journal"):
-        settings["training"].pop(name)
-    config = {name: value for name, value in settings.items() if name not in free}
+        del config["training"][name]
     return {"manifest_hash": record["manifest_hash"], **config}
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """An object for each line of JSON; one that is cut short, by a kill or while it is written, is left out."""
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(dict(json.loads(line)))
+    return lines

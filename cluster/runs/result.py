@@ -9,27 +9,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster.runs.bundle_scores import add_scores
 from cluster.runs.checkpoints import Checkpoints
-from cluster.runs.folder import BUNDLE_FOLDER, TRACKING_FOLDER
-from cluster.runs.json_lines import parse_lines
+from cluster.runs.folder import BUNDLE_FOLDER, METRICS_FILE, TRACKING_FOLDER, parse_lines
 from cluster.runs.transfer import replace_folder
 from cluster.settings.experiment import ExperimentConfig
-from cluster.settings.training import PERCEPTUAL
+from cluster.settings.training import PERCEPTUAL, SCORES
 from ww_data import Storage
-
-_MEASURES = {
-    "si_sdr_db": "SI-SDR dB",
-    "snr_db": "SNR dB",
-    "pesq": "PESQ",
-    "stoi": "STOI",
-    "loss": "loss",
-}
+from ww_models.bundle.bundle import add_metrics, read_bundle_info
+from ww_models.quality import MEASURES
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """run: its folder, here or at an address, and in it the last checkpoint, from which a resume goes on.
+    """run: its folder, here or at an address, and in it the last checkpoint, from which a resume starts.
 
     scores: validation metrics of the bundle, of step `best_step`; last_scores: of the last step, which is `steps`.
     score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
@@ -63,28 +55,23 @@ class TrainingResult:
 
     def table(self) -> str:
         """All of it in plain lines for people."""
-        lines = [
-            f"{self.steps} steps, {self.audio_hours:.2f} h of audio in {spoken_duration(self.wall_s)}"
-            + (
-                f" ({self.audio_s_per_s:.0f} s of audio per second, waiting for data {self.data_wait_fraction:.0%})"
-                if math.isfinite(self.audio_s_per_s)
-                else ""
-            ),
-            *(
-                [f"{self.skipped_steps} steps left out: loss or gradients not finite"]
-                if self.skipped_steps
-                else []
-            ),
-            "on unseen validation mixtures:",
-            f"  {'':10} {'noisy':>9} {f'step {self.best_step}':>12} {f'step {self.steps}':>12}",
-            f"  {'':10} {'':>9} {'best':>12} {'last':>12}",
-        ]
-        for name, title in _MEASURES.items():
+        first = f"{self.steps} steps, {self.audio_hours:.2f} h of audio in {spoken_duration(self.wall_s)}"
+        if math.isfinite(self.audio_s_per_s):
+            waits = f"waiting for data {self.data_wait_fraction:.0%}"
+            first += f" ({self.audio_s_per_s:.0f} s of audio per second, {waits})"
+        lines = [first]
+        if self.skipped_steps:
+            lines.append(f"{self.skipped_steps} steps left out: loss or gradients not finite")
+        lines.append("on unseen validation mixtures:")
+        lines.append(f"  {'':10} {'noisy':>9} {f'step {self.best_step}':>12} {f'step {self.steps}':>12}")
+        lines.append(f"  {'':10} {'':>9} {'best':>12} {'last':>12}")
+        for name in SCORES:
             columns = (self.scores.get(f"noisy_{name}"), self.scores.get(name), self.last_scores.get(name))
             if columns[1] is None:
                 continue
             noisy, best, last = ("" if value is None else f"{value:.3f}" for value in columns)
             chosen = "  <- decides" if name == self.score else ""
+            title = MEASURES[name].label if name in MEASURES else name
             lines.append(f"  {title:10} {noisy:>9} {best:>12} {last:>12}{chosen}")
         lines.append(f"run:    {self.run}")
         lines.append(f"bundle: {self.run.address(BUNDLE_FOLDER)} (the best)")
@@ -108,7 +95,7 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
     item_s: seconds of audio of one item. Raises CheckpointError where no bundle is whole.
     """
     checkpoints = Checkpoints(run, config.training)
-    lines = parse_lines(run.read(f"{TRACKING_FOLDER}/metrics.jsonl").decode("utf-8"))
+    lines = parse_lines(run.read(f"{TRACKING_FOLDER}/{METRICS_FILE}").decode("utf-8"))
     with tempfile.TemporaryDirectory(prefix="ww-bundle-") as folder:
         best, whole = checkpoints.best_bundle(Path(folder))
         bundle = shutil.copytree(whole, Path(folder) / BUNDLE_FOLDER)
@@ -138,13 +125,29 @@ def only_scores(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+def compared_scores(scores: dict[str, float]) -> dict[str, dict[str, float]]:
+    """{"noisy": {metric: score}, "enhanced": {metric: score}} of validation scores, which name the former noisy_*."""
+    noisy = {
+        name.removeprefix("noisy_"): value for name, value in scores.items() if name.startswith("noisy_")
+    }
+    return {"noisy": noisy, "enhanced": {name: scores[name] for name in noisy if name in scores}}
+
+
+def add_scores(bundle: Path, scores: dict[str, float]) -> None:
+    """Adds validation scores that came later to a bundle's own, and to its card."""
+    if not scores:
+        return
+    metrics, late = read_bundle_info(bundle).metrics, compared_scores(scores)
+    add_metrics(bundle, {part: {**metrics.get(part, {}), **late[part]} for part in late})
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics file."""
     return parse_lines(path.read_text(encoding="utf-8"))
 
 
 def late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
-    """PESQ and STOI of the step of a checkpoint, which the journal got to know only after it."""
+    """PESQ and STOI of the step of a checkpoint, which the metrics file got to know only after it."""
     late: dict[str, float] = {}
     for line in lines:
         if line["step"] == metrics["step"] and line["series"] in ("val", "noisy"):
@@ -159,8 +162,5 @@ def _speed(lines: list[dict[str, Any]]) -> tuple[float, float]:
     if not points:
         return math.nan, math.nan
     time_per_audio = [1 / point["audio_s_per_s"] for point in points]
-    waited = [
-        part * point.get("data_wait_fraction", 0.0)
-        for part, point in zip(time_per_audio, points, strict=True)
-    ]
+    waited = [point.get("data_wait_fraction", 0.0) / point["audio_s_per_s"] for point in points]
     return len(points) / sum(time_per_audio), sum(waited) / sum(time_per_audio)

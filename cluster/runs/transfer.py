@@ -61,8 +61,8 @@ def put_in_place(new: Path, folder: Path) -> None:
 class WorkingCopy:
     """The folder `name` of a storage as a folder of this machine, `path`, whose files grow.
 
-    On this machine it is that folder itself. Of one at an address it is a copy, and `send` makes the folder there equal
-    to it. fetch: whether the copy starts with what is there.
+    It is that folder itself or, of one at an address, a copy: `send` makes the folder there equal to it.
+    fetch: whether the copy starts with what is there.
     """
 
     def __init__(self, storage: Storage, name: str, *, fetch: bool = True) -> None:
@@ -78,7 +78,7 @@ class WorkingCopy:
             self._sent = self._files()
 
     def send(self) -> None:
-        """Takes what has changed since the last time to where the folder lies."""
+        """Copies what has changed since the last time to where the folder lies."""
         if self._storage.is_local:
             return
         files = self._files()

@@ -1,14 +1,15 @@
 """One experiment's settings: defaults, then a preset, then `--set a.b=value`; strict at every step.
 
-Each section is a frozen dataclass that stands beside the code it configures; this file joins them, reads presets
-and names every setting by its dotted path (`loss.l1_weight`), which is also the sweep's key, ClearML's hyperparameter
-and the report's column.
+Each section is a frozen dataclass; this file joins them, reads presets and names every setting by its dotted path
+(`loss.l1_weight`), which is also the sweep's key, ClearML's hyperparameter and the report's column.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -18,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from cluster.machine.placement import ResourcesConfig
+from cluster.settings.resources import ResourcesConfig
+from cluster.settings.tracking import TrackingConfig
 from cluster.settings.training import OptimizerConfig, TrainingConfig
-from cluster.tracking.tracker import TrackingConfig
 from ww_data import MixingConfig
 from ww_models import MODELS, PRESETS, LossConfig
 
@@ -50,11 +51,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
             raise ConfigError(f"seed must lie between 0 and {(1 << 32) - 1}; got {self.seed}")
-        least, most, batch = (
-            self.resources.least_workers,
-            self.resources.num_workers,
-            self.training.batch_size,
-        )
+        least, most = self.resources.least_workers, self.resources.num_workers
+        batch = self.training.batch_size
         if any(batch % workers for workers in range(least, most + 1)):
             step = math.lcm(*range(least, most + 1))
             shared_by = f"resources.num_workers={most}" if least == most else f"{least} to {most}"
@@ -65,72 +63,49 @@ class ExperimentConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as YAML and JSON hold them; `from_dict` reads it back."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS}
-        model = {"name": self.model_name, **dataclasses.asdict(self.model)}
-        return _plain(
-            {
-                "preset": self.preset,
-                "seed": self.seed,
-                "licence": self.licence,
-                "model": model,
-                **sections,
-            }
-        )
+        values = {name: getattr(self, name) for name in _PLAIN}
+        values["model"] = {"name": self.model_name, **dataclasses.asdict(self.model)}
+        values |= {name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS}
+        return dict(json.loads(json.dumps(values)))  # tuples become lists
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> ExperimentConfig:
         """Builds the config from nested values, strictly. Raises ConfigError naming the nearest known key."""
-        unknown_keys(values, ["preset", "seed", "licence", "model", *_SECTIONS], "")
-        name, model = _build_model_config(section_values(values, "model"))
-        sections = {
-            section: build_section(cls, section_values(values, section), section)
-            for section, cls in _SECTIONS.items()
-        }
-        return ExperimentConfig(
-            model=model,
-            model_name=name,
-            preset=convert(values.get("preset", ""), str, "preset"),
-            seed=convert(values.get("seed", 0), int, "seed"),
-            licence=convert(values.get("licence", "unspecified"), str, "licence"),
-            **sections,
-        )
+        _refuse_unknown(values, [*_PLAIN, "model", *_SECTIONS], "")
+        name, model = _build_model_config(values.get("model") or {})
+        sections = {key: build_section(cls, values.get(key) or {}, key) for key, cls in _SECTIONS.items()}
+        plain = {key: _convert(values[key], cls, key) for key, cls in _PLAIN.items() if key in values}
+        return ExperimentConfig(model=model, model_name=name, **plain, **sections)
 
     def flat(self) -> dict[str, Any]:
         """{dotted path: value}, the form in which ClearML and reports show it."""
         return flatten(self.to_dict())
 
 
-def _build_model_config(values: Mapping[str, Any]) -> tuple[str, Any]:
+_HINTS: dict[str, Any] = typing.get_type_hints(ExperimentConfig)
+_PLAIN = {name: _HINTS[name] for name in ("preset", "seed", "licence")}
+_SECTIONS = {name: hint for name, hint in _HINTS.items() if dataclasses.is_dataclass(hint)}
+
+
+def _build_model_config(values: Any) -> tuple[str, Any]:
     """The architecture's name and config. `model.preset` names a measured model, other keys override parts of it."""
-    settings = dict(values)
+    settings = dict(_check_section(values, "model"))
     preset = settings.pop("preset", None)
     if preset is not None:
-        if convert(preset, str, "model.preset") not in PRESETS:
+        if _convert(preset, str, "model.preset") not in PRESETS:
             raise ConfigError(f"unknown model.preset {preset!r}{nearest(preset, list(PRESETS))}")
         settings = {**PRESETS[preset], **settings}
     name = settings.pop("name", None)
     if name is None:
         raise ConfigError("model.name is missing: say which architecture, e.g. model.name=gatewave")
-    if convert(name, str, "model.name") not in MODELS:
+    if _convert(name, str, "model.name") not in MODELS:
         raise ConfigError(f"unknown model.name {name!r}{nearest(name, list(MODELS))}")
     return name, build_section(MODELS[name][0], settings, "model")
 
 
-_SECTIONS: dict[str, type] = {
-    "mixing": MixingConfig,
-    "loss": LossConfig,
-    "optimizer": OptimizerConfig,
-    "training": TrainingConfig,
-    "resources": ResourcesConfig,
-    "tracking": TrackingConfig,
-}
-
-
 def load_config(preset: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The config of a preset (a name in `presets/`, or the path of a YAML file) with `a.b=value` on top."""
-    values = read_preset(preset)
-    values.setdefault("preset", Path(preset).stem)
-    return override(values, overrides)
+    return override(read_preset(preset), overrides)
 
 
 def override(values: dict[str, Any], overrides: Sequence[str]) -> ExperimentConfig:
@@ -154,7 +129,7 @@ def parse_value(path: str, text: str) -> Any:
 
 
 def read_preset(preset: str) -> dict[str, Any]:
-    """The nested values of a preset file. Raises ConfigError if there is none of that name, or it is not YAML."""
+    """The nested values of a preset, its name among them. Raises ConfigError if there is none, or it is not YAML."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS_DIR / f"{preset}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in PRESETS_DIR.glob("*.yaml"))
@@ -167,7 +142,7 @@ def read_preset(preset: str) -> dict[str, Any]:
         raise ConfigError(
             f"preset {path.name} must hold sections such as 'loss:', but holds a {type(values).__name__}"
         )
-    return values
+    return {"preset": path.stem, **values}
 
 
 def set_path(values: dict[str, Any], path: str, value: Any) -> None:
@@ -194,39 +169,33 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lines `path: old -> new` for each setting that differs between two nested configs."""
     flat_old, flat_new = flatten(old), flatten(new)
-    paths = sorted(flat_old.keys() | flat_new.keys())
-    return [
-        f"{path}: {flat_old.get(path)} -> {flat_new.get(path)}"
-        for path in paths
-        if flat_old.get(path) != flat_new.get(path)
-    ]
+    changed = (path for path in flat_old.keys() | flat_new.keys() if flat_old.get(path) != flat_new.get(path))
+    return [f"{path}: {flat_old.get(path)} -> {flat_new.get(path)}" for path in sorted(changed)]
 
 
-def section_values(values: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    inner = values.get(section) or {}
-    if not isinstance(inner, Mapping):
-        raise ConfigError(f"{section} is a section of settings, but the value {inner!r} came")
-    return inner
-
-
-def build_section(cls: type, values: Mapping[str, Any], section: str) -> Any:
+def build_section(cls: Any, values: Any, section: str) -> Any:
     """An instance of the dataclass `cls` from plain values, each checked against the field's type."""
+    _check_section(values, section)
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
-    unknown_keys(values, names, f"{section}.")
-    settings = {name: convert(value, hints[name], f"{section}.{name}") for name, value in values.items()}
+    _refuse_unknown(values, names, f"{section}.")
+    settings = {name: _convert(value, hints[name], f"{section}.{name}") for name, value in values.items()}
     try:
         return cls(**settings)
     except ValueError as error:
         raise ConfigError(f"{section}: {error}") from error
 
 
-def unknown_keys(values: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
-    """Raises ConfigError for the first key that is not known, naming the nearest one that is."""
+def _check_section(values: Any, section: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{section} is a section of settings, but the value {values!r} came")
+    return values
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     for key in values:
         if key not in known:
-            close = nearest(str(key), known, prefix)
-            raise ConfigError(f"unknown setting {prefix}{key}{close}")
+            raise ConfigError(f"unknown setting {prefix}{key}{nearest(str(key), known, prefix)}")
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
@@ -235,20 +204,17 @@ def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def convert(value: Any, hint: Any, path: str) -> Any:
-    """Checks a plain value against a type hint: int, float, bool, str, tuple[...], a dataclass (a section within a
-    section), or a union of them with None.
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    """Checks a plain value against a type hint: int, float, bool, str, Literal, tuple[...], a dataclass (a section
+    within a section), or a union of one of them with None.
     """
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{path} is a section of settings, but the value {value!r} came")
-        return build_section(typing.cast(type, hint), value, path)
+        return build_section(hint, value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        candidates = [argument for argument in arguments if argument is not type(None)]
-        return convert(value, candidates[0], path)
+        return _convert(value, next(kind for kind in arguments if kind is not type(None)), path)
     if origin is typing.Literal:
         if value in arguments:
             return value
@@ -259,26 +225,10 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(value):
             raise ConfigError(f"{path} takes {len(kinds)} values; got {len(value)}: {value!r}")
-        return tuple(convert(item, kind, path) for item, kind in zip(value, kinds, strict=True))
-    if hint is float and isinstance(value, str):
-        value = _number(value)  # YAML 1.1 reads "1e-4" as a string
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return tuple(_convert(item, kind, path) for item, kind in zip(value, kinds, strict=True))
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML 1.1 reads "1e-4" as a string
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise ConfigError(f"{path} takes a value of type {hint.__name__}; got {value!r}")
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value

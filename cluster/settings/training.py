@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args
 
-# Which way each score that a run may be judged by gets better.
-SCORE_MODES: dict[str, Literal["min", "max"]] = {
-    "si_sdr_db": "max",
-    "snr_db": "max",
-    "pesq": "max",
-    "stoi": "max",
-    "loss": "min",
-}
+from ww_models.quality import MEASURES
+
+Score = Literal["si_sdr_db", "snr_db", "pesq", "stoi", "loss"]
+SCORES: tuple[str, ...] = get_args(Score)  # what a run may be judged by, in the order in which it is shown
 PERCEPTUAL = ("pesq", "stoi")  # slow ones, of a subset of the validation mixtures
 
 
@@ -48,12 +45,11 @@ class TrainingConfig:
 
     A step is an optimizer step, everywhere: in limits, in intervals, in curves.
 
-    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up, so that a
-        step is over accumulate x batch_size items.
+    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up.
     max_steps: steps in all; 0 leaves it to max_epochs. max_epochs: passes over the training segments, 0 for no such
         limit. Whichever ends first decides, and the learning rate's decay ends with it.
     max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
-        ends, and `--resume` goes on for as long again. 0 for no limit.
+        ends, and `--resume` adds as long again. 0 for no limit.
     patience: validations without a better `score` after which the run ends; 0 never does.
     score: what best means, of the validation mixtures: si_sdr_db, snr_db, pesq, stoi, or loss.
     validate_every_steps: steps between two validations; each is also a checkpoint, and so is the last step.
@@ -63,7 +59,7 @@ class TrainingConfig:
         the weights themselves.
     skip_bad_batches: steps with a loss or gradients that are not finite to leave out before the run stops with
         an error; 0 stops at the first. Above 0 each step is checked, for which a GPU has to wait.
-    journal: write down which items each step was trained on, to be read by cluster.training.loop.journal.read_lineage.
+    journal: write down which items each step was trained on (cluster.training.loop.journal).
     compile: torch.compile the model for training.
     precision: 32-true, or bf16-mixed where the device has it; auto chooses bf16-mixed on such GPUs.
     """
@@ -74,7 +70,7 @@ class TrainingConfig:
     max_epochs: float = 0.0
     max_minutes: float = 0.0
     patience: int = 0
-    score: Literal["si_sdr_db", "snr_db", "pesq", "stoi", "loss"] = "si_sdr_db"
+    score: Score = "si_sdr_db"
     validate_every_steps: int = 1000
     num_val_mixtures: int = 0
     num_pesq_mixtures: int = 20
@@ -117,10 +113,14 @@ class TrainingConfig:
             limits.append(max(1, math.ceil(self.max_epochs * num_segments / self.items_per_step)))
         return min(limits)
 
-    def is_better(self, score: float, than: float) -> bool:
-        """Whether the one is the better `score`; NaN is worse than all."""
-        if math.isnan(score):
-            return False
-        if math.isnan(than):
-            return True
-        return score > than if SCORE_MODES[self.score] == "max" else score < than
+    @property
+    def score_mode(self) -> Literal["min", "max"]:
+        """Which way `score` gets better."""
+        return "max" if self.score in MEASURES and MEASURES[self.score].higher_is_better else "min"
+
+    def goodness(self, metrics: Mapping[str, float]) -> float:
+        """How good a validation was by `score`: the more the better, also of a loss; -inf where it has none."""
+        value = metrics.get(self.score, math.nan)
+        if math.isnan(value):
+            return -math.inf
+        return value if self.score_mode == "max" else -value

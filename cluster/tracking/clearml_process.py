@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cluster.tracking.clearml_task import NOTICE_FILE, failure_notice, media_folder, message_number
+from cluster.errors import one_line
+from cluster.tracking.clearml_task import NOTICE_FILE, failure_notice, media_folder
 
 KNOCK_S = 3.0  # for an answer to a login
 OPEN_S = 20.0  # for a server that answered the knock to open a task
@@ -51,8 +52,7 @@ class Delivery:
         threading.Thread(target=self._await_end, daemon=True).start()
         try:
             if not self.offline:
-                refusal = knock()
-                if refusal:
+                if refusal := knock():
                     self.go_offline(refusal)
                 threading.Thread(target=self._watch_server, daemon=True).start()
             session = ClearMLSession(self.folder, self.opening, offline=self.offline)
@@ -75,7 +75,7 @@ class Delivery:
 
     def say(self, line: str) -> None:
         """Tells people, in one line; the run's driver, which may be elsewhere, reads it from the notice file."""
-        line = " ".join(line.split())
+        line = one_line(line)
         (self.folder / NOTICE_FILE).write_text(line, encoding="utf-8")
         with contextlib.suppress(OSError):  # nobody listens any more
             print(line, file=self.notices, flush=True)
@@ -87,9 +87,8 @@ class Delivery:
         os.set_inheritable(self._done_fd, True)
         arguments = [str(self.folder), str(self._done_fd), "offline", reason]
         command = [sys.executable, "-m", "cluster.tracking.clearml_process", *arguments]
-        os.execve(
-            sys.executable, command, self._environment
-        )  # ClearML has left notes to itself in os.environ
+        # With the environment as it was: ClearML has left notes to itself in os.environ.
+        os.execve(sys.executable, command, self._environment)
 
     def _await_end(self) -> None:
         while sys.stdin.buffer.read(1024):
@@ -131,7 +130,7 @@ class Delivery:
     def _forget_delivered(self) -> None:
         for path in (*self.earlier, self.current):
             path.unlink(missing_ok=True)
-            shutil.rmtree(media_folder(self.folder, message_number(path)), ignore_errors=True)
+            shutil.rmtree(media_folder(path), ignore_errors=True)
         with contextlib.suppress(OSError):  # a later start's media stay
             (self.folder / "media").rmdir()
         shutil.rmtree(self.folder / "offline", ignore_errors=True)
@@ -155,7 +154,7 @@ class ClearMLSession:
     """The ClearML task of this process, on a server or as an offline session."""
 
     def __init__(self, folder: Path, opening: dict[str, Any], *, offline: bool) -> None:
-        self.folder, self.offline = folder, offline
+        self.folder, self.offline, self.id_file = folder, offline, folder.parent / "clearml_task.txt"
         self._outcome = "stopped"
         self._model: dict[str, Any] | None = None
         if offline:
@@ -191,15 +190,13 @@ class ClearMLSession:
         )
         self._logger: Any = self._task.get_logger()
         if not offline:
-            _write_whole(self._id_file, self._task.id)
-
-    @property
-    def _id_file(self) -> Path:
-        return self.folder.parent / "clearml_task.txt"
+            temporary = self.id_file.with_suffix(".tmp")
+            temporary.write_text(self._task.id, encoding="utf-8")
+            temporary.replace(self.id_file)
 
     def known_id(self) -> str:
         """The run's task on the server, or an empty string."""
-        return self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else ""
+        return self.id_file.read_text(encoding="utf-8").strip() if self.id_file.is_file() else ""
 
     @property
     def offline_folder(self) -> Path:
@@ -237,17 +234,15 @@ class ClearMLSession:
         if self._outcome == "failed":
             self._task.mark_failed(force=True, status_reason="training failed")
         elif self._outcome == "stopped":
-            self._task.mark_stopped(
-                force=True, status_message="the run ended without closing; it can be resumed"
-            )
+            message = "the run ended without closing; it can be resumed"
+            self._task.mark_stopped(force=True, status_message=message)
 
     def _register(self, model: dict[str, Any]) -> None:
         for title, value in model["metrics"].items():
             self._logger.report_single_value(title, value)
         if self.offline:  # an offline OutputModel cannot carry metadata
-            self._task.upload_artifact(
-                "bundle", artifact_object=model["path"], metadata=model["metrics"], wait_on_upload=True
-            )
+            path, metrics = model["path"], model["metrics"]
+            self._task.upload_artifact("bundle", path, metadata=metrics, wait_on_upload=True)
             return
         from clearml import OutputModel
 
@@ -288,19 +283,11 @@ def _tls_context() -> ssl.SSLContext:
 
     verify = str(ENV_HOST_VERIFY_CERT.get(default=config_obj.get("api.verify_certificate", True)))
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-    is_folder = bundle is not None and Path(bundle).is_dir()
-    context = ssl.create_default_context(
-        cafile=None if is_folder else bundle, capath=bundle if is_folder else None
-    )
+    where = {"capath": bundle} if bundle and Path(bundle).is_dir() else {"cafile": bundle}
+    context = ssl.create_default_context(**where)
     if verify.lower() in ("n", "no", "f", "false", "off", "0"):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run's side of ClearML: what ClearML shall hear is written down, and a process of its own delivers it.
+"""A run's side of ClearML: it writes messages, and a process of its own delivers them.
 
     training process --> tracking/clearml/messages-0001.jsonl --> clearml_process --> server or offline session
 
@@ -16,12 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from cluster.settings.tracking import TrackingConfig
 
 Mode = Literal["online", "offline"]
 Outcome = Literal["completed", "failed"]
@@ -33,29 +35,17 @@ _REPLAY_S = 60.0  # to turn what a server did not take into an offline session
 
 
 def clearml_mode(choice: Literal["auto", "offline", "never"]) -> Mode | None:
-    """How a choice turns out here: auto is online where a server is configured, None otherwise.
+    """How a choice turns out here: auto is online where the environment or a clearml.conf names a server, else None.
 
     CLEARML_OFFLINE_MODE=1 in the environment, ClearML's own switch, turns auto into offline.
     """
-    if choice == "auto" and os.environ.get("CLEARML_OFFLINE_MODE", "").lower() in ("1", "true", "yes", "on"):
+    switch = os.environ.get("CLEARML_OFFLINE_MODE", "").lower()
+    if choice == "offline" or (choice == "auto" and switch in ("1", "true", "yes", "on")):
         return "offline"
-    if choice == "auto":
-        return "online" if clearml_is_configured() else None
-    return "offline" if choice == "offline" else None
-
-
-def clearml_is_configured() -> bool:
-    """Whether a ClearML server is named by the environment or a clearml.conf."""
-    if os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY"):
-        return True
     conf = os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf"
-    return Path(conf).expanduser().is_file()
-
-
-def clearml_notice(tracking_folder: Path) -> str:
-    """What people should know of the last start's ClearML session (how to upload it, say), or an empty string."""
-    notice = tracking_folder / "clearml" / NOTICE_FILE
-    return notice.read_text(encoding="utf-8") if notice.is_file() else ""
+    has_keys = os.environ.get("CLEARML_API_HOST") and os.environ.get("CLEARML_API_ACCESS_KEY")
+    is_configured = has_keys or Path(conf).expanduser().is_file()
+    return "online" if choice == "auto" and is_configured else None
 
 
 def failure_notice(folder: Path, what: str) -> str:
@@ -66,34 +56,31 @@ def failure_notice(folder: Path, what: str) -> str:
     )
 
 
-def message_number(messages: Path) -> int:
-    """Which of the run's starts wrote these messages."""
-    return int(messages.stem.rpartition("-")[2])
-
-
-def media_folder(folder: Path, number: int) -> Path:
-    """Where the sounds, pictures and bundle of a start's messages lie."""
-    return folder / "media" / f"{number:04d}"
+def media_folder(messages: Path) -> Path:
+    """Where the sounds, pictures and bundle of a start's messages lie: media/0001 of messages-0001.jsonl."""
+    return messages.parent / "media" / messages.stem.rpartition("-")[2]
 
 
 class ClearMLTask:
     """The task of one run, open from construction to `close`; no call waits for a server.
 
     A resumed run's task is the one whose id its folder keeps. folder: where messages, their sounds and pictures and
-    offline sessions lie. close_s: how long `close` lets a server take what is left.
+    offline sessions lie.
     """
 
     def __init__(
-        self, folder: Path, mode: Mode, *, project: str, run_name: str, tags: list[str], close_s: float
+        self, folder: Path, mode: Mode, config: TrackingConfig, run_name: str, tags: Sequence[str]
     ) -> None:
-        self.folder, self._close_s = folder, close_s
+        self.folder, self._close_s = folder, config.clearml_close_s
         (folder / NOTICE_FILE).unlink(missing_ok=True)
-        number = 1 + max((message_number(path) for path in folder.glob("messages-*.jsonl")), default=0)
-        self._media = media_folder(folder, number)
+        numbers = [int(path.stem.rpartition("-")[2]) for path in folder.glob("messages-*.jsonl")]
+        messages = folder / f"messages-{1 + max(numbers, default=0):04d}.jsonl"
+        self._media = media_folder(messages)
         self._media.mkdir(parents=True, exist_ok=True)
         self._num_media = 0
-        self._messages = (folder / f"messages-{number:04d}.jsonl").open("x", encoding="utf-8")
-        self._send("open", project=project, name=run_name, tags=tags, close_s=close_s)
+        self._messages = messages.open("x", encoding="utf-8")
+        settings = {"project": config.clearml_project, "close_s": config.clearml_close_s}
+        self._send("open", name=run_name, tags=list(tags), **settings)
         self._delivery = _Deliverer(folder, mode)
 
     def config(self, flat: Mapping[str, Any]) -> None:
@@ -126,7 +113,7 @@ class ClearMLTask:
         self._send("model", name=name, path=path, metrics=dict(metrics))
 
     def close(self, outcome: Outcome = "completed") -> None:
-        """Lets the task end, within `close_s` and a minute; what no server took becomes an offline session."""
+        """Lets the task end, within `clearml_close_s` and a minute; what no server took becomes an offline session."""
         self._send("close", outcome=outcome)
         self._messages.close()
         failure = self._delivery.close(timeout_s=self._close_s + _REPLAY_S)
@@ -157,19 +144,10 @@ class _Deliverer:
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         standard_input, self._input = os.pipe()
         self._done, done = os.pipe()
-        arguments = [str(folder), str(done), mode]
+        deliver = [sys.executable, "-m", "cluster.tracking.clearml_process", str(folder), str(done), mode]
         with (folder / "clearml.log").open("ab") as log:
             parent = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-S",
-                    "-c",
-                    _DETACH,
-                    sys.executable,
-                    "-m",
-                    "cluster.tracking.clearml_process",
-                    *arguments,
-                ],
+                [sys.executable, "-S", "-c", _DETACH, *deliver],
                 stdin=standard_input,
                 stdout=2,  # what people should read goes where this process's own complaints go
                 stderr=log,

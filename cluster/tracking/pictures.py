@@ -8,9 +8,7 @@ import numpy as np
 
 WINDOW_S, HOP_S = 0.032, 0.008
 NUM_MELS = 80
-RANGE_DB = (
-    70.0  # below the loudest point of all three: speech and audible noise, not the floor of the numbers
-)
+RANGE_DB = 70.0  # below the loudest point of all three: speech and audible noise, not the numbers' floor
 _TICKS_KHZ = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -29,7 +27,7 @@ def compare_signals(
     end_s = max(len(signal_T) for signal_T in rows.values()) / sample_rate
     limit = 1.05 * max(float(np.abs(signal_T).max(initial=0.0)) for signal_T in rows.values()) or 1.0
     spectra_db = {name: mel_spectrogram_db(signal_T, sample_rate) for name, signal_T in rows.items()}
-    loudest_db = max(float(spectrum_MF.max()) for spectrum_MF in spectra_db.values())
+    loudest_db = max(float(spectrum_MJ.max()) for spectrum_MJ in spectra_db.values())
 
     figure = Figure(figsize=(12, 6.5), dpi=100, layout="constrained")
     axes = figure.subplots(3, 2, sharex=True, sharey="col", width_ratios=(1, 1.5))
@@ -38,15 +36,9 @@ def compare_signals(
         wave.set(ylabel="amplitude", xlim=(0, end_s), ylim=(-limit, limit))
         wave.set_title(name, loc="left", fontweight="bold")
         wave.grid(alpha=0.3)
-        picture = spectrum.imshow(
-            spectra_db[name],
-            origin="lower",
-            aspect="auto",
-            extent=(0, len(signal_T) / sample_rate, 0, mel_of(sample_rate / 2)),
-            vmin=loudest_db - RANGE_DB,
-            vmax=loudest_db,
-            cmap="magma",
-        )
+        extent = (0, len(signal_T) / sample_rate, 0, mel_of(sample_rate / 2))
+        colours = {"vmin": loudest_db - RANGE_DB, "vmax": loudest_db, "cmap": "magma"}
+        picture = spectrum.imshow(spectra_db[name], origin="lower", aspect="auto", extent=extent, **colours)
         spectrum.set(ylabel="kHz, mel scale", xlim=(0, end_s))
     ticks_khz = [tick for tick in _TICKS_KHZ if tick * 1000 <= sample_rate / 2]
     axes[0, 1].set_yticks([mel_of(tick * 1000) for tick in ticks_khz], [f"{tick:g}" for tick in ticks_khz])
@@ -66,14 +58,14 @@ def pixels_of(figure: Any) -> np.ndarray:
 
 
 def mel_spectrogram_db(signal_T: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(mels, frames): power of a Hann window's spectrum in mel bands, dB; a full-scale sine's band shows about 0."""
+    """(M mels, J frames): power of a Hann window's spectrum in mel bands, dB; a full-scale sine's band is about 0."""
     window, hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)
     hann = np.hanning(window + 1)[:-1]
     padded = np.pad(np.asarray(signal_T, dtype=np.float64), window // 2)
-    frames_FW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * hann
-    power_FK = np.abs(np.fft.rfft(frames_FW) * 2 / hann.sum()) ** 2
-    bands_MF = _mel_bands(sample_rate, window) @ power_FK.T
-    return 10 * np.log10(np.maximum(bands_MF, 1e-12))
+    frames_JW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * hann
+    power_JF = np.abs(np.fft.rfft(frames_JW) * 2 / hann.sum()) ** 2
+    bands_MJ = _mel_bands(sample_rate, window) @ power_JF.T
+    return 10 * np.log10(np.maximum(bands_MJ, 1e-12))
 
 
 def mel_of(hz: float | np.ndarray) -> Any:
@@ -82,7 +74,7 @@ def mel_of(hz: float | np.ndarray) -> Any:
 
 
 def _mel_bands(sample_rate: int, window: int) -> np.ndarray:
-    """(mels, bins): overlapping triangles of peak 1, evenly spaced in mels from 0 to half the sample rate.
+    """(M mels, F frequencies): overlapping triangles of peak 1, evenly spaced in mels from 0 to half the sample rate.
 
     Drawn over bins in mels, and at least two bins wide: low bands narrower than a bin would come out black.
     """

@@ -1,72 +1,57 @@
-"""Who hears of a run: TensorBoard event files and metrics.jsonl always, ClearML where it is configured or wanted.
+"""What is written of a run: TensorBoard event files and metrics.jsonl always, ClearML where it is configured or wanted.
 
-All of it is written by rank 0 into the run's folder. Curves come in series: train, val, noisy (the unprocessed
+Rank 0 writes all of it into the run's folder `tracking`. Curves come in series: train, val, noisy (the unprocessed
 baseline that validation scores stand beside) and test. TensorBoard's tags are the names of metrics.jsonl, `pesq/val`;
 its tab "Custom Scalars" and ClearML's plots show the curves under the names that people know, val and noisy in one.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
+from cluster.runs.folder import METRICS_FILE, TRACKING_FOLDER
+from cluster.runs.transfer import WorkingCopy
+from cluster.settings.experiment import ExperimentConfig
+from cluster.settings.tracking import TrackingConfig
 from cluster.tracking.clearml_task import ClearMLTask, clearml_mode
 from cluster.tracking.pictures import pixels_of
+from ww_data import Storage
+from ww_models.quality import MEASURES
 
 SERIES = ("train", "val", "noisy", "test")
 # The curves that papers show, and what people call them.
-TITLES = {"loss": "loss", "pesq": "PESQ", "stoi": "STOI", "snr_db": "SNR (dB)", "si_sdr_db": "SI-SDR (dB)"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """What is written down and where.
-
-    clearml: auto uses a ClearML server where one is configured (CLEARML_API_HOST and keys, or clearml.conf) and none
-        otherwise; offline writes a session for `Task.import_offline_session` to upload later; never is never.
-    clearml_project: the project its tasks appear in.
-    clearml_close_s: how long the end of a run lets a slow server take what is left (the model, say); what it has not
-        taken then becomes an offline session. A server that does not answer at all is given up within seconds.
-    log_every_steps: steps between two points of the training curves.
-    """
-
-    clearml: Literal["auto", "offline", "never"] = "auto"
-    clearml_project: str = "Wave Wizard"
-    clearml_close_s: float = 120.0
-    log_every_steps: int = 10
-
-    def __post_init__(self) -> None:
-        if self.log_every_steps < 1:
-            raise ValueError(f"log_every_steps must be at least 1; got {self.log_every_steps}")
-        if not 0 < self.clearml_close_s < float("inf"):
-            raise ValueError(f"clearml_close_s must be above 0; got {self.clearml_close_s}")
+_TITLES = {"loss": "loss"} | {
+    name: f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+    for name, measure in MEASURES.items()
+}
 
 
 class Tracker:
     """Open one per run, in rank 0 only, and close it (it is a context manager): ClearML's task ends with it.
 
-    scalars("val", {"si_sdr_db": 9.1}, step), audio(name, signal (T,), sample_rate, step), image(name, figure, step),
-    config({dotted path: value}), model(path to a bundle, its scores). None of them waits for a server.
+    No method waits for a server. Of a run at an address, what was written goes there with each `send`, and at the end.
     """
 
-    def __init__(
-        self, config: TrackingConfig, folder: Path, run_name: str, *, tags: list[str] | None = None
-    ) -> None:
+    def __init__(self, config: TrackingConfig, run: Storage, run_name: str, tags: Sequence[str] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
         self.run_name = run_name
+        self._copy = WorkingCopy(run, TRACKING_FOLDER)
+        folder = self._copy.path
+        self.metrics_file = folder / METRICS_FILE  # a line for each point of a curve
+        self._metrics = _open_lines(self.metrics_file)
         self._board = SummaryWriter(str(folder / "tensorboard"))
         self._board.add_custom_scalars({"curves": _charts()})
-        self._journal = _open_journal(folder / "metrics.jsonl")
-        self._clearml = _open_clearml(config, folder, run_name, tags or [])
+        mode = clearml_mode(config.clearml)
+        self._clearml = ClearMLTask(folder / "clearml", mode, config, run_name, tags) if mode else None
 
     def config(self, flat: Mapping[str, Any]) -> None:
         """Writes the resolved settings, {dotted path: value}, as hyperparameters."""
@@ -76,7 +61,7 @@ class Tracker:
             self._clearml.config(flat)
 
     def started(self, step: int, *, num_workers: int, num_nodes: int) -> None:
-        """Notes in the journal that training (re)started at a step, and on how many workers and nodes."""
+        """Notes in the metrics file that training (re)started at a step, and on how many workers and nodes."""
         self._note({"step": step, "series": "start", "num_workers": num_workers, "num_nodes": num_nodes})
 
     def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
@@ -91,8 +76,8 @@ class Tracker:
             self._clearml.scalars(series, _by_title(finite), step)
 
     def _note(self, line: dict[str, Any]) -> None:
-        self._journal.write(json.dumps({**line, "time_s": round(time.time(), 3)}) + "\n")
-        self._journal.flush()
+        self._metrics.write(json.dumps({**line, "time_s": round(time.time(), 3)}) + "\n")
+        self._metrics.flush()
 
     def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:
         """Adds a sound that can be played, scaled down where it exceeds full scale; what is not finite is silent."""
@@ -116,52 +101,65 @@ class Tracker:
         if self._clearml is not None:
             self._clearml.model(bundle, self.run_name, _by_title(metrics))
 
-    def flush(self) -> None:
-        """Everything that was told is in the files now (the journal's lines always are)."""
+    def send(self) -> None:
+        """Everything that was told so far is in the run's folder then."""
         self._board.flush()
+        self._copy.send()
 
     def close(self, *, failed: bool = False) -> None:
-        """Writes out everything, and ends ClearML's task as completed or failed; safe to call twice."""
-        try:
-            self._board.close()
-            self._journal.close()
-        finally:  # also where the disk is full
+        """Writes out everything, and ends ClearML's task as completed or failed.
+
+        failed: an error is on its way, which those of writing (to a full disk, say) must not hide.
+        """
+        with contextlib.ExitStack() as stack:
+            if failed:
+                stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(self._copy.close)
             if self._clearml is not None:
-                clearml, self._clearml = self._clearml, None
-                clearml.close("failed" if failed else "completed")
+                stack.callback(self._clearml.close, "failed" if failed else "completed")
+            self._board.close()
+            self._metrics.close()
 
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close(failed=error is not None)
 
 
-def _open_journal(path: Path) -> TextIO:
+def open_tracker(config: ExperimentConfig, run: Storage, run_name: str, manifest_hash: str) -> Tracker:
+    """The tracker of a run, which holds its settings and names its data and the commit of this code."""
+    tags = [config.preset or config.model_name, f"manifest:{manifest_hash[:12]}"]
+    tags += [f"commit:{commit}" for commit in (code_commit(),) if commit]
+    tracker = Tracker(config.tracking, run, run_name, tags)
+    tracker.config(config.flat())
+    return tracker
+
+
+def code_commit() -> str:
+    """The commit of the code that runs, with "-dirty" where tracked files were changed since; "" outside a checkout.
+
+    Code that was copied or installed into some other project's checkout does not count: git must know this package.
+    """
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        for command in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or one that git refuses to read
+        return ""
+    return done.stdout.strip()
+
+
+def _open_lines(path: Path) -> TextIO:
     """For adding lines, also where the last one was torn by what ended the previous start."""
-    with path.open("a+b") as written:
-        written.seek(max(0, written.tell() - 1))
-        is_torn = written.read(1) not in (b"", b"\n")
-    journal = path.open("a", encoding="utf-8")
+    is_torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+    lines = path.open("a", encoding="utf-8")
     if is_torn:
-        journal.write("\n")
-    return journal
-
-
-def _open_clearml(config: TrackingConfig, folder: Path, run_name: str, tags: list[str]) -> ClearMLTask | None:
-    mode = clearml_mode(config.clearml)
-    if mode is None:
-        return None
-    return ClearMLTask(
-        folder / "clearml",
-        mode,
-        project=config.clearml_project,
-        run_name=run_name,
-        tags=tags,
-        close_s=config.clearml_close_s,
-    )
+        lines.write("\n")
+    return lines
 
 
 def _by_title(values: Mapping[str, float]) -> dict[str, float]:
@@ -169,7 +167,7 @@ def _by_title(values: Mapping[str, float]) -> dict[str, float]:
     titled = {}
     for name, value in values.items():
         plain = name.removeprefix("noisy_")
-        title = TITLES.get(plain, plain.replace("_", " "))
+        title = _TITLES.get(plain, plain.replace("_", " "))
         titled[title if plain == name else f"{title}, noisy"] = value
     return titled
 
@@ -178,5 +176,5 @@ def _charts() -> dict[str, list[Any]]:
     """The layout of TensorBoard's tab of curves: each title's series in one chart."""
     return {
         f"val {title}" if name == "loss" else title: ["Multiline", [f"^{name}/(val|noisy|test)$"]]
-        for name, title in TITLES.items()
+        for name, title in _TITLES.items()
     }

@@ -28,9 +28,10 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.machine.local_trainer import LocalTrainer
-from cluster.machine.placement import ResourcesConfig, check_placement
+from cluster.errors import last_line
+from cluster.machine.placement import check_placement
 from cluster.machine.progress import watch_board
+from cluster.machine.ray_internals import spare_processes
 from cluster.machine.session import owns_ray
 from cluster.runs.checkpoints import CheckpointError, Checkpoints
 from cluster.runs.folder import (
@@ -42,6 +43,7 @@ from cluster.runs.folder import (
 )
 from cluster.runs.result import TrainingResult, collect_result
 from cluster.settings.experiment import ConfigError, ExperimentConfig
+from cluster.settings.resources import ResourcesConfig
 from cluster.settings.training import PERCEPTUAL, TrainingConfig
 from cluster.tracking.clearml_task import NOTICE_FILE
 from cluster.training.finetune import Source, check_fit, check_start, keep_source
@@ -110,7 +112,7 @@ def run_training(
         tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own,
         _progress_board(f"training {name}", job.notes, show_progress) as board,
     ):
-        trainer = (LocalTrainer if owns_ray() else TorchTrainer)(
+        trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job, "board": board},
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
@@ -125,6 +127,8 @@ def run_training(
                 callbacks=ray_callbacks,
             ),
         )
+        if owns_ray():
+            spare_processes(trainer)
         try:
             _fit(trainer)
         except ray.train.TrainingFailedError as error:
@@ -245,8 +249,8 @@ def _first_cause(error: BaseException) -> str:
     """The worker's own words, without the traceback that Ray puts around them."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
-        return f"training failed in a worker: {str(failure).strip().splitlines()[-1]}"
-    return f"training failed: {str(error).strip().splitlines()[-1]}"
+        return f"training failed in a worker: {last_line(failure)}"
+    return f"training failed: {last_line(error)}"
 
 
 def _tell(notice: str) -> None:

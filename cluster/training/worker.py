@@ -25,7 +25,7 @@ from cluster.runs.checkpoints import STATE_FILE, Checkpoints
 from cluster.runs.folder import check_reachable
 from cluster.settings.experiment import ExperimentConfig
 from cluster.settings.training import TrainingConfig
-from cluster.tracking.run import RunTracking
+from cluster.tracking.tracker import Tracker, open_tracker
 from cluster.training.finetune import load_start
 from cluster.training.loop.bad_batches import WatchLoss, keep_batch
 from cluster.training.loop.callbacks import ReportCheckpoint, TrackRun, register_best
@@ -121,7 +121,7 @@ def _train(job: WorkerJob, board: Any) -> None:
         tracking = _open_tracking(job) if rank == 0 else None
         try:
             if tracking is not None:
-                tracking.tracker.started(start_step, num_workers=feed.num_workers, num_nodes=num_nodes)
+                tracking.started(start_step, num_workers=feed.num_workers, num_nodes=num_nodes)
                 tracking.send()
             trainer = _lightning_trainer(job, feed, tracking, board, when_loaded=resume_copy.cleanup)
             trainer.fit(
@@ -156,7 +156,7 @@ def _conclude(job: WorkerJob, step: int) -> None:
     try:
         if ray.get(job.notes.has_trained.remote()):
             if job.scorer is not None:
-                write_rest(job.scorer, tracking.tracker, step)
+                write_rest(job.scorer, tracking, step)
             register_best(tracking, Checkpoints(job.run, job.config.training))
     finally:
         tracking.close(failed=sys.exc_info()[0] is not None)
@@ -189,7 +189,7 @@ def loop_limits(training: TrainingConfig, last_step: int) -> dict[str, Any]:
 def _lightning_trainer(
     job: WorkerJob,
     feed: FeedConfig,
-    tracking: RunTracking | None,
+    tracking: Tracker | None,
     board: Any,
     when_loaded: Callable[[], None],
 ) -> pl.Trainer:
@@ -207,9 +207,8 @@ def _lightning_trainer(
     callbacks = loop_callbacks(config.training, job.last_step, watch_loss, job.deadline_s)
     callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: when_loaded()))
     checkpoints = Checkpoints(job.run, config.training)
-    tracker = None if tracking is None else tracking.tracker
     if job.scorer is not None:
-        callbacks.append(ScoreBeside(job.scorer, tracker, config.tracking.log_every_steps))
+        callbacks.append(ScoreBeside(job.scorer, tracking, config.tracking.log_every_steps))
     if tracking is not None:
         callbacks.append(
             TrackRun(config, tracking, board, job.last_step, job.deadline_s, watch_loss, checkpoints)
@@ -301,5 +300,5 @@ def _newest_state(job: WorkerJob, folder: Path) -> Path | None:
     return checkpoints.check(message[0], folder, STATE_FILE) / STATE_FILE
 
 
-def _open_tracking(job: WorkerJob) -> RunTracking:
-    return RunTracking(job.config, job.run, job.run_name, str(job.data["manifest_hash"]))
+def _open_tracking(job: WorkerJob) -> Tracker:
+    return open_tracker(job.config, job.run, job.run_name, str(job.data["manifest_hash"]))

@@ -8,14 +8,12 @@ off. So the replica looks at the mark that Serve sets on it first of all.
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Any, Literal
+from typing import Literal
 
-import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-logger = logging.getLogger(__name__)
+from cluster.machine.ray_internals import stopping_mark
 
 _POLL_S = 0.1
 
@@ -27,24 +25,10 @@ async def until_stopping(app_name: str) -> Reason:
 
     Never returns where Serve's mark is not found, as may be after a new release of it: calls are then cut off unwarned.
     """
-    replica = _this_replica()
-    if replica is None:
-        logger.error(
-            "Ray Serve's mark of stopping replicas is not where it was; live calls end without notice"
-        )
-        await asyncio.Event().wait()
-    while not replica._shutting_down:
+    is_stopping = stopping_mark()
+    while not is_stopping():
         await asyncio.sleep(_POLL_S)
     return await asyncio.to_thread(_reason, app_name)
-
-
-def _this_replica() -> Any:
-    """Serve's own object around the code in this process; there is no public way to it."""
-    for actor in ray._private.worker.global_worker.actors.values():
-        replica = getattr(actor, "_replica_impl", None)
-        if hasattr(replica, "_shutting_down"):
-            return replica
-    return None
 
 
 def _reason(app_name: str) -> Reason:

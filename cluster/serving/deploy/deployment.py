@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
+from cluster.errors import one_line
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import serve_config
@@ -185,7 +186,7 @@ def what_is_wrong() -> str:
     try:
         application = serve.status().applications.get(APP_NAME)
     except Exception as error:  # of Ray, Serve or the connection
-        return f"Ray does not answer: {' '.join(str(error).split())[:300]}"
+        return f"Ray does not answer: {one_line(error)[:300]}"
     if application is None:
         return "the application was deleted from Ray Serve"
     if any(one.replica_states.get(ReplicaState.RUNNING) for one in application.deployments.values()):
@@ -195,4 +196,4 @@ def what_is_wrong() -> str:
 
 def _reason(application: ApplicationStatusOverview) -> str:
     messages = [application.message, *(one.message for one in application.deployments.values())]
-    return " ".join(" ".join(messages).split())[-500:]
+    return one_line(" ".join(messages))[-500:]

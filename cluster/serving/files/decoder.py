@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.errors import one_line
 from cluster.serving.errors import ApiError, busy
 from cluster.serving.files.audio import AudioLimits, check_kind
 from cluster.serving.files.messages import END, ERROR, SOUND, START, pack, receive_order
@@ -131,7 +132,7 @@ def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: N
     except ApiError as error:
         yield pack(ERROR, error.as_json())
     except AudioError as error:
-        message = " ".join(str(error).replace(path, _NAME).split())
+        message = one_line(str(error).replace(path, _NAME))
         yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
     except MemoryError:
         message = f"decoding it takes more than {limits.max_decode_bytes >> 20} MiB: it is probably damaged"

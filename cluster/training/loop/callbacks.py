@@ -13,12 +13,18 @@ import pytorch_lightning as pl
 import ray.train
 
 from cluster.feeding.stream import RankBatches
-from cluster.runs.bundle_scores import add_scores, compared_scores
 from cluster.runs.checkpoints import BUNDLE_FOLDER, STATE_FILE, Checkpoints
-from cluster.runs.result import late_scores, only_scores, read_journal, spoken_duration
+from cluster.runs.result import (
+    add_scores,
+    compared_scores,
+    late_scores,
+    only_scores,
+    read_metrics,
+    spoken_duration,
+)
 from cluster.settings.experiment import ExperimentConfig
 from cluster.tracking.pictures import compare_signals
-from cluster.tracking.run import RunTracking
+from cluster.tracking.tracker import Tracker
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule
 from cluster.training.loop.weight_average import shipped_weights
@@ -75,14 +81,14 @@ class TrackRun(pl.Callback):
     def __init__(
         self,
         config: ExperimentConfig,
-        tracking: RunTracking,
+        tracker: Tracker,
         board: Any,
         last_step: int,
         deadline_s: float | None,
         watch_loss: WatchLoss,
         checkpoints: Checkpoints,
     ) -> None:
-        self.config, self.tracking, self.tracker, self.board = config, tracking, tracking.tracker, board
+        self.config, self.tracker, self.board = config, tracker, board
         self.last_step, self.deadline_s = last_step, deadline_s
         self.watch_loss, self.checkpoints = watch_loss, checkpoints
         self._since_s = time.monotonic()
@@ -141,11 +147,11 @@ class TrackRun(pl.Callback):
         self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
         self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
         self._show_examples(module, step)
-        self.tracking.send()
+        self.tracker.send()
         self._restart_clock(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        register_best(self.tracking, self.checkpoints)
+        register_best(self.tracker, self.checkpoints)
 
     def _show_examples(self, module: DenoisingModule, step: int) -> None:
         rate = module.model.sample_rate
@@ -171,14 +177,14 @@ class TrackRun(pl.Callback):
         return spoken_duration(left_s)
 
 
-def register_best(tracking: RunTracking, checkpoints: Checkpoints) -> None:
+def register_best(tracker: Tracker, checkpoints: Checkpoints) -> None:
     """The best bundle, which is the one that ships, becomes the tracked run's output model."""
     with tempfile.TemporaryDirectory(prefix="ww-best-") as folder:
         best, bundle = checkpoints.best_bundle(Path(folder))
         copy = shutil.copytree(bundle, Path(folder) / "copy")
-        scores = only_scores(best.metrics) | late_scores(read_journal(tracking.journal), best.metrics)
+        scores = only_scores(best.metrics) | late_scores(read_metrics(tracker.metrics_file), best.metrics)
         add_scores(copy, scores)
-        tracking.tracker.model(copy, scores)
+        tracker.model(copy, scores)
 
 
 def _waited_s(trainer: pl.Trainer) -> float:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import pytorch_lightning as pl
 
-from cluster.runs.json_lines import parse_lines
+from cluster.runs.folder import parse_lines
 from cluster.runs.transfer import WorkingCopy
 from ww_data import Storage
 

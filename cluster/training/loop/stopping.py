@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
-from cluster.settings.training import SCORE_MODES, TrainingConfig
+from cluster.settings.training import TrainingConfig
 
 CLOCK_EVERY_STEPS = 10
 
@@ -45,7 +45,7 @@ class StopWithoutGain(EarlyStopping):
     def __init__(self, training: TrainingConfig) -> None:
         super().__init__(
             monitor=training.score,
-            mode=SCORE_MODES[training.score],
+            mode=training.score_mode,
             patience=training.patience,
             check_on_train_epoch_end=False,
             check_finite=False,  # a score that is not finite is one that is not better

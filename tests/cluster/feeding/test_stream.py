@@ -9,7 +9,6 @@ import sys
 import threading
 from itertools import islice, pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cluster.feeding.stream
-from cluster.feeding.blocks import MixedItems, make_plan, mix_positions
-from cluster.feeding.stream import Batch, FeedConfig, RankBatches, pack, split_among_ranks, unpack
+from cluster.feeding.blocks import FeedConfig, MixedItems, make_plan, mix_positions
+from cluster.feeding.stream import Batch, RankBatches, pack, split_among_ranks, unpack
 from ww_data import (
     AugmentConfig,
     CorpusError,
@@ -134,23 +132,6 @@ def test_rooms_of_the_corpus_are_heard(monkeypatch: pytest.MonkeyPatch, small_co
     no_rooms = dataclasses.replace(AUGMENTED, augment=dataclasses.replace(AUGMENTED.augment, room=0.0))
     dry = mix_positions(feed_of(small_corpus, mixing=no_rooms), np.arange(40)).clean_NT
     assert (heard != dry).any(axis=1).tolist() == has_room
-
-
-def test_turns_of_ray_data_are_short_unless_blocks_lie_ready_and_nothing_happens(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lengths_s: list[float] = []
-    monkeypatch.setattr(cluster.feeding.stream.time, "monotonic", lambda: 0.0)
-    monkeypatch.setattr(cluster.feeding.stream.time, "sleep", lengths_s.append)
-    pause = cluster.feeding.stream._PauseBetweenTurns()
-    for made, ready in [(0, 0)] * 3 + [(1, 1)] * 2 + [(5, 4)] * 6 + [(5, 3)] * 2 + [(6, 0)] * 2:
-        output = SimpleNamespace(
-            num_completed_tasks=made, total_enqueued_output_blocks=lambda ready=ready: ready
-        )
-        pause.on_execution_step(SimpleNamespace(_output_node=(None, output)))
-    at_work = [0.05] * 5
-    at_rest = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]  # the first one found something new
-    assert lengths_s == at_work + at_rest + [0.05, 0.1] + [0.05] * 2
 
 
 def test_an_epoch_is_every_segment_once_and_the_next_one_sounds_different(small_corpus: Path) -> None:

@@ -62,6 +62,8 @@ def test_sections_within_sections_are_set_by_their_path() -> None:
         ("training.ema_decay=1", "ema_decay lies between 0 (off) and 1"),
         ("training.accumulate=0", "accumulate must be at least 1"),
         ("training.max_minutes=-1", "max_minutes must be 0 (no limit) or above"),
+        ("tracking.log_every_steps=0", "log_every_steps must be at least 1; got 0"),
+        ("tracking.clearml_close_s=0", "clearml_close_s must be above 0; got 0"),
         ("tracking.clearml=maybe", "must be one of auto, offline, never"),
         ("loss", "--set takes KEY=VALUE"),
         ("loss=3", "loss is a section"),

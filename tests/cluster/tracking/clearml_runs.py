@@ -12,15 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.tracking.clearml_task import NOTICE_FILE
+
 # A run in small: `steps` says which points it adds, `then` what happens before it closes.
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import matplotlib.figure
 import numpy as np
+import psutil
 import torch.utils.tensorboard
+from cluster.settings.tracking import TrackingConfig
 from cluster.tracking.pictures import compare_signals
-from cluster.tracking.tracker import Tracker, TrackingConfig
+from cluster.tracking.tracker import Tracker
+from ww_data import Storage
 
 folder, steps, mode = Path(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
 (folder / "bundle").mkdir(exist_ok=True)
@@ -28,7 +33,16 @@ folder, steps, mode = Path(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
 tone = 0.1 * np.sin(np.arange(8000) * 0.1).astype(np.float32)
 start_s = time.monotonic()
 config = TrackingConfig(clearml=mode, clearml_close_s=20)
-with Tracker(config, folder / "tracking", "a run", tags=["tiny", "manifest:abc"]) as tracker:
+
+
+def kill_deliverer():
+    of_it = {"cluster.tracking.clearml_process", str(folder / "tracking" / "clearml")}
+    for process in psutil.process_iter(["cmdline"]):
+        if of_it <= set(process.info["cmdline"] or ()):
+            process.kill()
+
+
+with Tracker(config, Storage(folder), "a run", ["tiny", "manifest:abc"]) as tracker:
     tracker.config({"loss.l1_weight": 2.0, "model.hidden": 48, "seed": 3})
     for step in steps:
         tracker.scalars("train", {"loss": 1.0 / step, "steps_per_s": 2.0, "broken": float("nan")}, step)
@@ -84,9 +98,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def journal_steps(folder: Path, series: str) -> list[int]:
+def steps_written(folder: Path, series: str) -> list[int]:
     lines = [json.loads(line) for line in (folder / "tracking" / "metrics.jsonl").read_text().splitlines()]
     return [line["step"] for line in lines if line["series"] == series]
+
+
+def notice(folder: Path) -> str:
+    """What people should know of the last start's ClearML session, or an empty string."""
+    path = folder / "tracking" / "clearml" / NOTICE_FILE
+    return path.read_text() if path.is_file() else ""
 
 
 def offline_sessions(folder: Path) -> list[Path]:

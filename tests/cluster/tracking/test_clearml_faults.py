@@ -15,15 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.tracking.clearml_task import clearml_notice
 from tests.cluster.tracking.clearml_runs import (
     EXPECTED,
     finish,
-    journal_steps,
+    notice,
     offline_curves,
     offline_sessions,
     run,
     start,
+    steps_written,
     wait_until,
 )
 from tests.cluster.tracking.clearml_server import ClearMLServer
@@ -92,7 +92,7 @@ def test_a_broken_clearml_conf_is_told_and_the_messages_are_kept(
     (tmp_path / "bad.conf").write_text('api { credentials { access_key: "a')
     _, said = run(tmp_path, {"CLEARML_CONFIG_FILE": str(tmp_path / "bad.conf")})
     assert "Failed parsing" in said
-    assert said.strip() == clearml_notice(tmp_path / "tracking")
+    assert said.strip() == notice(tmp_path)
     folder = tmp_path / "tracking" / "clearml"
     assert str(folder / "clearml.log") in said
     assert "keeps what it should have heard" in said
@@ -100,15 +100,14 @@ def test_a_broken_clearml_conf_is_told_and_the_messages_are_kept(
     run(tmp_path, server.environment, steps="(30,)")  # with the settings repaired, a resume delivers all
     assert sorted(server.curve("loss", "train")) == [10, 20, 30]
     assert {path.name for path in folder.iterdir()} == {"clearml.log"}
-    assert clearml_notice(tmp_path / "tracking") == ""
+    assert notice(tmp_path) == ""
 
 
 def test_a_delivering_process_that_just_dies_is_told(server: ClearMLServer, tmp_path: Path) -> None:
-    die = "os.killpg(tracker._clearml._delivery.group, signal.SIGKILL)"
-    times, said = run(tmp_path, server.environment, then=die)
+    times, said = run(tmp_path, server.environment, then="kill_deliverer()")
     assert times["closed"] < 5
     assert said.startswith("ClearML failed; ")
-    assert said.strip() == clearml_notice(tmp_path / "tracking")
+    assert said.strip() == notice(tmp_path)
     assert list((tmp_path / "tracking" / "clearml").glob("messages-*"))
 
 
@@ -126,7 +125,7 @@ def test_a_late_stop_of_a_killed_start_does_not_last(server: ClearMLServer, tmp_
 @pytest.mark.cluster
 def test_a_node_that_dies_loses_nothing(server: ClearMLServer, tmp_path: Path) -> None:
     """The run and its delivering process die at once: the task stays running until the run is resumed."""
-    die = "os.killpg(tracker._clearml._delivery.group, signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
+    die = "kill_deliverer(); os.kill(os.getpid(), signal.SIGKILL)"
     finish(start(tmp_path, server.environment, then=f"time.sleep(4); {die}"), code=-signal.SIGKILL)
     assert server.only_task["status"] == "in_progress"
     first = server.only_task["id"]
@@ -195,7 +194,7 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: ClearMLServer, tmp_path:
     process.stdin.write("\n")
     times, said = finish(process)
     assert times["closed"] < 35
-    assert journal_steps(tmp_path, "val") == [10, 20]
+    assert steps_written(tmp_path, "val") == [10, 20]
     (session,) = offline_sessions(tmp_path)
     assert {key: value for key, value in offline_curves(session).items() if key in EXPECTED} == EXPECTED
     assert f"previous_task_id='{first}'" in said

@@ -33,7 +33,7 @@ class Track:
         self.now_s, self.told = 0.0, list[dict[str, float]]()
         monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         config = load_config("gatewave-compact", ["tracking.log_every_steps=2"])
-        tracking: Any = SimpleNamespace(tracker=SimpleNamespace(scalars=self._hear), send=lambda: None)
+        tracking: Any = SimpleNamespace(scalars=self._hear, send=lambda: None)
         watch_loss = WatchLoss(0, 10, Mock())
         self.run = TrackRun(config, tracking, None, 303, None, watch_loss, Mock())
         self.run._show_examples = Mock()  # type: ignore[method-assign]
@@ -118,7 +118,7 @@ def registered(run: Storage, journal: Path) -> tuple[dict[str, Any], dict[str, f
         told.append((read_bundle_info(bundle).metrics, scores))
 
     config = load_config("tiny", ["training.score=si_sdr_db"])
-    tracking: Any = SimpleNamespace(tracker=SimpleNamespace(model=hear), journal=journal)
+    tracking: Any = SimpleNamespace(model=hear, metrics_file=journal)
     checkpoints = Checkpoints(run, config.training)
     TrackRun(config, tracking, None, 10, None, Mock(), checkpoints).on_train_end(Mock(), Mock())
     ((metrics, scores),) = told
@@ -206,7 +206,7 @@ def test_workers_that_come_after_the_last_step_write_what_the_killed_ones_did_no
 ) -> None:
     told: list[Any] = []
     tracking: Any = SimpleNamespace(
-        tracker=SimpleNamespace(scalars=lambda *point: told.append(point)),
+        scalars=lambda *point: told.append(point),
         close=lambda failed: told.append("failed" if failed else "completed"),
     )
     killed = scorer.begin(0)

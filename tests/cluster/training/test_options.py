@@ -118,13 +118,11 @@ def test_epochs_are_converted_to_steps_and_the_nearer_limit_counts(
 
 def test_which_score_is_better_follows_its_direction() -> None:
     si_sdr, loss = TrainingConfig(), TrainingConfig(score="loss")
-    assert si_sdr.is_better(2.0, 1.0)
-    assert not si_sdr.is_better(1.0, 2.0)
-    assert loss.is_better(1.0, 2.0)
-    nan = float("nan")
-    assert si_sdr.is_better(1.0, nan)
-    assert not si_sdr.is_better(nan, 1.0)
-    assert not si_sdr.is_better(nan, nan)
+    assert si_sdr.goodness({"si_sdr_db": 2.0}) > si_sdr.goodness({"si_sdr_db": 1.0, "loss": 9.0})
+    assert loss.goodness({"loss": 1.0}) > loss.goodness({"loss": 2.0, "si_sdr_db": 9.0})
+    assert si_sdr.goodness({"si_sdr_db": -99.0}) > si_sdr.goodness({"si_sdr_db": float("nan")})
+    assert si_sdr.goodness({"si_sdr_db": -99.0}) > si_sdr.goodness({"loss": 1.0})
+    assert (si_sdr.score_mode, loss.score_mode) == ("max", "min")
 
 
 def test_the_final_rate_is_that_after_the_last_step(tmp_path: Path) -> None:

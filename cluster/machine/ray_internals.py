@@ -1,0 +1,121 @@
+"""The one place that touches private names of Ray. After an upgrade of Ray look at each: why it is here, what to check.
+
+Light processes import this too, some of them before Ray may be imported: functions import what they need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# Undocumented, and read when Ray is imported or started. Check: `ray/_private`, `ray/train/v2/_internal/constants.py`.
+_LOCAL_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # On one machine whatever runs beside the workers takes its time from them. Nobody takes a node away here, and
+    # nobody asks for Train's metrics, nor for those of the node and each of its processes every five seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
+}
+
+_MIN_TURN_S, _MAX_TURN_S = 0.05, 0.4
+_PLENTY_READY = 2  # blocks, with which nobody waits for the next turn
+_BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
+
+
+def prepare_local_start() -> None:
+    """Before Ray is imported to be started on this machine; what the user has set wins."""
+    # Ray guards a new local cluster with a token; giving it one keeps it from writing one to the home folder.
+    for name, value in {**_LOCAL_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+        os.environ.setdefault(name, value)
+    # It warns that there is a token, for people who did not expect one. Check: does a start still warn?
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
+def loopback_options(folder: str) -> dict[str, Any]:
+    """For `ray.init`, which has no public option for its folder and address. Check: its docstring lists both."""
+    return {"_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+
+
+def end_log_monitor() -> None:
+    """Ends the process that reads all workers' logs for the driver, which does not ask for them.
+
+    `ray start` has an option for it, `ray.init` has none. Check: tests/cluster/machine/test_session.py.
+    """
+    from ray._private import worker
+
+    with contextlib.suppress(Exception):  # no harm if it stays
+        worker._global_node.kill_log_monitor(check_alive=False)  # type: ignore[attr-defined]
+
+
+def spare_processes(trainer: Any) -> None:
+    """Has a TorchTrainer leave out what a Ray of one's own can spare; on few cores it would slow the workers.
+
+    One actor asks every second whether the run's controller is alive, to free its resources for others, of whom there
+    are none; one deals out `datasets=`, which our workers do not take. Check: tests/cluster/training/test_run.py.
+    """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    spared, create = (PlacementGroupCleanerCallback, DatasetsCallback), trainer._create_default_callbacks
+    trainer._create_default_callbacks = lambda: [each for each in create() if not isinstance(each, spared)]
+
+
+def ease_scheduling(context: Any) -> None:
+    """Has an execution with this DataContext take less of the CPU. Check: the names are still read in `ray/data`."""
+    context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_READY
+    context.custom_execution_callback_classes = [PauseBetweenTurns]
+
+
+class PauseBetweenTurns:
+    """Lets no turn of Ray Data's scheduling loop be shorter than 50 ms, and while nothing happens make longer ones.
+
+    While mixed blocks wait for the trainer the loop finds its tasks "ready" at once, may not read them, and starts
+    over: it was seen to take half a core from the trainers beside it. What a turn costs is the same if there is nothing
+    to do in it: beside a trainer on a CPU, which takes a block every second or two, a twentieth of a core.
+
+    An ExecutionCallback by its methods. Check: that class, and StreamingExecutor's `_output_node` with the two counts.
+    """
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+        self._turn_s, self._seen = _MIN_TURN_S, (0, 0)
+
+    def on_execution_step(self, executor: Any) -> None:
+        _, output = executor._output_node
+        made, ready = output.num_completed_tasks, output.total_enqueued_output_blocks()
+        at_rest = ready >= _PLENTY_READY and (made, ready) == self._seen
+        self._turn_s = min(2 * self._turn_s, _MAX_TURN_S) if at_rest else _MIN_TURN_S
+        self._seen = made, ready
+        time.sleep(max(0.0, self._last_s + self._turn_s - time.monotonic()))
+        self._last_s = time.monotonic()
+
+    def _ignore(self, *event: Any) -> None:
+        pass
+
+    before_execution_starts = after_execution_succeeds = after_execution_fails = _ignore
+
+
+def stopping_mark() -> Callable[[], bool]:
+    """In a replica of Ray Serve: asks whether Serve has begun to stop it; never, where its mark is not found.
+
+    There is no public way to Serve's own object around this code. Check: both names in `ray/serve/_private/replica.py`.
+    """
+    import ray
+
+    for actor in ray._private.worker.global_worker.actors.values():
+        replica: Any = getattr(actor, "_replica_impl", None)
+        if hasattr(replica, "_shutting_down"):
+            return lambda: bool(replica._shutting_down)
+    logger.error("Ray Serve's mark of stopping replicas is not where it was; live calls end without notice")
+    return lambda: False
