@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster.runs.bundle_scores import add_scores
 from cluster.runs.checkpoints import Checkpoints
 from cluster.runs.folder import BUNDLE_FOLDER, TRACKING_FOLDER
 from cluster.runs.json_lines import parse_lines
 from cluster.runs.transfer import replace_folder
 from cluster.settings.experiment import ExperimentConfig
-from cluster.settings.training import PERCEPTUAL
 from ww_data import Storage
 
 _MEASURES = {
@@ -110,21 +107,18 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
     checkpoints = Checkpoints(run, config.training)
     lines = parse_lines(run.read(f"{TRACKING_FOLDER}/metrics.jsonl").decode("utf-8"))
     with tempfile.TemporaryDirectory(prefix="ww-bundle-") as folder:
-        best, whole = checkpoints.best_bundle(Path(folder))
-        bundle = shutil.copytree(whole, Path(folder) / BUNDLE_FOLDER)
-        late = late_scores(lines, best.metrics)
-        add_scores(bundle, late)
+        best, bundle = checkpoints.best_bundle(Path(folder))
         replace_folder(bundle, run, BUNDLE_FOLDER)
     last = checkpoints.recorded()[-1]
     audio_s_per_s, data_wait_fraction = _speed(lines)
     return TrainingResult(
         run=run,
-        scores=only_scores(best.metrics) | late,
+        scores=only_scores(best.metrics),
         steps=last.step,
         wall_s=wall_s,
         score=config.training.score,
         best_step=best.step,
-        last_scores=only_scores(last.metrics) | late_scores(lines, last.metrics),
+        last_scores=only_scores(last.metrics),
         last_checkpoint=last.name,
         audio_hours=last.step * config.training.items_per_step * item_s / 3600,
         audio_s_per_s=audio_s_per_s,
@@ -136,21 +130,6 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
 def only_scores(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics of a checkpoint without its counts."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    return parse_lines(path.read_text(encoding="utf-8"))
-
-
-def late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
-    """PESQ and STOI of the step of a checkpoint, which the journal got to know only after it."""
-    late: dict[str, float] = {}
-    for line in lines:
-        if line["step"] == metrics["step"] and line["series"] in ("val", "noisy"):
-            prefix = "noisy_" if line["series"] == "noisy" else ""
-            late |= {f"{prefix}{name}": float(line[name]) for name in PERCEPTUAL if name in line}
-    return {name: value for name, value in late.items() if name not in metrics}
 
 
 def _speed(lines: list[dict[str, Any]]) -> tuple[float, float]:
