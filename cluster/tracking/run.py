@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from cluster.runs.folder import TRACKING_FOLDER
 from cluster.runs.transfer import WorkingCopy
@@ -25,11 +24,6 @@ class RunTracking:
         self._copy = WorkingCopy(run, TRACKING_FOLDER)
         self.tracker = Tracker(config.tracking, self._copy.path, run_name, tags=tags)
         self.tracker.config(config.flat())
-
-    @property
-    def journal(self) -> Path:
-        """The file with a line for each point of a curve."""
-        return self._copy.path / "metrics.jsonl"
 
     def send(self) -> None:
         self.tracker.flush()

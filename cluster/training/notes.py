@@ -16,8 +16,8 @@ import ray
 from cluster.machine.placement import on_this_node
 from cluster.machine.progress import ProgressBoard
 
-# A disk that is full, or that nobody may write to, stays so for a while. Other errors of a disk or a network pass.
-_LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+# A disk that is full, or that nobody may write to, stays so. Other errors of a disk or a network pass.
+_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _AWAIT_RANKS_S = 5.0
 
 
@@ -67,7 +67,7 @@ def run_notes() -> Iterator[Any]:
 
 def is_permanent(error: Exception) -> bool:
     """Whether workers that Ray starts anew would only meet the same error."""
-    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _LASTING)
+    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _PERMANENT)
 
 
 @contextlib.contextmanager

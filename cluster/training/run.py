@@ -4,9 +4,8 @@
       train_worker (each rank) -> model, its share of the stream, Lightning fit
         every n steps: validate, rank 0 saves a checkpoint (optimizer state and a ready bundle), all ranks report
 
-A run is a folder `<storage>/<name>`, here or at an address (`cluster/runs/folder.py`). The same name never resumes
-by accident: that takes `resume=True`, and the same settings. Ray Train restarts workers that were killed; which
-checkpoint they resume from is ours to say (`cluster/runs/checkpoints.py`).
+The same name never resumes by accident: that takes `resume=True`, and the same settings. Ray Train restarts workers
+that were killed; which checkpoint they resume from is ours to say (`cluster/runs/checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import contextlib
 import os
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +68,8 @@ def run_training(
     start_s = time.monotonic()
     corpus = open_corpus(corpus_uri)
     _check_validation_set(config, corpus)
-    resources = config.resources.resolved(*_cluster_cpus())
+    node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    resources = config.resources.resolved(sum(node_cpus), node_cpus)
     run = open_run(storage, name)
     check_placement(resources)
     _set_up(run, config, corpus, resume, finetune)
@@ -84,7 +82,6 @@ def run_training(
             data=_describe(corpus) | ({"finetuned_from": finetuned_from} if finetuned_from else {}),
             run=run,
             run_name=name,
-            finetuned_from=finetuned_from,
             last_step=training.num_steps(sum(shard.num_segments for shard in corpus.shards("train"))),
             deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
             notes=notes,
@@ -103,12 +100,6 @@ def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
             f"{config.resources.num_workers} workers need at least as many validation mixtures, but there are {used}: "
             "raise training.num_val_mixtures, prepare the corpus with more --val-mixtures, or take fewer workers"
         )
-
-
-def _cluster_cpus() -> tuple[float, list[float]]:
-    """CPUs of the whole cluster, and of each node."""
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return ray.cluster_resources().get("CPU", 0.0), nodes
 
 
 def _set_up(
@@ -132,8 +123,10 @@ def _check_checkpoints(run: Storage, config: ExperimentConfig) -> None:
         newest, complaints = checkpoints.newest(Path(folder))
         for complaint in complaints:
             _print(f"warning: {complaint}; the run goes on from the checkpoint before it")
-        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"]) if newest else []
-    if changed and newest is not None:
+        if newest is None:
+            return
+        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"])
+    if changed:
         raise CheckpointError(
             f"{run.address(newest.name)} holds another model than the run's settings ask for "
             f"({'; '.join(changed)}); put back the run.json that belongs to it, or start a new run under another name"
@@ -169,8 +162,11 @@ def _run_workers(job: WorkerJob, ray_callbacks: list[Any] | None) -> None:
                 callbacks=ray_callbacks,
             ),
         )
+        # Ctrl-C is left to us, where Ray Train would handle it and end the process: a KeyboardInterrupt leaves through
+        # the caller's `connect()`, which ends the workers; the last checkpoint stands.
+        trainer._register_sigint_handler = lambda controller: None  # type: ignore[attr-defined]
         try:
-            _fit(trainer)
+            trainer.fit()
         except ray.train.TrainingFailedError as error:
             _raise_noted_failure(job)
             raise TrainingError(_last_words(error)) from error
@@ -190,27 +186,6 @@ def _scaling(resources: ResourcesConfig) -> ScalingConfig:
         resources_per_worker=resources.worker_resources(),
         placement_strategy=resources.placement_strategy,
     )
-
-
-def _fit(trainer: TorchTrainer) -> Any:
-    """`trainer.fit()`, with Ctrl-C left to us: in the main thread Ray Train would handle it and end the process.
-
-    A KeyboardInterrupt leaves through the caller's `connect()`, which ends the workers; the last checkpoint stands.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return trainer.fit()
-    outcome: Future[Any] = Future()
-
-    def fit() -> None:
-        try:
-            outcome.set_result(trainer.fit())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=fit, name="fit", daemon=True).start()
-    while not outcome.done():  # a wait without an end would not hear the interrupt
-        wait([outcome], timeout=0.5)
-    return outcome.result()
 
 
 def _raise_noted_failure(job: WorkerJob) -> None:

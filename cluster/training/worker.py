@@ -17,7 +17,6 @@ import ray.train
 import torch
 from pytorch_lightning.callbacks import LambdaCallback
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
-from torch.utils.data import DataLoader
 
 from cluster.feeding.stream import FeedConfig, RankBatches, split_among_ranks
 from cluster.feeding.validation import stored_mixtures
@@ -44,9 +43,9 @@ from ww_models import build_model
 class WorkerJob:
     """All that a worker needs to know.
 
-    resources: resolved. data: what the model card says of it. run: its folder, which all nodes reach; run_name.
-    finetuned_from: id of the weights that the run starts from, or "". last_step: optimizer steps of the whole run.
-    deadline_s: when it has to end, seconds since 1970, or None. notes: see cluster.training.notes.
+    resources: resolved. data: what the model card says of it, the weights that the run starts from (`finetuned_from`)
+    included. run: its folder, which all nodes reach. last_step: optimizer steps of the whole run. deadline_s: when it
+    has to end, seconds since 1970, or None. notes: see cluster.training.notes.
     """
 
     config: ExperimentConfig
@@ -55,7 +54,6 @@ class WorkerJob:
     data: dict[str, Any]
     run: Storage
     run_name: str
-    finetuned_from: str
     last_step: int
     deadline_s: float | None
     notes: Any
@@ -95,7 +93,7 @@ def _train(job: WorkerJob, rank: int) -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     pl.seed_everything(job.config.seed, verbose=False)
     model = build_model(job.config.model_name, **dataclasses.asdict(job.config.model))
-    load_start(job.run, model, job.finetuned_from)
+    load_start(job.run, model, job.data.get("finetuned_from", ""))
     module = DenoisingModule(model, job.config, job.last_step)
     resume_copy = tempfile.TemporaryDirectory(prefix="ww-resume-")
     with resume_copy as folder:
@@ -105,11 +103,15 @@ def _train(job: WorkerJob, rank: int) -> None:
         with tracked(job, rank) as tracking:
             if batches is not None:
                 _note_start(job, tracking, start_step)
+                limit, world_size = job.config.training.num_val_mixtures, batches.feed.num_workers
+                validation = stored_mixtures(
+                    job.corpus_uri, "val", limit=limit, rank=rank, world_size=world_size
+                )
                 trainer = _make_trainer(job, batches.feed, tracking)
                 # Once it is loaded, the copy is not needed any more.
                 trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: resume_copy.cleanup()))  # type: ignore[attr-defined]
                 # The checkpoint is our own file: it holds optimizer state, which is more than tensors.
-                trainer.fit(module, batches, _validation_set(job, rank), ckpt_path=state, weights_only=False)
+                trainer.fit(module, batches, validation, ckpt_path=state, weights_only=False)
             # Also after workers that were killed between the last step and this.
             if tracking is not None and ray.get(job.notes.has_trained.remote()):
                 register_best(tracking.tracker, job.checkpoints)
@@ -195,11 +197,6 @@ def _make_trainer(job: WorkerJob, feed: FeedConfig, tracking: RunTracking | None
         use_distributed_sampler=False,
     )
     return prepare_trainer(trainer)
-
-
-def _validation_set(job: WorkerJob, rank: int) -> DataLoader[dict[str, object]]:
-    limit, world_size = job.config.training.num_val_mixtures, ray.train.get_context().get_world_size()
-    return stored_mixtures(job.corpus_uri, "val", limit=limit, rank=rank, world_size=world_size)
 
 
 def _open_stream(job: WorkerJob, rank: int, start_step: int) -> RankBatches:

@@ -22,8 +22,8 @@ from ww_models import save_bundle
 class ReportCheckpoint(pl.Callback):
     """After each validation rank 0 stores a checkpoint and every rank reports the scores to Ray Train.
 
-    Ray Train hears of no checkpoint: it would know of one only once it asked, and one that is damaged, or not there any
-    more, would stop it (see cluster/runs/checkpoints.py). data: what the model card says of the data.
+    Ray Train is given no checkpoint: it would know of one only once it polls, and one that is damaged or missing would
+    stop it (see cluster/runs/checkpoints.py). data: what the model card says of the data.
     """
 
     def __init__(

@@ -53,8 +53,7 @@ class TrackRun(pl.Callback):
         assert self._since_step is not None
         elapsed_s, step = time.monotonic() - self._since_s, trainer.global_step
         steps_per_s = (step - self._since_step) / elapsed_s
-        # Of the time since the clock was started; what a batch waited does not tell when it did so, for batches are
-        # fetched ahead of their step, and of a validation before it.
+        # Since the clock was started: batches are fetched ahead, so one may have been waited for before a validation.
         waited_s = _waited_s(trainer) - self._waited_s
         speed = {
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],

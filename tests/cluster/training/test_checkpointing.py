@@ -30,7 +30,7 @@ def test_the_registered_model_is_the_best_of_all_starts_with_its_scores(tmp_path
         scores = {"si_sdr_db": score, "noisy_si_sdr_db": 1.0, "pesq": 1.0 + step / 10}
         checkpoints.store(folder, step, {**scores, "step": step})
         register_best(tracker, checkpoints)
-        at, told = registered[-1]
+        at, shown = registered[-1]
         assert at == best
-        assert told["pesq"] == 1.0 + best / 10
-        assert "step" not in told
+        assert shown["pesq"] == 1.0 + best / 10
+        assert "step" not in shown

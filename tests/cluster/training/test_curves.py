@@ -72,7 +72,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimedRun:
     return TimedRun(tmp_path, monkeypatch)
 
 
-def test_the_part_of_the_time_that_is_spent_waiting_is_told(run: TimedRun) -> None:
+def test_the_part_of_the_time_that_is_spent_waiting_is_logged(run: TimedRun) -> None:
     """Of the time since the first step, which holds all the starting up."""
     points = run.train("tracking.log_every_steps=2", step_s=3.0, wait_s=lambda batch: 1.0 if batch else 30.0)
     assert [step for step, _ in points] == [2, 4, 6]
@@ -90,7 +90,7 @@ def test_a_batch_that_is_fetched_ahead_is_never_waited_for_more_than_all_the_tim
 
 
 @pytest.mark.parametrize(("deadline_s", "left"), [(None, "7 min"), (250.0, "50 s")])
-def test_the_progress_line_tells_the_remaining_time(
+def test_the_progress_line_shows_the_remaining_time(
     run: TimedRun, deadline_s: float | None, left: str
 ) -> None:
     run.train("tracking.log_every_steps=2", step_s=100.0, deadline_s=deadline_s)
@@ -99,7 +99,7 @@ def test_the_progress_line_tells_the_remaining_time(
     assert note.endswith(f", {left} left")
 
 
-def test_skipped_steps_are_told(run: TimedRun) -> None:
+def test_skipped_steps_are_logged(run: TimedRun) -> None:
     points = run.train("tracking.log_every_steps=1", "training.skip_bad_batches=5", step_s=1.0, bad=(1, 3, 4))
     assert [(step, values["skipped_steps"]) for step, values in points] == [
         (2, 1),

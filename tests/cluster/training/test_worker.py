@@ -29,7 +29,7 @@ def test_a_failure_is_noted_before_the_tracker_closes(
 
         monkeypatch.setattr(RunTracking, "close", watched_close)
         run, data = Storage(tmp_path), {"manifest_hash": "abc"}
-        job = WorkerJob(config, config.resources, "", data, run, "run", "", 6, None, notes)
+        job = WorkerJob(config, config.resources, "", data, run, "run", 6, None, notes)
         with pytest.raises(BadLossError), tracked(job, rank=0):
             raise BadLossError("nan")
     assert noted == [(True, ("nan", {0}))]
