@@ -129,12 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
     with connect() as where:
         print(f"{name}: {config.model_name}, {_limits(config)} on {where}")
         result = run_training(
-            config,
-            arguments.data,
-            arguments.storage,
-            name,
-            resume=bool(arguments.resume),
-            finetune=source,
+            config, arguments.data, arguments.storage, name, resume=bool(arguments.resume), finetune=source
         )
         print(result.table())
 

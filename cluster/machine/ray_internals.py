@@ -71,6 +71,15 @@ def spare_processes(trainer: Any) -> None:
     trainer._create_default_callbacks = lambda: [each for each in create() if not isinstance(each, spared)]
 
 
+def leave_interrupts(trainer: Any) -> None:
+    """Has `trainer.fit()` leave Ctrl-C to us, where Ray Train would handle it and end the process.
+
+    A KeyboardInterrupt leaves through the caller's `connect()`, which ends the workers; the last checkpoint stands.
+    Check: `DataParallelTrainer._register_sigint_handler`.
+    """
+    trainer._register_sigint_handler = lambda controller: None
+
+
 def ease_scheduling(context: Any) -> None:
     """Has an execution with this DataContext take less of the CPU. Check: the names are still read in `ray/data`."""
     context._max_num_blocks_in_streaming_gen_buffer = _BLOCKS_READY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from cluster.runs.checkpoints import Checkpoints
 from cluster.runs.folder import BUNDLE_FOLDER, METRICS_FILE, TRACKING_FOLDER, parse_lines
 from cluster.runs.transfer import replace_folder
 from cluster.settings.experiment import ExperimentConfig
-from cluster.settings.training import PERCEPTUAL, SCORES
+from cluster.settings.training import SCORES
 from ww_data import Storage
-from ww_models.bundle.bundle import add_metrics, read_bundle_info
 from ww_models.quality import MEASURES
 
 
@@ -97,21 +95,18 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
     checkpoints = Checkpoints(run, config.training)
     lines = parse_lines(run.read(f"{TRACKING_FOLDER}/{METRICS_FILE}").decode("utf-8"))
     with tempfile.TemporaryDirectory(prefix="ww-bundle-") as folder:
-        best, whole = checkpoints.best_bundle(Path(folder))
-        bundle = shutil.copytree(whole, Path(folder) / BUNDLE_FOLDER)
-        late = late_scores(lines, best.metrics)
-        add_scores(bundle, late)
+        best, bundle = checkpoints.best_bundle(Path(folder))
         replace_folder(bundle, run, BUNDLE_FOLDER)
     last = checkpoints.recorded()[-1]
     audio_s_per_s, data_wait_fraction = _speed(lines)
     return TrainingResult(
         run=run,
-        scores=only_scores(best.metrics) | late,
+        scores=only_scores(best.metrics),
         steps=last.step,
         wall_s=wall_s,
         score=config.training.score,
         best_step=best.step,
-        last_scores=only_scores(last.metrics) | late_scores(lines, last.metrics),
+        last_scores=only_scores(last.metrics),
         last_checkpoint=last.name,
         audio_hours=last.step * config.training.items_per_step * item_s / 3600,
         audio_s_per_s=audio_s_per_s,
@@ -123,37 +118,6 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
 def only_scores(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics of a checkpoint without its counts."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-
-def compared_scores(scores: dict[str, float]) -> dict[str, dict[str, float]]:
-    """{"noisy": {metric: score}, "enhanced": {metric: score}} of validation scores, which name the former noisy_*."""
-    noisy = {
-        name.removeprefix("noisy_"): value for name, value in scores.items() if name.startswith("noisy_")
-    }
-    return {"noisy": noisy, "enhanced": {name: scores[name] for name in noisy if name in scores}}
-
-
-def add_scores(bundle: Path, scores: dict[str, float]) -> None:
-    """Adds validation scores that came later to a bundle's own, and to its card."""
-    if not scores:
-        return
-    metrics, late = read_bundle_info(bundle).metrics, compared_scores(scores)
-    add_metrics(bundle, {part: {**metrics.get(part, {}), **late[part]} for part in late})
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics file."""
-    return parse_lines(path.read_text(encoding="utf-8"))
-
-
-def late_scores(lines: list[dict[str, Any]], metrics: dict[str, Any]) -> dict[str, float]:
-    """PESQ and STOI of the step of a checkpoint, which the metrics file got to know only after it."""
-    late: dict[str, float] = {}
-    for line in lines:
-        if line["step"] == metrics["step"] and line["series"] in ("val", "noisy"):
-            prefix = "noisy_" if line["series"] == "noisy" else ""
-            late |= {f"{prefix}{name}": float(line[name]) for name in PERCEPTUAL if name in line}
-    return {name: value for name, value in late.items() if name not in metrics}
 
 
 def _speed(lines: list[dict[str, Any]]) -> tuple[float, float]:

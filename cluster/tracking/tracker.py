@@ -46,8 +46,7 @@ class Tracker:
         self.run_name = run_name
         self._copy = WorkingCopy(run, TRACKING_FOLDER)
         folder = self._copy.path
-        self.metrics_file = folder / METRICS_FILE  # a line for each point of a curve
-        self._metrics = _open_lines(self.metrics_file)
+        self._metrics = _open_lines(folder / METRICS_FILE)
         self._board = SummaryWriter(str(folder / "tensorboard"))
         self._board.add_custom_scalars({"curves": _charts()})
         mode = clearml_mode(config.clearml)

@@ -21,9 +21,8 @@ from ww_models import (
     save_bundle,
 )
 
-START_FOLDER = (
-    "start"  # in a run's folder: the bundle that it started from, so that a resume needs nothing else
-)
+# In a run's folder: the bundle that it started from, so that a resume needs nothing else.
+START_FOLDER = "start"
 
 
 @dataclasses.dataclass(frozen=True)

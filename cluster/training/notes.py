@@ -1,23 +1,23 @@
-"""What the workers of a run leave for its driver and for each other: errors that would only come again,
-warnings, progress.
+"""What the workers of a run leave for its driver and for each other: errors that are permanent, warnings, progress.
 
 It lies in an actor of the driver's, which outlives the workers, and not in the run's folder, whose disk may be full.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ray
-import ray.train
 
 from cluster.machine.placement import on_this_node
 from cluster.machine.progress import ProgressBoard
 
-# A disk that is full, or that nobody may write to, stays so for a while. Other errors of a disk or a network pass.
-_LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+# A disk that is full, or that nobody may write to, stays so. Other errors of a disk or a network pass.
+_PERMANENT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _AWAIT_RANKS_S = 5.0
 
 
@@ -43,7 +43,7 @@ class RunNotes(ProgressBoard):
         self._failed_ranks.add(rank)
 
     def failure(self) -> tuple[str, set[int]]:
-        """The error, or "", and the ranks that told of one."""
+        """The error, or "", and the ranks that failed."""
         return self._error, self._failed_ranks
 
     def warn(self, warning: str) -> None:
@@ -54,31 +54,45 @@ class RunNotes(ProgressBoard):
         return self._warnings
 
 
-def start_notes() -> Any:
-    """RunNotes on the driver's node; the handle goes to the workers, and it ends with the driver or by ray.kill."""
-    return ray.remote(num_cpus=0)(RunNotes).options(scheduling_strategy=on_this_node()).remote()
+@contextlib.contextmanager
+def run_notes() -> Iterator[Any]:
+    """RunNotes on the driver's node, as long as the block lasts; the handle goes to the workers."""
+    actor: Any = ray.remote(num_cpus=0)(RunNotes)
+    notes = actor.options(scheduling_strategy=on_this_node()).remote()
+    try:
+        yield notes
+    finally:
+        ray.kill(notes)
 
 
-def would_come_again(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Whether workers that Ray starts anew would only meet the same error."""
-    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _LASTING)
+    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _PERMANENT)
 
 
-def note_failure(notes: Any, error: Exception, run_name: str) -> None:
-    """Writes an error down for the driver, and for the other ranks that this one has failed."""
-    words = str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        words = (
-            f"{where}{error.strerror}; the last finished checkpoint stands: make room or let it be written to, then go "
-            f"on with --resume {run_name}"
-        )
-    ray.get(notes.fail.remote(ray.train.get_context().get_world_rank(), words))
+@contextlib.contextmanager
+def noted_failure(notes: Any, rank: int, run_name: str) -> Iterator[None]:
+    """A permanent error that leaves the block is noted for the driver, and for the other ranks as this one's."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if is_permanent(error):
+            ray.get(notes.fail.remote(rank, _in_words(error, run_name)))
+        raise
 
 
-def all_ranks_fail(notes: Any) -> bool:
+def _in_words(error: ValueError | OSError, run_name: str) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror}; the last finished checkpoint stands: make room or let it be written to, then go "
+        f"on with --resume {run_name}"
+    )
+
+
+def all_ranks_fail(notes: Any, world_size: int) -> bool:
     """Waits a little for the other ranks to fail too."""
-    world_size = ray.train.get_context().get_world_size()
     until_s = time.monotonic() + _AWAIT_RANKS_S
     while (failed := len(ray.get(notes.failure.remote())[1])) < world_size and time.monotonic() < until_s:
         time.sleep(0.05)

@@ -4,22 +4,17 @@
       train_worker (each rank) -> model, its share of the stream, Lightning fit
         every n steps: validate, rank 0 saves a checkpoint (optimizer state and a ready bundle), all ranks report
 
-A run is a folder `<storage>/<name>`, here or at an address (`cluster/runs/folder.py`). The same name never resumes
-by accident: that takes `resume=True`, and the same settings. Ray Train restarts workers that were killed; which
-checkpoint they go on from is ours to say (`cluster/runs/checkpoints.py`).
+The same name never resumes by accident: that takes `resume=True`, and the same settings. Ray Train restarts workers
+that were killed; which checkpoint they resume from is ours to say (`cluster/runs/checkpoints.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +26,26 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.errors import last_line
 from cluster.machine.placement import check_placement
 from cluster.machine.progress import watch_board
-from cluster.machine.ray_internals import spare_processes
+from cluster.machine.ray_internals import leave_interrupts, spare_processes
 from cluster.machine.session import owns_ray
 from cluster.runs.checkpoints import CheckpointError, Checkpoints
-from cluster.runs.folder import (
-    FAILURE_FILE,
-    TRACKING_FOLDER,
-    claim_run_folder,
-    open_run,
-    read_finetuned_from,
-)
+from cluster.runs.folder import FAILURE_FILE, TRACKING_FOLDER, claim_run_folder, open_run, read_finetuned_from
 from cluster.runs.result import TrainingResult, collect_result
 from cluster.settings.experiment import ConfigError, ExperimentConfig
 from cluster.settings.resources import ResourcesConfig
-from cluster.settings.training import PERCEPTUAL, TrainingConfig
 from cluster.tracking.clearml_task import NOTICE_FILE
 from cluster.training.finetune import Source, check_fit, check_start, keep_source
-from cluster.training.loop.scorer import start_scorer
-from cluster.training.notes import start_notes
+from cluster.training.notes import run_notes
 from cluster.training.worker import WorkerJob, train_worker
 from ww_data import Corpus, Storage, open_corpus
 
-__all__ = ["TrainingError", "TrainingResult", "describe_corpus", "run_training"]
+__all__ = ["TrainingError", "TrainingResult", "run_training"]
 
 MAX_WORKER_FAILURES = 3
+
+
+class TrainingError(ValueError):
+    """Training failed in a worker; the message is the worker's own."""
 
 
 def run_training(
@@ -76,49 +67,95 @@ def run_training(
     CorpusError for damaged data; CheckpointError where no checkpoint can be used; PlacementError where the cluster has
     no room; TrainingError if training failed.
     """
-    start = time.monotonic()
+    start_s = time.monotonic()
     corpus = open_corpus(corpus_uri)
     _check_validation_set(config, corpus)
-    resources = config.resources.resolved(*_cluster_cpus())
+    node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    resources = config.resources.resolved(sum(node_cpus), node_cpus)
     run = open_run(storage, name)
     check_placement(resources)
+    _set_up(run, config, corpus, resume, finetune)
+    training, finetuned_from = config.training, read_finetuned_from(run)
+    with run_notes() as notes:
+        job = WorkerJob(
+            config=config,
+            resources=resources,
+            corpus_uri=corpus.storage.uri,
+            data=_describe(corpus) | ({"finetuned_from": finetuned_from} if finetuned_from else {}),
+            run=run,
+            run_name=name,
+            last_step=training.num_steps(sum(shard.num_segments for shard in corpus.shards("train"))),
+            deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
+            notes=notes,
+        )
+        with watch_board(f"training {name}", notes) if show_progress else contextlib.nullcontext():
+            _run_workers(job, ray_callbacks)
+    return collect_result(config, run, config.mixing.crop_s or corpus.segment_s, time.monotonic() - start_s)
+
+
+def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
+    """Every worker needs a mixture to validate on, or the others would wait for it."""
+    stored = corpus.splits["val"].num_mixtures
+    used = min(config.training.num_val_mixtures or stored, stored)
+    if used < config.resources.num_workers:
+        raise ConfigError(
+            f"{config.resources.num_workers} workers need at least as many validation mixtures, but there are {used}: "
+            "raise training.num_val_mixtures, prepare the corpus with more --val-mixtures, or take fewer workers"
+        )
+
+
+def _set_up(
+    run: Storage, config: ExperimentConfig, corpus: Corpus, resume: bool, finetune: Source | None
+) -> None:
+    """Makes the run's folder, with the weights to start from; to resume, checks that all it needs is there."""
     if finetune is not None:
         check_fit(finetune, config)
     claim_run_folder(run, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
     if finetune is not None and not resume:
         keep_source(finetune, run)
-    finetuned_from = read_finetuned_from(run)
-    check_start(run, finetuned_from)
+    check_start(run, read_finetuned_from(run))
     if resume:
         _check_checkpoints(run, config)
-    training, stored = config.training, corpus.splits["val"].num_mixtures
-    num_perceptual = min(training.num_pesq_mixtures, training.num_val_mixtures or stored, stored)
-    job = WorkerJob(
-        config=config,
-        resources=dataclasses.asdict(resources),
-        corpus_uri=corpus.storage.uri,
-        data=describe_corpus(corpus),
-        run=run,
-        run_name=name,
-        finetuned_from=finetuned_from,
-        last_step=training.num_steps(sum(shard.num_segments for shard in corpus.shards("train"))),
-        deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
-        scorer=None if _scores_at_once(training, ray_callbacks) else start_scorer(num_perceptual),
-        notes=start_notes(),
-    )
-    with (
-        _ended(job.scorer),
-        _ended(job.notes),
-        tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own,
-        _progress_board(f"training {name}", job.notes, show_progress) as board,
-    ):
+
+
+def _check_checkpoints(run: Storage, config: ExperimentConfig) -> None:
+    """Says before anything is started which checkpoints are damaged, and refuses those of another model."""
+    checkpoints = Checkpoints(run, config.training)
+    with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
+        newest, complaints = checkpoints.newest(Path(folder))
+        for complaint in complaints:
+            _print(f"warning: {complaint}; the run goes on from the checkpoint before it")
+        if newest is None:
+            return
+        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"])
+    if changed:
+        raise CheckpointError(
+            f"{run.address(newest.name)} holds another model than the run's settings ask for "
+            f"({'; '.join(changed)}); put back the run.json that belongs to it, or start a new run under another name"
+        )
+
+
+def _describe(corpus: Corpus) -> dict[str, Any]:
+    """What a model card says of the data: how much of it there was, and the hash that names it."""
+    train = corpus.splits["train"]
+    return {
+        "manifest_hash": corpus.manifest_hash,
+        "train_speech_hours": round(train.speech_hours, 3),
+        "train_speakers": train.num_speakers,
+        "train_noise_hours": round(train.noise_hours, 3),
+        "train_noise_recordings": train.num_recordings,
+    }
+
+
+def _run_workers(job: WorkerJob, ray_callbacks: list[Any] | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"job": job, "board": board},
-            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-            scaling_config=_scaling(resources),
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if job.resources.gpus_per_worker else "gloo"),
+            scaling_config=_scaling(job.resources),
             run_config=RunConfig(
-                name=name,
+                name=job.run_name,
                 storage_path=rays_own,  # for a marker and nothing else: no checkpoint is reported
                 failure_config=FailureConfig(
                     max_failures=MAX_WORKER_FAILURES,
@@ -127,24 +164,17 @@ def run_training(
                 callbacks=ray_callbacks,
             ),
         )
+        leave_interrupts(trainer)
         if owns_ray():
             spare_processes(trainer)
         try:
-            _fit(trainer)
+            trainer.fit()
         except ray.train.TrainingFailedError as error:
             _raise_noted_failure(job)
-            raise TrainingError(_first_cause(error)) from error
+            raise TrainingError(_last_words(error)) from error
         finally:
-            _tell_notices(job)
+            _print_notices(job)
         _raise_noted_failure(job)
-    item_s = config.mixing.crop_s or corpus.segment_s
-    return collect_result(config, run, item_s, time.monotonic() - start)
-
-
-def _cluster_cpus() -> tuple[float, list[float]]:
-    """CPUs of the whole cluster, and of each node."""
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return ray.cluster_resources().get("CPU", 0.0), nodes
 
 
 def _scaling(resources: ResourcesConfig) -> ScalingConfig:
@@ -160,23 +190,8 @@ def _scaling(resources: ResourcesConfig) -> ScalingConfig:
     )
 
 
-def _check_checkpoints(run: Storage, config: ExperimentConfig) -> None:
-    """Says before anything is started which checkpoints are damaged, and refuses those of another model."""
-    checkpoints = Checkpoints(run, config.training)
-    with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
-        newest, complaints = checkpoints.newest(Path(folder))
-        for complaint in complaints:
-            _tell(f"warning: {complaint}; the run goes on from the checkpoint before it")
-        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"]) if newest else []
-    if changed and newest is not None:
-        raise CheckpointError(
-            f"{run.address(newest.name)} holds another model than the run's settings ask for "
-            f"({'; '.join(changed)}); put back the run.json that belongs to it, or start a new run under another name"
-        )
-
-
 def _raise_noted_failure(job: WorkerJob) -> None:
-    """Raises the error that a worker noted because it would only come again, and leaves it in the run's folder."""
+    """Raises the permanent error that a worker noted, if there is one, and leaves it in the run's folder."""
     try:
         failure, _ = ray.get(job.notes.failure.remote())
     except ray.exceptions.RayError:  # this node's Ray has ended: what Ray Train says tells more
@@ -187,91 +202,22 @@ def _raise_noted_failure(job: WorkerJob) -> None:
         raise TrainingError(f"training failed in a worker: {failure}")
 
 
-def _tell_notices(job: WorkerJob) -> None:
+def _last_words(error: BaseException) -> str:
+    """The worker's own words, without the traceback that Ray puts around them."""
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    where, cause = (" in a worker", failures[0]) if failures else ("", error)
+    return f"training failed{where}: {last_line(cause)}"
+
+
+def _print_notices(job: WorkerJob) -> None:
     """What workers have to say to people; what they print goes to a log."""
     with contextlib.suppress(ray.exceptions.RayError, OSError):
         for warning in ray.get(job.notes.warnings.remote(), timeout=10):
-            _tell(f"warning: {warning}")
+            _print(f"warning: {warning}")
         notice = f"{TRACKING_FOLDER}/clearml/{NOTICE_FILE}"
-        if job.run.size(notice) is not None:
-            _tell(job.run.read(notice).decode())
+        if job.run.size(notice):
+            _print(job.run.read(notice).decode())
 
 
-def _fit(trainer: TorchTrainer) -> Any:
-    """`trainer.fit()`, with Ctrl-C left to us: in the main thread Ray Train would handle it and end the process.
-
-    A KeyboardInterrupt leaves through the caller's `connect()`, which ends the workers; the last checkpoint stands.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return trainer.fit()
-    outcome: Future[Any] = Future()
-
-    def fit() -> None:
-        try:
-            outcome.set_result(trainer.fit())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=fit, name="fit", daemon=True).start()
-    while not outcome.done():  # a wait without an end would not hear the interrupt
-        wait([outcome], timeout=0.5)
-    return outcome.result()
-
-
-class TrainingError(ValueError):
-    """Training failed in a worker; the message is the worker's own."""
-
-
-def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """What a model card says of the data: how much of it there was, and the hash that names it."""
-    train = corpus.splits["train"]
-    return {
-        "manifest_hash": corpus.manifest_hash,
-        "train_speech_hours": round(train.speech_hours, 3),
-        "train_speakers": train.num_speakers,
-        "train_noise_hours": round(train.noise_hours, 3),
-        "train_noise_recordings": train.num_recordings,
-    }
-
-
-def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
-    """Every worker needs a mixture to validate on, or the others would wait for it."""
-    stored = corpus.splits["val"].num_mixtures
-    used = min(config.training.num_val_mixtures or stored, stored)
-    if used < config.resources.num_workers:
-        raise ConfigError(
-            f"{config.resources.num_workers} workers need at least as many validation mixtures, but there are {used}: "
-            "raise training.num_val_mixtures, prepare the corpus with more --val-mixtures, or take fewer workers"
-        )
-
-
-def _first_cause(error: BaseException) -> str:
-    """The worker's own words, without the traceback that Ray puts around them."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        return f"training failed in a worker: {last_line(failure)}"
-    return f"training failed: {last_line(error)}"
-
-
-def _tell(notice: str) -> None:
-    if notice:
-        print(notice, file=sys.stderr, flush=True)
-
-
-def _scores_at_once(training: TrainingConfig, ray_callbacks: list[Any] | None) -> bool:
-    """Whether PESQ and STOI must be there with each report: they decide what is best, or a sweep may look at them."""
-    return not training.num_pesq_mixtures or training.score in PERCEPTUAL or bool(ray_callbacks)
-
-
-@contextlib.contextmanager
-def _ended(actor: Any) -> Iterator[None]:
-    """Ends an actor, if there is one, with the block."""
-    try:
-        yield
-    finally:
-        if actor is not None:
-            ray.kill(actor)
-
-
-def _progress_board(title: str, notes: Any, show: bool) -> Any:
-    return watch_board(title, notes) if show else contextlib.nullcontext(None)
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,17 @@ from cluster.machine.memory import keep_freed_memory
 from cluster.runs.checkpoints import STATE_FILE, Checkpoints
 from cluster.runs.folder import check_reachable
 from cluster.settings.experiment import ExperimentConfig
-from cluster.settings.training import TrainingConfig
+from cluster.settings.resources import ResourcesConfig
 from cluster.tracking.tracker import Tracker, open_tracker
 from cluster.training.finetune import load_start
 from cluster.training.loop.bad_batches import WatchLoss, keep_batch
-from cluster.training.loop.callbacks import ReportCheckpoint, TrackRun, register_best
+from cluster.training.loop.checkpointing import ReportCheckpoint, register_best
+from cluster.training.loop.curves import TrackRun
 from cluster.training.loop.journal import ItemJournal
-from cluster.training.loop.module import DenoisingModule
-from cluster.training.loop.perceptual import ScoreBeside, write_rest
+from cluster.training.loop.module import DenoisingModule, from_all_ranks
 from cluster.training.loop.stopping import StopAtLimits, StopWithoutGain, was_stopped
 from cluster.training.loop.weight_average import WeightAverage
-from cluster.training.notes import all_ranks_fail, note_failure, would_come_again
+from cluster.training.notes import all_ranks_fail, is_permanent, noted_failure
 from ww_data import Storage
 from ww_models import build_model
 
@@ -43,183 +43,149 @@ from ww_models import build_model
 class WorkerJob:
     """All that a worker needs to know.
 
-    run: its folder, which all nodes reach; run_name. notes: see cluster.training.notes.
-    finetuned_from: id of the weights that the run starts from, or "". last_step: optimizer steps of the whole run.
-    deadline_s: when it has to end, seconds since 1970, or None.
-    scorer: of PESQ and STOI (see cluster.training.loop.scorer), or None to have them scored while validating.
+    resources: resolved. data: what the model card says of it, the weights that the run starts from (`finetuned_from`)
+    included. run: its folder, which all nodes reach. last_step: optimizer steps of the whole run. deadline_s: when it
+    has to end, seconds since 1970, or None. notes: see cluster.training.notes.
     """
 
     config: ExperimentConfig
-    resources: dict[str, Any]
+    resources: ResourcesConfig
     corpus_uri: str
     data: dict[str, Any]
     run: Storage
     run_name: str
-    finetuned_from: str
     last_step: int
     deadline_s: float | None
-    scorer: Any
     notes: Any
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.run, self.config.training)
 
 
 def train_worker(parameters: dict[str, Any]) -> None:
     """One rank's part of a run; Ray Train calls it in every worker, again after each restart.
 
-    Ray restarts workers whatever ended them. An error that would only come again (a loss that is not finite, a disk
-    that is full) is noted instead, for the driver to raise. Where all ranks have it, all end well; where one has, the
-    others wait for its messages, so it fails for Ray to end them, and the restarted ones end well.
+    Ray restarts workers whatever ended them. A permanent error (a loss that is not finite, a disk that is full) is
+    noted instead, for the driver to raise. Where all ranks have it, all end well; where one has, the others wait for
+    its messages, so it fails for Ray to end them, and the restarted ones end well.
     """
     job: WorkerJob = parameters["job"]
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
     failure, failed_ranks = ray.get(job.notes.failure.remote())
     if failure:
         if rank == 0 and rank not in failed_ranks:
-            _open_tracking(job).close(failed=True)  # another rank's error ended it before it could say so
+            _open_tracker(job).close(failed=True)  # another rank's error ended it before it could say so
         return
     try:
-        _train(job, parameters["board"])
+        with noted_failure(job.notes, rank, job.run_name):
+            _train(job, rank)
     except (ValueError, OSError) as error:
-        if not would_come_again(error):
-            raise
-        note_failure(job.notes, error, job.run_name)
-        if not all_ranks_fail(job.notes):
+        if not (is_permanent(error) and all_ranks_fail(job.notes, context.get_world_size())):
             raise
 
 
-def _train(job: WorkerJob, board: Any) -> None:
-    config, rank = job.config, ray.train.get_context().get_world_rank()
+def _train(job: WorkerJob, rank: int) -> None:
     check_reachable(job.run)
-    torch.set_num_threads(job.resources["torch_threads"] or _threads_per_worker())
+    torch.set_num_threads(job.resources.torch_threads or _threads_per_worker())
     keep_freed_memory()
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    pl.seed_everything(config.seed, verbose=False)
-    model = build_model(config.model_name, **dataclasses.asdict(config.model))
-    load_start(job.run, model, job.finetuned_from)
-    module = DenoisingModule(
-        model,
-        config.loss,
-        config.optimizer,
-        config.training,
-        config.seed,
-        last_step=job.last_step,
-        perceptual_beside=job.scorer is not None,
-    )
-
+    pl.seed_everything(job.config.seed, verbose=False)
+    model = build_model(job.config.model_name, **dataclasses.asdict(job.config.model))
+    load_start(job.run, model, job.data.get("finetuned_from", ""))
+    module = DenoisingModule(model, job.config, job.last_step)
     resume_copy = tempfile.TemporaryDirectory(prefix="ww-resume-")
     with resume_copy as folder:
-        state = _newest_state(job, Path(folder))
-        start_step, finished = _saved_progress(state, job.last_step) if state else (0, False)
-        if finished:
-            if rank == 0:
-                _conclude(job, start_step)
-            return
-        if rank == 0:
-            ray.get(job.notes.train.remote())
-        feed = _feed(job, start_step)
-        batches = RankBatches(_share_of_stream(feed, job), feed, rank)
-        num_nodes = len(set(_of_all_ranks(ray.get_runtime_context().get_node_id())))
-        tracking = _open_tracking(job) if rank == 0 else None
-        try:
-            if tracking is not None:
-                tracking.started(start_step, num_workers=feed.num_workers, num_nodes=num_nodes)
-                tracking.send()
-            trainer = _lightning_trainer(job, feed, tracking, board, when_loaded=resume_copy.cleanup)
-            trainer.fit(
-                module,
-                train_dataloaders=batches,
-                val_dataloaders=stored_mixtures(
-                    job.corpus_uri,
-                    "val",
-                    limit=config.training.num_val_mixtures,
-                    rank=rank,
-                    world_size=feed.num_workers,
-                ),
-                ckpt_path=str(state) if state else None,
-                weights_only=False,  # our own file: it holds optimizer state, which is more than tensors
-            )
-        except (ValueError, OSError) as error:
-            # Now: closing the tracker may take longer than the others wait.
-            if would_come_again(error):
-                note_failure(job.notes, error, job.run_name)
-            raise
-        finally:
-            if tracking is not None:
-                tracking.close(failed=sys.exc_info()[0] is not None)
+        state = _newest_state(job, rank, Path(folder))
+        start_step, is_finished = _saved_progress(state, job.last_step) if state else (0, False)
+        batches = None if is_finished else _open_stream(job, rank, start_step)
+        with tracked(job, rank) as tracker:
+            if batches is not None:
+                _note_start(job, tracker, start_step)
+                limit, world_size = job.config.training.num_val_mixtures, batches.feed.num_workers
+                validation = stored_mixtures(
+                    job.corpus_uri, "val", limit=limit, rank=rank, world_size=world_size
+                )
+                trainer = _make_trainer(job, batches.feed, tracker)
+                # Once it is loaded, the copy is not needed any more.
+                trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: resume_copy.cleanup()))  # type: ignore[attr-defined]
+                # The checkpoint is our own file: it holds optimizer state, which is more than tensors.
+                trainer.fit(module, batches, validation, ckpt_path=state, weights_only=False)
+            # Also after workers that were killed between the last step and this.
+            if tracker is not None and ray.get(job.notes.has_trained.remote()):
+                register_best(tracker, job.checkpoints)
 
 
-def _conclude(job: WorkerJob, step: int) -> None:
-    """What is left to do for workers that come after the last step: none of it may stay "running" in a tracker.
+@contextlib.contextmanager
+def tracked(job: WorkerJob, rank: int) -> Iterator[Tracker | None]:
+    """Rank 0's tracker of the run as long as the block lasts; None for the others.
 
-    Where those who trained were killed after it, they may not have come to the last scores and the model.
+    Errors are noted before it closes, for that may take longer than the other ranks wait.
     """
-    tracking = _open_tracking(job)
-    try:
-        if ray.get(job.notes.has_trained.remote()):
-            if job.scorer is not None:
-                write_rest(job.scorer, tracking, step)
-            register_best(tracking, Checkpoints(job.run, job.config.training))
-    finally:
-        tracking.close(failed=sys.exc_info()[0] is not None)
+    with contextlib.ExitStack() as stack:
+        tracker = _open_tracker(job) if rank == 0 else None
+        if tracker is not None:
+            stack.enter_context(tracker)
+        stack.enter_context(noted_failure(job.notes, rank, job.run_name))
+        yield tracker
+
+
+def _open_tracker(job: WorkerJob) -> Tracker:
+    return open_tracker(job.config, job.run, job.run_name, str(job.data["manifest_hash"]))
+
+
+def _note_start(job: WorkerJob, tracker: Tracker | None, step: int) -> None:
+    """Rank 0 writes down at which step, and on how many workers and nodes, training starts."""
+    node_ids = from_all_ranks(ray.get_runtime_context().get_node_id())
+    if tracker is not None:
+        ray.get(job.notes.train.remote())
+        tracker.started(step, num_workers=len(node_ids), num_nodes=len(set(node_ids)))
+        tracker.send()
 
 
 def loop_callbacks(
-    training: TrainingConfig, last_step: int, watch_loss: WatchLoss, deadline_s: float | None = None
+    config: ExperimentConfig, watch_loss: WatchLoss, deadline_s: float | None = None
 ) -> list[pl.Callback]:
-    """What takes part in Lightning's loop besides saving and telling: the average, and what ends the run."""
-    callbacks: list[pl.Callback] = [watch_loss]
-    if training.ema_decay:
-        callbacks.append(WeightAverage(training.ema_decay))
-    callbacks.append(StopAtLimits(last_step, deadline_s))
-    if training.patience:
-        callbacks.append(StopWithoutGain(training))
-    return callbacks
+    """What takes part in Lightning's loop besides saving and reporting: the average, and what ends the run."""
+    training = config.training
+    average = [WeightAverage(training.ema_decay)] if training.ema_decay else []
+    patience = [StopWithoutGain(training)] if training.patience else []
+    return [watch_loss, *average, StopAtLimits(deadline_s), *patience]
 
 
-def loop_limits(training: TrainingConfig, last_step: int) -> dict[str, Any]:
-    """Lightning's settings for how long and how often. It counts batches between validations, and steps in all."""
+def loop_settings(config: ExperimentConfig, last_step: int) -> dict[str, Any]:
+    """Lightning's, wherever it runs. It counts batches between validations, and steps in all."""
+    training = config.training
+    unused = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     return {
         "max_steps": last_step,
         "max_epochs": -1,
         "accumulate_grad_batches": training.accumulate,
         "val_check_interval": training.validate_every_steps * training.accumulate,
         "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "gradient_clip_val": config.optimizer.gradient_clip_norm or None,
+        **dict.fromkeys(unused, False),
     }
 
 
-def _lightning_trainer(
-    job: WorkerJob,
-    feed: FeedConfig,
-    tracking: Tracker | None,
-    board: Any,
-    when_loaded: Callable[[], None],
-) -> pl.Trainer:
-    """when_loaded: called once the checkpoint that the run goes on from is not needed any more."""
-    config, gpus = job.config, job.resources["gpus_per_worker"]
+def _make_trainer(job: WorkerJob, feed: FeedConfig, tracker: Tracker | None) -> pl.Trainer:
+    config, gpus = job.config, job.resources.gpus_per_worker
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
-    card = job.data | ({"finetuned_from": job.finetuned_from} if job.finetuned_from else {})
-    watch_loss = WatchLoss(
-        config.training.skip_bad_batches,
-        config.tracking.log_every_steps,
-        functools.partial(keep_batch, feed, job.run),
-    )
-    callbacks = loop_callbacks(config.training, job.last_step, watch_loss, job.deadline_s)
-    callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: when_loaded()))
-    checkpoints = Checkpoints(job.run, config.training)
-    if job.scorer is not None:
-        callbacks.append(ScoreBeside(job.scorer, tracking, config.tracking.log_every_steps))
-    if tracking is not None:
-        callbacks.append(
-            TrackRun(config, tracking, board, job.last_step, job.deadline_s, watch_loss, checkpoints)
-        )
+    log_every_steps, keep = config.tracking.log_every_steps, functools.partial(keep_batch, feed, job.run)
+    watch_loss = WatchLoss(config.training.skip_bad_batches, log_every_steps, keep)
+    callbacks = loop_callbacks(config, watch_loss, job.deadline_s)
+    if tracker is not None:
+        callbacks.append(TrackRun(config, tracker, job.notes, job.deadline_s, watch_loss))
     if config.training.journal:
         callbacks.append(ItemJournal(job.run))
     # Last: it saves what the others have come to.
-    callbacks.append(ReportCheckpoint(config, card, checkpoints, watch_loss))
+    callbacks.append(ReportCheckpoint(config, job.data, job.checkpoints, watch_loss))
     trainer = pl.Trainer(
-        **loop_limits(config.training, job.last_step),
-        gradient_clip_val=config.optimizer.gradient_clip_norm or None,
+        **loop_settings(config, job.last_step),
         precision=precision,
         accelerator="gpu" if gpus else "cpu",
         devices="auto" if gpus else 1,
@@ -227,47 +193,37 @@ def _lightning_trainer(
         strategy=RayDDPStrategy(forward_sync_buffers=False),
         plugins=[RayLightningEnvironment()],
         callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
-        num_sanity_val_steps=0,
     )
     return prepare_trainer(trainer)
 
 
-def _feed(job: WorkerJob, start_step: int) -> FeedConfig:
-    """The stretch of the plan that is still to do. To the plan a step is a batch, several of which may make ours."""
-    training = job.config.training
-    return FeedConfig(
+def _open_stream(job: WorkerJob, rank: int, start_step: int) -> RankBatches:
+    """This rank's share of one execution that rank 0 starts, at the step and for the ranks there are now.
+
+    Train's own `datasets=` would start it before the workers know which checkpoint they resume from.
+    """
+    training, num_workers = job.config.training, ray.train.get_context().get_world_size()
+    feed = FeedConfig(
         corpus_uri=job.corpus_uri,
         mixing=job.config.mixing,
         seed=job.config.seed,
         global_batch=training.batch_size,
-        num_workers=ray.train.get_context().get_world_size(),
+        num_workers=num_workers,
+        # To the plan a step is a batch, several of which may make one of ours.
         start_step=start_step * training.accumulate,
         num_steps=(job.last_step - start_step) * training.accumulate,
     )
+    train_cpus = job.resources.cpus_per_worker * num_workers
+    shares = split_among_ranks(feed, train_cpus=train_cpus) if rank == 0 else None
+    return RankBatches(_from_rank_0(shares)[rank], feed, rank)
 
 
-def _share_of_stream(feed: FeedConfig, job: WorkerJob) -> Any:
-    """This rank's iterator over one execution that rank 0 starts, at the step and for the ranks there are now.
-
-    Train's own `datasets=` would start it before the workers know which checkpoint they resume from.
-    """
-    shares: list[Any] = [None] * feed.num_workers
-    if ray.train.get_context().get_world_rank() == 0:
-        reserved = float(job.resources["cpus_per_worker"]) * feed.num_workers
-        shares = list(split_among_ranks(feed, train_cpus=reserved))
-    torch.distributed.broadcast_object_list(shares, src=0)
-    return shares[ray.train.get_context().get_world_rank()]
-
-
-def _of_all_ranks(value: Any) -> list[Any]:
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
+def _from_rank_0(value: Any) -> Any:
+    """Rank 0's value, on each rank."""
+    message = [value]
+    torch.distributed.broadcast_object_list(message, src=0)
+    return message[0]
 
 
 def _threads_per_worker() -> int:
@@ -277,28 +233,20 @@ def _threads_per_worker() -> int:
     return max(1, int(cpus // ray.train.get_context().get_local_world_size()))
 
 
+def _newest_state(job: WorkerJob, rank: int, folder: Path) -> Path | None:
+    """The file of the last whole checkpoint, on this machine; None where there is none yet. Rank 0 chooses."""
+    newest = None
+    if rank == 0:
+        newest, complaints = job.checkpoints.newest(folder)
+        for complaint in complaints:
+            job.notes.warn.remote(f"{complaint}; an earlier checkpoint is gone on from")
+    newest = _from_rank_0(newest)
+    return job.checkpoints.check(newest, folder, STATE_FILE) / STATE_FILE if newest else None
+
+
 def _saved_progress(state: Path, last_step: int) -> tuple[int, bool]:
     """The step of a checkpoint, and whether nothing is left to do after it."""
     # Our own file: it holds optimizer state, which is more than tensors. To the CPU, wherever it was saved.
     saved = torch.load(state, weights_only=False, map_location="cpu", mmap=True)
     step = int(saved["global_step"])
     return step, step >= last_step or was_stopped(saved["callbacks"])
-
-
-def _newest_state(job: WorkerJob, folder: Path) -> Path | None:
-    """The file of the last whole checkpoint, on this machine; None where there is none yet. Rank 0 chooses."""
-    checkpoints = Checkpoints(job.run, job.config.training)
-    chosen = None
-    if ray.train.get_context().get_world_rank() == 0:
-        chosen, complaints = checkpoints.newest(folder)
-        for complaint in complaints:
-            job.notes.warn.remote(f"{complaint}; an earlier checkpoint is gone on from")
-    message = [chosen]
-    torch.distributed.broadcast_object_list(message, src=0)
-    if message[0] is None:
-        return None
-    return checkpoints.check(message[0], folder, STATE_FILE) / STATE_FILE
-
-
-def _open_tracking(job: WorkerJob) -> Tracker:
-    return open_tracker(job.config, job.run, job.run_name, str(job.data["manifest_hash"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from ww_data import Storage, open_corpus, read_shard
 
 BAD_BATCHES_FOLDER = "bad_batches"  # in a run's folder
 
-# keep(step, rank, positions of the batch in the plan, its loss) -> address of the file in which it can be read about
+# keep(step, rank, positions of the batch in the plan, its loss) -> address of the file that describes it
 KeepBatch = Callable[[int, int, npt.NDArray[np.int64], float], str]
 
 
@@ -27,22 +27,26 @@ class BadLossError(ValueError):
     """The loss or its gradients are not finite."""
 
 
+class _Batch(NamedTuple):
+    step: int
+    positions: npt.NDArray[np.int64]
+    loss: Tensor
+
+
 class WatchLoss(pl.Callback):
     """Stops at the first loss that is not finite, or leaves out up to `skip` steps and then stops.
 
-    To stop, losses are looked at every few steps and before a validation (each look makes a GPU wait, and the ranks
-    ask each other), so that no checkpoint ever holds what came of a bad one. Gradients may be bad where the loss is
-    not: of the last step before a validation only the weights tell. To skip, each step is looked at, by its
+    To stop, losses are checked every few steps and before a validation (each check makes a GPU wait, and is a message
+    among the ranks), so that no checkpoint ever holds what came of a bad one. Gradients may be bad where the loss is
+    not: of the last step before a validation only the weights show it. To skip, each step is checked, by its
     gradients: they are the mean over all ranks, so all of them see the same and leave out the same step.
     """
 
-    def __init__(self, skip: int, look_every_steps: int, keep: KeepBatch) -> None:
-        self.skip, self.look_every_steps, self.keep = skip, look_every_steps, keep
+    def __init__(self, skip: int, check_every_steps: int, keep: KeepBatch) -> None:
+        self.skip, self.check_every_steps, self.keep = skip, check_every_steps, keep
         self.skipped = 0
-        self._unseen: list[
-            tuple[int, npt.NDArray[np.int64], Tensor]
-        ] = []  # (step, positions, loss) of batches
-        self._buffers: list[Tensor] = []
+        self._unchecked: list[_Batch] = []
+        self._buffers: list[Tensor] = []  # BatchNorm's before this step, which may make them bad
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}
@@ -52,30 +56,25 @@ class WatchLoss(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DenoisingModule)
-        module.hear_loss = self._hear  # before there are gradients of it
+        module.on_loss = lambda *batch: self._unchecked.append(_Batch(*batch))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self.skip and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._buffers = [
-                buffer.clone() for buffer in module.buffers()
-            ]  # BatchNorm's, before they may be bad
-
-    def _hear(self, step: int, positions: npt.NDArray[np.int64], loss: Tensor) -> None:
-        self._unseen.append((step, positions, loss))
+            self._buffers = [buffer.clone() for buffer in module.buffers()]
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if not self.skip:
             return
-        unseen, self._unseen = self._unseen, []
+        unchecked, self._unchecked = self._unchecked, []
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         if math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
             return
         step = trainer.global_step + 1
-        kept = self._keep_bad(unseen, step, trainer.global_rank)
+        kept = self._keep_bad(unchecked, step, trainer.global_rank)
         self.skipped += 1
         if self.skipped > self.skip:
             raise BadLossError(
@@ -92,12 +91,12 @@ class WatchLoss(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not self.skip and ends_step and trainer.global_step % self.look_every_steps == 0:
-            self._look(trainer, module)
+        if not self.skip and ends_step and trainer.global_step % self.check_every_steps == 0:
+            self._check(trainer, module)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.skip:
-            self._look(trainer, module)
+            self._check(trainer, module)
         values = [*module.parameters(), *module.buffers()]
         finite = torch.stack([torch.isfinite(value).all() for value in values]).all().to(torch.int64)
         if not int(trainer.strategy.reduce(finite, reduce_op=_MINIMUM)):  # type: ignore[arg-type]
@@ -106,14 +105,17 @@ class WatchLoss(pl.Callback):
                 "lower optimizer.learning_rate, or set optimizer.gradient_clip_norm or training.skip_bad_batches"
             )
 
-    def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        unseen, self._unseen = self._unseen, []
-        finite = torch.isfinite(torch.stack([loss for _, _, loss in unseen])).tolist() if unseen else []
-        bad = [batch for batch, is_finite in zip(unseen, finite, strict=True) if not is_finite]
+    def _check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        unchecked, self._unchecked = self._unchecked, []
+        finite = (
+            torch.isfinite(torch.stack([batch.loss for batch in unchecked])).tolist() if unchecked else []
+        )
+        bad = [batch for batch, is_finite in zip(unchecked, finite, strict=True) if not is_finite]
         # One bad batch makes all that follow bad, on all ranks: the first one of all is the culprit.
-        first = torch.tensor(min((step for step, _, _ in bad), default=torch.iinfo(torch.int64).max))
-        step = int(trainer.strategy.reduce(first.to(module.device), reduce_op=_MINIMUM))  # type: ignore[arg-type]
-        if step == torch.iinfo(torch.int64).max:
+        never = torch.iinfo(torch.int64).max
+        first = torch.tensor(min((batch.step for batch in bad), default=never), device=module.device)
+        step = int(trainer.strategy.reduce(first, reduce_op=_MINIMUM))  # type: ignore[arg-type]
+        if step == never:
             return
         kept = self._keep_bad(bad, step, trainer.global_rank)
         raise BadLossError(
@@ -121,15 +123,13 @@ class WatchLoss(pl.Callback):
             f"optimizer.gradient_clip_norm or training.skip_bad_batches{kept}"
         )
 
-    def _keep_bad(
-        self, batches: list[tuple[int, npt.NDArray[np.int64], Tensor]], step: int, rank: int
-    ) -> str:
+    def _keep_bad(self, batches: list[_Batch], step: int, rank: int) -> str:
         """Keeps the first of these batches whose loss is not finite at this step; says where."""
-        for at, positions, loss in batches:
-            if at == step and not math.isfinite(float(loss)):
+        for batch in batches:
+            if batch.step == step and not math.isfinite(loss := float(batch.loss)):
                 try:
-                    return f" (the batch: {self.keep(step, rank, positions, float(loss))})"
-                except Exception as error:  # the loss is what is to be heard of
+                    return f" (the batch: {self.keep(step, rank, batch.positions, loss)})"
+                except Exception as error:  # the bad loss is what must be reported
                     return f" (its batch could not be kept: {error})"
         return ""
 
@@ -140,18 +140,13 @@ _MINIMUM = torch.distributed.ReduceOp.MIN if torch.distributed.is_available() el
 def keep_batch(
     feed: FeedConfig, run: Storage, step: int, rank: int, positions: npt.NDArray[np.int64], loss: float
 ) -> str:
-    """Writes what a batch was made of as JSON, and beside it the batch (.npz: noisy, clean (N, T)), mixed once more.
+    """Writes what a batch was made of as JSON, and beside it the batch (.npz: noisy, clean (B, T)).
 
-    For the batch itself is gone by then, and the plan tells it exactly.
+    The batch itself is gone by then: it is mixed once more, exactly, from the plan.
     """
     name = f"{BAD_BATCHES_FOLDER}/step_{step:07d}_rank_{rank}"
-    record = {
-        "step": step,
-        "rank": rank,
-        "loss": str(loss),
-        "positions": positions.tolist(),
-        "segments": _segments(feed, positions),
-    }
+    record = {"step": step, "rank": rank, "loss": str(loss), "positions": positions.tolist()}
+    record["segments"] = _segments(feed, positions)
     run.write(f"{name}.json", json.dumps(record, indent=2).encode())
     items = mix_positions(feed, positions)
     with run.writing(f"{name}.npz") as path, path.open("wb") as file:
@@ -168,15 +163,7 @@ def _segments(feed: FeedConfig, positions: npt.NDArray[np.int64]) -> list[dict[s
         epoch, shard, row = (int(values[0]) for values in plan.at(position, position + 1))
         with corpus.storage.open(shards[shard].name) as file:
             segment = read_shard(file).take([row])
-        segments.append(
-            {
-                "epoch": epoch,
-                "segment": f"{segment.key_N[0]:016x}",
-                "clip": str(segment.clip_id_N[0]),
-                "start_samples": int(segment.start_N[0]),
-                "speaker": str(segment.speaker_N[0]),
-                "shard": shards[shard].name,
-                "row": row,
-            }
-        )
+        about = {"epoch": epoch, "segment": f"{segment.key_N[0]:016x}", "clip": str(segment.clip_id_N[0])}
+        about |= {"start_samples": int(segment.start_N[0]), "speaker": str(segment.speaker_N[0])}
+        segments.append({**about, "shard": shards[shard].name, "row": row})
     return segments

@@ -1,14 +1,16 @@
 """Which items a run was trained on, step by step, as each rank saw them: proof that none was lost and none came twice.
 
-    <run>/journal/<start>-rank_<rank>.jsonl   {"start": step gone on from}, then {"step": 7, "positions": [24, 25]}
+    <run>/journal/<start>-rank_<rank>.jsonl   {"start": step resumed from}, then {"step": 7, "positions": [24, 25]}
 
 Positions are places in the plan (`cluster.feeding.blocks.make_plan` tells the epoch and the segment of each). A start
-that went on from a step throws away what earlier ones did after it; `read_lineage` gives what is left.
+that resumed from a step discards what earlier ones did after it; `read_lineage` gives what is left.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from typing import Any, TextIO
 
@@ -53,25 +55,18 @@ class ItemJournal(pl.Callback):
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        print(json.dumps(line), file=self._file, flush=True)
 
 
 def read_lineage(run: Storage) -> dict[int, list[int]]:
     """{step: positions of its items, sorted} along the way to the run's last weights."""
+    names = sorted(file.name for file in run.files() if file.name.startswith(f"{JOURNAL_FOLDER}/"))
     steps: dict[int, list[int]] = {}
-    starts: dict[str, list[str]] = {}
-    for file in run.files():
-        if file.name.startswith(f"{JOURNAL_FOLDER}/"):
-            start = file.name.removeprefix(f"{JOURNAL_FOLDER}/").partition("-")[0]
-            starts.setdefault(start, []).append(file.name)
-    for _, names in sorted(starts.items()):
-        first = True
-        for name in names:
-            for line in parse_lines(run.read(name).decode()):
-                if "start" in line and first:
-                    steps = {step: items for step, items in steps.items() if step <= line["start"]}
-                    first = False
-                elif "step" in line:
-                    steps.setdefault(line["step"], []).extend(line["positions"])
+    for _, of_start in itertools.groupby(names, key=lambda name: name.partition("-")[0]):
+        lines = [line for name in of_start for line in parse_lines(run.read(name).decode())]
+        resumed_at = next((line["start"] for line in lines if "start" in line), math.inf)
+        steps = {step: positions for step, positions in steps.items() if step <= resumed_at}
+        for line in lines:
+            if "step" in line:
+                steps.setdefault(line["step"], []).extend(line["positions"])
     return {step: sorted(positions) for step, positions in sorted(steps.items())}

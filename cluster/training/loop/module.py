@@ -13,40 +13,28 @@ import torch
 from torch import Tensor
 
 from cluster.feeding.stream import Batch
-from cluster.settings.training import OptimizerConfig, TrainingConfig
-from cluster.training.loop.scorer import Clip
-from ww_models import Denoiser, DenoisingLoss, LossConfig, score_clip
+from cluster.settings.experiment import ExperimentConfig
+from ww_models import Denoiser, DenoisingLoss, score_clip
 
 
 class DenoisingModule(pl.LightningModule):
     """Trains `model` on Batch(noisy, clean) and scores it on stored validation mixtures.
 
     last_step: optimizer steps of the whole run, with which the decay of the learning rate ends.
-    perceptual_beside: PESQ and STOI are left to others, for whom a validation leaves `perceptual_clips`.
 
     After each validation `validation_scores` holds the mean of every metric over all ranks' mixtures, the same
     whatever the number of ranks, and `examples` a few (noisy, clean, estimate) triples of (T,) for eyes and ears.
+    `on_loss`, if set, is called with the step, the positions and the loss of each batch, before its gradients.
     """
 
-    def __init__(
-        self,
-        model: Denoiser,
-        loss: LossConfig,
-        optimizer: OptimizerConfig,
-        training: TrainingConfig,
-        seed: int,
-        last_step: int,
-        perceptual_beside: bool = False,
-    ) -> None:
+    def __init__(self, model: Denoiser, config: ExperimentConfig, last_step: int) -> None:
         super().__init__()
         self.model: Denoiser = model
-        if training.compile:
+        if config.training.compile:
             model.compile()  # in place: names in checkpoints stay as they are
-        self.loss = DenoisingLoss(loss)
-        self.optimizer_config, self.training_config, self.seed = optimizer, training, seed
-        self.last_step, self.perceptual_beside = last_step, perceptual_beside
-        self.perceptual_clips: list[Clip] = []
-        self.hear_loss: Callable[[int, np.ndarray, Tensor], None] | None = None  # (step, positions, loss)
+        self.loss = DenoisingLoss(config.loss)
+        self.config, self.last_step = config, last_step
+        self.on_loss: Callable[[int, np.ndarray, Tensor], None] | None = None
         self.validation_scores: dict[str, float] = {}
         self.examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._rows: list[dict[str, float]] = []
@@ -55,43 +43,39 @@ class DenoisingModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever a model draws while training (its initial level, say) depends on the batch's place in the run
         # alone, never on what this process did before; so a resumed run draws what an uninterrupted one draws.
-        accumulate = self.training_config.accumulate
+        accumulate = self.config.training.accumulate
         batch_number = self.global_step * accumulate + batch_idx % accumulate
-        torch.manual_seed((self.seed * 1_000_003 + batch_number) * 4099 + self.global_rank)
+        torch.manual_seed((self.config.seed * 1_000_003 + batch_number) * 4099 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         losses = self.loss(self.model(batch.noisy), batch.clean, batch.noisy)
         terms = {name: value.detach() for name, value in losses.terms.items()}
-        if self.hear_loss is not None:
-            self.hear_loss(self.global_step + 1, batch.positions, losses.total.detach())
+        if self.on_loss is not None:
+            self.on_loss(self.global_step + 1, batch.positions, losses.total.detach())
         # Lightning divides "loss" by the number of accumulated batches; this is the batch's own, for the curves.
         return {"loss": losses.total, "batch_loss": losses.total.detach(), "terms": terms}
 
     def on_validation_epoch_start(self) -> None:
-        self._rows, self.examples, self.perceptual_clips = [], [], []
+        self._rows, self.examples = [], []
         # BatchNorm's statistics are rank 0's, as in the checkpoint: all ranks' mixtures are scored with one model.
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _is_distributed():
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, item: dict[str, Any], batch_idx: int) -> None:
-        noisy, clean = item["noisy"], item["clean"]  # (1, 1, T) each
+        index, noisy, clean = int(item["index"]), item["noisy"], item["clean"]  # signals: (1, 1, T)
         # Not through the compiled form, which would be compiled anew for each length of a clip.
         estimate = self.model.forward(noisy)
         losses = self.loss(estimate, clean, noisy)
-        row = {"index": float(item["index"]), "loss": float(losses.total)}
-        row |= {name: float(value) for name, value in losses.terms.items()}
+        terms = {name: float(value) for name, value in losses.terms.items()}
         noisy_T, clean_T, estimate_T = (_to_numpy(signal) for signal in (noisy, clean, estimate))
-        index = int(item["index"])
-        slow = index < self.training_config.num_pesq_mixtures
-        perceptual = slow and not self.perceptual_beside
+        perceptual = index < self.config.training.num_pesq_mixtures
         if index not in self._noisy_rows:
             baseline = self._scores(clean_T, noisy_T, perceptual)
             baseline["loss"] = float(self.loss(noisy, clean, noisy).total)
             self._noisy_rows[index] = {f"noisy_{name}": value for name, value in baseline.items()}
-        self._rows.append(row | self._scores(clean_T, estimate_T, perceptual) | self._noisy_rows[index])
-        if slow and self.perceptual_beside:
-            self.perceptual_clips.append(Clip(index, clean_T, noisy_T, estimate_T))
+        row = {"index": index, "loss": float(losses.total), **terms, **self._noisy_rows[index]}
+        self._rows.append(row | self._scores(clean_T, estimate_T, perceptual))
         if len(self.examples) < 2:
             self.examples.append((noisy_T, clean_T, estimate_T))
 
@@ -100,7 +84,8 @@ class DenoisingModule(pl.LightningModule):
         return {name: value for name, value in dataclasses.asdict(quality).items() if not math.isnan(value)}
 
     def on_validation_epoch_end(self) -> None:
-        rows = sorted(_gather(self._rows), key=lambda row: row["index"])  # one order, so one rounding
+        rows = [row for part in from_all_ranks(self._rows) for row in part]
+        rows.sort(key=lambda row: row["index"])  # one order, so one rounding
         names = sorted({name for row in rows for name in row} - {"index"})
         self.validation_scores = {
             name: float(np.mean([row[name] for row in rows if name in row])) for name in names
@@ -114,7 +99,7 @@ class DenoisingModule(pl.LightningModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def configure_optimizers(self) -> Any:
-        config = self.optimizer_config
+        config = self.config.optimizer
         optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
         )
@@ -126,7 +111,7 @@ class DenoisingModule(pl.LightningModule):
 
         step: optimizer steps done before it; the final rate is that of `last_step`, which is not done any more.
         """
-        config, last = self.optimizer_config, self.last_step
+        config, last = self.config.optimizer, self.last_step
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)
         progress = (step - config.warmup_steps) / max(1, last - config.warmup_steps)
@@ -138,10 +123,22 @@ def _to_numpy(signal: Tensor) -> np.ndarray:
     return signal.detach().float().cpu().numpy().reshape(-1)
 
 
-def _gather(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """All ranks' rows on each rank."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, rows)
-    return [row for part in gathered for row in part]
+def compared_scores(scores: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Validation scores as {"noisy": {metric: score}, "enhanced": {metric: score}}, as a bundle's card has them."""
+    noisy = {
+        name.removeprefix("noisy_"): value for name, value in scores.items() if name.startswith("noisy_")
+    }
+    return {"noisy": noisy, "enhanced": {name: scores[name] for name in noisy if name in scores}}
+
+
+def from_all_ranks(value: Any) -> list[Any]:
+    """The values of all ranks, on each of them."""
+    if not _is_distributed():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -15,14 +15,14 @@ CLOCK_EVERY_STEPS = 10
 
 
 class StopAtLimits(pl.Callback):
-    """Ends training after a step, and has Lightning validate (and so save) at that step, whichever it is.
+    """Ends training at its last step or deadline, and has Lightning validate (and so save) there, whichever step it is.
 
-    last_step: of the run. deadline_s: on rank 0's clock, seconds since 1970; Lightning's own Timer would begin anew
-    with each restart of the workers. Ranks ask the clock together, every few steps, since each time costs a message.
+    deadline_s: on rank 0's clock, seconds since 1970; Lightning's own Timer would begin anew with each restart of the
+    workers. Ranks ask the clock together, every few steps, since each time costs a message.
     """
 
-    def __init__(self, last_step: int, deadline_s: float | None) -> None:
-        self.last_step, self.deadline_s = last_step, deadline_s
+    def __init__(self, deadline_s: float | None) -> None:
+        self.deadline_s = deadline_s
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -30,13 +30,11 @@ class StopAtLimits(pl.Callback):
         step = trainer.global_step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # within a step
-        if step >= self.last_step or (step % CLOCK_EVERY_STEPS == 0 and self._is_late(trainer)):
+        if step >= trainer.max_steps or (step % CLOCK_EVERY_STEPS == 0 and self._is_late(trainer)):
             trainer.should_stop = True
 
     def _is_late(self, trainer: pl.Trainer) -> bool:
-        if self.deadline_s is None:
-            return False
-        return bool(trainer.strategy.broadcast(time.time() >= self.deadline_s))
+        return self.deadline_s is not None and trainer.strategy.broadcast(time.time() >= self.deadline_s)
 
 
 class StopWithoutGain(EarlyStopping):
@@ -55,5 +53,4 @@ class StopWithoutGain(EarlyStopping):
 def was_stopped(callback_states: dict[str, Any]) -> bool:
     """Whether early stopping had ended the run whose checkpoint holds these states."""
     going = EarlyStoppingReason.NOT_STOPPED.value
-    reasons = [state.get("stopping_reason", going) for state in callback_states.values() if state]
-    return any(reason != going for reason in reasons)
+    return any(state.get("stopping_reason", going) != going for state in callback_states.values() if state)

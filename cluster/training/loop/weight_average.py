@@ -34,21 +34,15 @@ class WeightAverage(WeightAveraging):
         self._device = trainer.strategy.root_device  # the module itself is moved there only later
         super().setup(trainer, pl_module, stage)
 
-    @contextlib.contextmanager
-    def applied(self, module: pl.LightningModule) -> Iterator[None]:
-        """The module holds the average while this lasts."""
-        self._swap_models(module)
-        try:
-            yield
-        finally:
-            self._swap_models(module)
-
 
 @contextlib.contextmanager
 def shipped_weights(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
     """The module holds the weights that were validated and that ship: the average, where there is one."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAverage)]  # type: ignore[attr-defined]
-    with contextlib.ExitStack() as stack:
-        for average in averages:
-            stack.enter_context(average.applied(module))
+    for average in averages:
+        average._swap_models(module)
+    try:
         yield
+    finally:
+        for average in averages:
+            average._swap_models(module)

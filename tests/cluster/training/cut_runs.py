@@ -1,4 +1,4 @@
-"""Runs that are cut and gone on with, and what must hold of them all."""
+"""Runs that are cut and resumed, and what must hold of them all."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def train_workers(root: psutil.Process) -> list[psutil.Process]:
 
 
 def starts(run: Storage) -> list[tuple[int, int]]:
-    """(step gone on from, workers) of each start that the curves tell of."""
+    """(step resumed from, workers) of each start in the curves."""
     return [
         (int(line["step"]), int(line["num_workers"])) for line in curves(run) if line["series"] == "start"
     ]

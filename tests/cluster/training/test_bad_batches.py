@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ import torch
 
 from cluster.feeding.blocks import FeedConfig, mix_positions
 from cluster.settings.experiment import load_config
-from cluster.training import worker as train_worker
-from cluster.training.loop.bad_batches import BadLossError, WatchLoss, keep_batch
-from cluster.training.notes import RunNotes
+from cluster.training.loop.bad_batches import BadLossError, keep_batch
 from tests.cluster.training.training_loop import assert_equal, settings, train
 from ww_data import Storage
 
@@ -64,12 +60,13 @@ def test_bad_steps_are_left_out_and_counted_up_to_a_number(tmp_path: Path, prese
         train(config, tmp_path, resume_at=3, bad=(*bad, 10))
 
 
-def test_a_batch_that_cannot_be_kept_does_not_hide_the_bad_loss() -> None:
+def test_a_batch_that_cannot_be_kept_does_not_hide_the_bad_loss(tmp_path: Path) -> None:
     def keep(*batch: Any) -> str:
         raise ValueError("damaged shard")
 
-    batches = [(4, np.arange(2), torch.tensor(torch.nan))]
-    assert WatchLoss(0, 10, keep)._keep_bad(batches, 4, 0) == " (its batch could not be kept: damaged shard)"
+    words = r"nan or infinite at step 4;.*\(its batch could not be kept: damaged shard\)"
+    with pytest.raises(BadLossError, match=words):
+        train(settings(), tmp_path, bad=(3,), keep_bad=keep)
 
 
 def test_a_kept_batch_tells_its_segments_and_holds_its_sound(small_corpus: Path, tmp_path: Path) -> None:
@@ -92,31 +89,3 @@ def test_a_kept_batch_tells_its_segments_and_holds_its_sound(small_corpus: Path,
         assert np.array_equal(arrays["clean"], mixed.clean_NT)
     assert [int(segment["segment"], 16) for segment in record["segments"]] == mixed.key_N.tolist()
     assert all(segment["clip"] and segment["epoch"] > 0 for segment in record["segments"])
-
-
-def test_a_failure_is_noted_before_the_tracker_closes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Closing may take minutes, and the other ranks wait for the note only seconds."""
-    notes, noted = RunNotes(), []
-    handle = Mock(**{f"{name}.remote": getattr(notes, name) for name in ("fail", "failure", "warn")})
-
-    def close(failed: bool) -> None:
-        noted.append((failed, notes.failure()))
-
-    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(train_worker.ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(train_worker.ray, "get", lambda value: value)
-    for name in ("_feed", "RankBatches", "_share_of_stream", "stored_mixtures", "check_reachable"):
-        monkeypatch.setattr(train_worker, name, Mock())
-    monkeypatch.setattr(train_worker, "_of_all_ranks", lambda value: [value])
-    monkeypatch.setattr(train_worker.ray, "get_runtime_context", Mock())
-    monkeypatch.setattr(train_worker, "_newest_state", lambda job, folder: None)
-    monkeypatch.setattr(train_worker, "_open_tracking", lambda job: Mock(close=close))
-    fit = Mock(side_effect=BadLossError("nan"))
-    monkeypatch.setattr(train_worker, "_lightning_trainer", Mock(return_value=SimpleNamespace(fit=fit)))
-    threads = {"torch_threads": 1}
-    run = Storage(tmp_path)
-    job = train_worker.WorkerJob(settings(), threads, "", {}, run, "run", "", 6, None, None, handle)
-    train_worker.train_worker({"job": job, "board": None})
-    assert noted == [(True, ("nan", {0}))]

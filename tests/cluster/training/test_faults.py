@@ -71,7 +71,7 @@ def interrupted(command: list[str], environment: dict[str, str]) -> subprocess.P
 def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:
-    """Its last checkpoint is damaged meanwhile, and one after it was never finished: an earlier one is gone on from."""
+    """Its last checkpoint is damaged meanwhile, and one after it was never finished: an earlier one is resumed from."""
     train, run = [sys.executable, "-m", "jobs.train"], Storage(tmp_path / "cut")
     process = interrupted(
         [*train, *command_line(small_corpus, tmp_path), "--name", "cut"], private_environment()
@@ -133,9 +133,9 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
     resume = [*train, "--data", str(small_corpus), "--storage", storage, "--resume", "cut"]
     done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    gone_on_from = [step for step, _ in starts(run)]
-    assert len(gone_on_from) == 3
-    assert 0 == gone_on_from[0] < gone_on_from[1] <= gone_on_from[2] < whole.steps
+    resumed_from = [step for step, _ in starts(run)]
+    assert len(resumed_from) == 3
+    assert 0 == resumed_from[0] < resumed_from[1] <= resumed_from[2] < whole.steps
     assert_nothing_lost(run, small_corpus)
     assert_same_end(run, whole, tmp_path)
     assert f"bundle: {start}/my runs/cut/bundle" in done.stdout

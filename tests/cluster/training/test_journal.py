@@ -18,7 +18,7 @@ def write(
     (run / "journal" / f"{start}-rank_{rank}.jsonl").write_text(text)
 
 
-def test_steps_after_the_one_gone_on_from_are_those_of_the_later_start(tmp_path: Path) -> None:
+def test_steps_after_the_one_resumed_from_are_those_of_the_later_start(tmp_path: Path) -> None:
     write(tmp_path, 100, 0, 0, {1: [0], 2: [2], 3: [4]})
     write(tmp_path, 100, 1, 0, {1: [1], 2: [3]}, torn='{"step": 3, "posi')  # killed within step 3
     write(tmp_path, 200, 0, 2, {3: [5, 4], 4: [6, 7]})  # alone

@@ -1,4 +1,4 @@
-"""Nodes that are killed under a run: it goes on elsewhere, or with fewer workers, over the same items."""
+"""Nodes that are killed under a run: it resumes elsewhere, or with fewer workers, over the same items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run can be asked for: averages, accumulation, limits; and what it tells at its end."""
+"""What a training run can be asked for: averages, accumulation, limits; and its summary at the end."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cluster.settings.experiment import ExperimentConfig, load_config
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule
 from cluster.training.loop.weight_average import shipped_weights
-from cluster.training.worker import loop_callbacks, loop_limits
+from cluster.training.worker import loop_callbacks, loop_settings
 from ww_models import build_model
 
 ITEM = 2048  # samples
@@ -32,13 +32,21 @@ def settings(*overrides: str) -> ExperimentConfig:
 
 
 class Plan:
-    """Endless batches as a function of the position of their items alone, from a batch on."""
+    """Endless batches as a function of the position of their items alone, from a batch on; each is waited for."""
 
-    def __init__(self, batch_size: int, first_batch: int = 0, bad: tuple[int, ...] = ()) -> None:
-        self.batch_size, self.batch, self.bad = batch_size, first_batch, bad
+    def __init__(
+        self,
+        batch_size: int,
+        first_batch: int = 0,
+        bad: tuple[int, ...] = (),
+        wait_s: Callable[[int], float] = lambda batch: 0.0,
+    ) -> None:
+        self.batch_size, self.batch, self.bad, self.wait_s = batch_size, first_batch, bad, wait_s
+        self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
+            self.waited_s += self.wait_s(self.batch)
             positions = np.arange(self.batch * self.batch_size, (self.batch + 1) * self.batch_size)
             self.batch += 1
             clean = torch.stack([self._item(int(position)) for position in positions])
@@ -82,23 +90,29 @@ def train(
     deadline_s: float | None = None,
     bad: tuple[int, ...] = (),
     bad_gradient_at: int = 0,
+    keep_bad: Callable[..., str] = lambda *batch: "bad.json",
+    wait_s: Callable[[int], float] = lambda batch: 0.0,
+    callbacks: Callable[[WatchLoss], list[pl.Callback]] = lambda watch_loss: [],
 ) -> Run:
-    """bad: batches (0, 1, ...) that have a sample which is not a number. bad_gradient_at: a step with a finite loss."""
+    """bad: batches (0, 1, ...) that have a sample which is not a number. bad_gradient_at: a step with a finite loss.
+
+    keep_bad: of WatchLoss. wait_s: called as a batch is fetched, how long it is waited for. callbacks: more of them.
+    """
     folder.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
     training = config.training
     last_step = training.num_steps(12)
-    module = DenoisingModule(model, config.loss, config.optimizer, training, config.seed, last_step)
+    module = DenoisingModule(model, config, last_step)
     validation = next(iter(Plan(2, 1_000)))
     items = [{"index": n, "noisy": validation.noisy[n], "clean": validation.clean[n]} for n in range(2)]
     keep, kept = Keep(folder), list[tuple[int, list[int]]]()
 
-    def keep_bad(step: int, rank: int, positions: np.ndarray, loss: float) -> Path:
+    def note_bad(step: int, rank: int, positions: np.ndarray, loss: float) -> str:
         kept.append((step, positions.tolist()))
-        return folder / "bad.json"
+        return keep_bad(step, rank, positions, loss)
 
-    watch_loss = WatchLoss(training.skip_bad_batches, 10, keep_bad)
+    watch_loss = WatchLoss(training.skip_bad_batches, 10, note_bad)
     trained: dict[str, torch.Tensor] = {}
 
     class Trained(pl.Callback):
@@ -110,21 +124,20 @@ def train(
             if trainer.global_step + 1 == bad_gradient_at:
                 next(iter(module.model.parameters())).grad.fill_(torch.nan)  # type: ignore[union-attr]
 
-    spoil = SpoilGradient()
     trainer = pl.Trainer(
-        **loop_limits(training, last_step),
-        callbacks=[*loop_callbacks(training, last_step, watch_loss, deadline_s), Trained(), keep, spoil],
-        gradient_clip_val=config.optimizer.gradient_clip_norm or None,
+        **loop_settings(config, last_step),
+        callbacks=[
+            *loop_callbacks(config, watch_loss, deadline_s),
+            *callbacks(watch_loss),
+            Trained(),
+            keep,
+            SpoilGradient(),
+        ],
         accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
     )
     trainer.fit(
         module,
-        Plan(training.batch_size, resume_at * training.accumulate, bad),
+        Plan(training.batch_size, resume_at * training.accumulate, bad, wait_s),
         DataLoader(items, batch_size=1),  # type: ignore[arg-type]
         ckpt_path=str(folder / f"{resume_at}.ckpt") if resume_at else None,
         weights_only=False,
