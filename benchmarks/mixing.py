@@ -26,9 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from ww_data import AugmentConfig, MixingConfig, NoiseBank, RoomBank, SegmentBlock, mix_segments, segment_key
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.banks import BankRow
 from ww_data.mixing.augment import EFFECTS
 
 RATE, SEGMENT_S, CROP_S, BLOCK = 16_000, 4.0, 1.5, 64
@@ -113,7 +111,7 @@ def made_up_noise(rng: np.random.Generator, folder: Path) -> NoiseBank:
         BankRow(f"noise/{n}", f"{n}", 0, (1000 * rng.standard_normal(10 * RATE)).astype(np.int16))
         for n in range(200)
     )
-    write_noise_bank(folder / "noise.arrow", rows, RATE)
+    NoiseBank.write(folder / "noise.arrow", rows, RATE)
     return NoiseBank(folder / "noise.arrow")
 
 
@@ -124,7 +122,7 @@ def made_up_rooms(rng: np.random.Generator, folder: Path) -> RoomBank:
         t = np.arange(round(rt60_s * RATE)) / RATE
         tail = 0.1 * rng.standard_normal(len(t)) * 10 ** (-3 * t / rt60_s)
         rows.append(BankRow(f"rir/{n}", f"{n}", 0, np.concatenate([[1.0], tail]).astype(np.float32)))
-    write_room_bank(folder / "rooms.arrow", rows, RATE)
+    RoomBank.write(folder / "rooms.arrow", rows, RATE)
     return RoomBank(folder / "rooms.arrow")
 
 

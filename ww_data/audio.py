@@ -6,7 +6,6 @@ the file.
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import os
@@ -23,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ww_data.storage import Storage
+from ww_data.dsp import FloatArray
+from ww_data.storage import Storage, whole_file
 from ww_data.torchaudio_compat import torchaudio_transforms
 
-FloatArray = npt.NDArray[np.float32]
 AudioSource = str | os.PathLike[str] | BinaryIO
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
@@ -35,13 +34,11 @@ _WRITE_BLOCK = 1 << 16
 # Files that lie behind an address are fetched whole up to this size, and read piece by piece beyond it.
 _FETCH_WHOLE_BYTES = 1 << 26
 _FETCH_PIECE_BYTES = 1 << 22
-# A file that lacks more than this part of what its header promises is broken; less is sloppy bookkeeping of
-# an encoder.
+# A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
 _MAX_MISSING = 0.01
 # WAV writers that cannot seek back leave such lengths in the header: the length is then "until the end".
 _UNKNOWN_LENGTH_BYTES = 0x7FFFF000
-# torchaudio's kernel has (from/gcd) x (to/gcd) entries: beyond this, an FFT over the whole clip is the better
-# way.
+# torchaudio's kernel has (from/gcd) x (to/gcd) entries: beyond this, an FFT over the whole clip is the better way.
 _MAX_KERNEL_ENTRIES = 1_000_000
 
 
@@ -87,7 +84,7 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> FloatArray
     return np.ascontiguousarray(resampled.numpy())
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _resampler(step_in: int, step_out: int) -> Any:
     """torchaudio's resampler, with its kernel, which takes about as long to make as a clip of ten seconds to filter."""
     return torchaudio_transforms().Resample(step_in, step_out, lowpass_filter_width=16)
@@ -96,9 +93,8 @@ def _resampler(step_in: int, step_out: int) -> Any:
 def _resample_fft(x: FloatArray, step_in: int, step_out: int) -> FloatArray:
     """Resampling by cutting or extending the spectrum: exact for rates without a useful common divisor."""
     num_samples = x.shape[-1]
-    num_steps = (
-        -(-num_samples // step_in) + 1
-    )  # whole steps keep the ratio exact; one more keeps the ends apart
+    # Whole steps keep the ratio exact; one more keeps the ends apart.
+    num_steps = -(-num_samples // step_in) + 1
     spectrum = np.fft.rfft(x.astype(np.float64), n=num_steps * step_in)
     y = np.fft.irfft(spectrum[..., : num_steps * min(step_in, step_out) // 2 + 1], n=num_steps * step_out)
     return (y[..., : -(-num_samples * step_out // step_in)] * (step_out / step_in)).astype(np.float32)
@@ -134,25 +130,18 @@ def write_audio(
     path = Path(target)
     if not path.parent.is_dir():
         raise AudioError(f"{name}: its folder does not exist")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        _write_blocks(temporary, x, sample_rate, subtype, file_format)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            _write_blocks(temporary, x, sample_rate, subtype, file_format)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise AudioError(f"{name}: cannot be written as audio ({_one_line(error)})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_blocks(
-    target: Path | BinaryIO,
-    x: npt.NDArray[np.float32],
-    sample_rate: int,
-    subtype: str | None,
-    file_format: str | None,
+    target: Path | BinaryIO, x: FloatArray, sample_rate: int, subtype: str | None, file_format: str | None
 ) -> None:
-    """Writes (T,) or (T, C) piece by piece: libsndfile's Vorbis encoder puts one whole write on the stack, which
-    ends the process from about a minute of audio on."""
+    """Writes (T,) or (T, C) in blocks: libsndfile's Vorbis encoder puts a whole write on the stack, where a minute of
+    audio ends the process."""
     channels = 1 if x.ndim == 1 else x.shape[1]
     with soundfile.SoundFile(target, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
         for start in range(0, len(x), _WRITE_BLOCK):
@@ -169,9 +158,7 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
     target: Any = source
     if isinstance(source, str) and "://" in source:
         target = _fetch(source, name)
-    elif not isinstance(source, (str, os.PathLike)) and not (
-        hasattr(source, "seekable") and source.seekable()
-    ):
+    elif not (isinstance(source, (str, os.PathLike)) or (hasattr(source, "seekable") and source.seekable())):
         target = io.BytesIO(source.read())
     try:
         with soundfile.SoundFile(target) as file:
@@ -216,20 +203,6 @@ def _read(file: soundfile.SoundFile, name: str, dtype: str) -> npt.NDArray[Any]:
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise _unreadable(name, error) from error
     return block
-
-
-def iter_difference(noisy: soundfile.SoundFile, clean: soundfile.SoundFile) -> Iterator[FloatArray]:
-    """The noise of a recorded pair, noisy - clean, as blocks (n, C) float32 of two open files.
-
-    Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
-    """
-    for what, unit in (("samplerate", "Hz"), ("channels", "channels"), ("frames", "samples")):
-        if (came := getattr(noisy, what)) != (expected := getattr(clean, what)):
-            raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
-    for noisy_TC, clean_TC in zip(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file"), strict=True):
-        if noisy_TC.shape != clean_TC.shape:
-            raise AudioError("does not fit its clean file (one of them is cut short)")
-        yield noisy_TC - clean_TC
 
 
 def source_name(source: object) -> str:

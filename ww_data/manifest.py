@@ -12,19 +12,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.scan.splits import SPLITS
+from ww_data.storage import first_line
 
 Role = Literal["speech", "noise", "rir"]
 Progress = Callable[[int, int, str], None]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+SPLITS = ("train", "val", "test")
 # What a group of each role is called: `Clip.speaker` names the group, which is never in two splits.
 GROUP_WORDS: dict[str, str] = {"speech": "speakers", "noise": "recordings", "rir": "rooms"}
 _FORMAT_VERSION = 2
@@ -53,9 +53,7 @@ class Clip:
     seconds: float = 0.0
     split: str = ""
     level_dbfs: float = float("-inf")  # over all channels, without their constant parts
-    peak: float = (
-        0.0  # largest absolute sample at full scale 1, channels averaged (rir: channel 0); of both of a pair
-    )
+    peak: float = 0.0  # at full scale 1, channels averaged (rir: channel 0); the larger one of a pair's files
     content_hash: str = ""
     skip_reason: str = ""
     layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...
@@ -141,18 +139,9 @@ class Manifest:
         pq.write_table(table, content)
         return bytes(content.getvalue())
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as Parquet; the file appears whole or not at all."""
-        temporary = Path(f"{os.fspath(path)}.{os.getpid()}.partial")
-        try:
-            temporary.write_bytes(self.to_parquet())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     @classmethod
     def read(cls, source: str | os.PathLike[str] | pa.NativeFile, name: str = "") -> Manifest:
-        """Read what `write` wrote or `to_parquet` gave, from a path or an open file that errors call `name`.
+        """Read what `to_parquet` gave, from a path or an open file that errors call `name`.
 
         Raises CorpusError if it is missing, damaged or of a newer format.
         """
@@ -164,9 +153,8 @@ class Manifest:
                 raise CorpusError(f"{name}: was written by a newer version of Wave Wizard: update this one")
             manifest = cls(clips=table_to_clips(table), seed=about["seed"])
         except (OSError, KeyError, TypeError, pa.ArrowException, json.JSONDecodeError) as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CorpusError(
-                f"{name}: is not a readable manifest ({first_line}): prepare the corpus again"
+                f"{name}: is not a readable manifest ({first_line(error)}): prepare the corpus again"
             ) from error
         if manifest.hash != about["hash"]:
             raise CorpusError(f"{name}: does not hold what was written to it: prepare the corpus again")

@@ -27,6 +27,7 @@ from ww_data import (
 )
 from ww_data.corpus.segments import SegmentRows
 from ww_data.mixing.plan import WINDOW_SHARDS
+from ww_data.storage import first_line
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -123,13 +124,13 @@ class MixedItems:
 
 def make_plan(corpus: Corpus, feed: FeedConfig) -> Plan:
     """The order in which the corpus' training segments are used: a pure function of the seed and the step."""
-    return _plan(tuple(shard.num_segments for shard in corpus.shards("train")), feed.seed, feed.global_batch)
+    return _plan(tuple(shard.num_segments for shard in corpus.shards("train")), feed.seed)
 
 
 def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     """The mixtures at some positions of the plan, in any order. Raises CorpusError for a corpus that is damaged."""
     opened = _open(feed.corpus_uri, feed.manifest_hash)
-    plan = _plan(opened.shard_sizes, feed.seed, feed.global_batch)
+    plan = _plan(opened.shard_sizes, feed.seed)
     breaks = np.flatnonzero(np.diff(position_N) != 1) + 1
     runs = [plan.at(int(run[0]), int(run[-1]) + 1) for run in np.split(position_N, breaks)]
     epoch_N, shard_N, row_N = (np.concatenate(column) for column in zip(*runs, strict=True))
@@ -172,8 +173,8 @@ def _open(corpus_uri: str, manifest_hash: str) -> _Opened:
 
 
 @functools.lru_cache(maxsize=4)
-def _plan(shard_sizes: tuple[int, ...], seed: int, global_batch: int) -> Plan:
-    return Plan(seed=seed, shard_sizes=shard_sizes, global_batch=global_batch)
+def _plan(shard_sizes: tuple[int, ...], seed: int) -> Plan:
+    return Plan(seed=seed, shard_sizes=shard_sizes)
 
 
 @functools.lru_cache(maxsize=WINDOW_SHARDS)
@@ -183,5 +184,7 @@ def _read_shard(opened: _Opened, index: int) -> SegmentBlock:
         with opened.storage.open(name) as file:
             return read_shard(file)
     except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-        address, why = opened.storage.address(name), str(error).partition("\n")[0]
-        raise CorpusError(f"{address}: cannot be read ({why}): prepare the corpus again") from error
+        address = opened.storage.address(name)
+        raise CorpusError(
+            f"{address}: cannot be read ({first_line(error)}): prepare the corpus again"
+        ) from error

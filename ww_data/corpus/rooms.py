@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.convolution import fft_length, response_of
-from ww_data.corpus.bank import Bank, BankRow, Paths, write_bank
+from ww_data.corpus.banks import Bank, BankRow, Paths
+from ww_data.dsp import FloatArray, fft_length, response_of
 
-FloatArray = npt.NDArray[np.float32]
 ComplexArray = npt.NDArray[np.complex64]
 
 # Kept before the direct path: a response that was resampled rings a little before its peak.
@@ -49,6 +45,13 @@ class RoomBank(Bank):
         super().__init__(paths)
         self._cached = lru_cache(maxsize=_MAX_CACHED)(self._response)
 
+    @classmethod
+    def check(cls, row: BankRow) -> None:
+        """Raises ValueError for a response that is silent or not finite."""
+        if not (np.isfinite(row.pcm_T).all() and row.pcm_T.any()):
+            raise ValueError(f"{row.id}: is silent or not finite: leave it out")
+        super().check(row)
+
     def response(self, index: int, num_samples: int, early_ms: float) -> RoomResponse:
         """Row `index` for crops of `num_samples`; what comes within `early_ms` after the direct path is early."""
         return self._cached(index, num_samples, early_ms)
@@ -76,18 +79,3 @@ def aligned(response_T: FloatArray, sample_rate: int) -> tuple[FloatArray, int]:
     remaining_K = np.cumsum(np.square(response_K[::-1], dtype=np.float64))[::-1]
     num_kept = max(int((remaining_K > _TAIL_ENERGY * remaining_K[0]).sum()), lead + 1)
     return response_K[:num_kept], lead
-
-
-def write_room_bank(
-    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, int, npt.NDArray[Any]]], sample_rate: int
-) -> None:
-    """Write one file of a bank from rows (id, recording, start, samples). A silent response is a ValueError."""
-    write_bank(path, _checked(rows), sample_rate, np.float32)
-
-
-def _checked(rows: Iterable[tuple[str, str, int, npt.NDArray[Any]]]) -> Iterator[BankRow]:
-    for clip_id, recording, start, samples in rows:
-        response_T = np.ascontiguousarray(samples, np.float32)
-        if not (np.isfinite(response_T).all() and response_T.any()):
-            raise ValueError(f"{clip_id}: is silent or not finite: leave it out")
-        yield BankRow(clip_id, recording, start, response_T)

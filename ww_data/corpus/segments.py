@@ -11,15 +11,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ww_data.dsp import Int16Array
 from ww_data.randomness import hash64
-
-Int16Array = npt.NDArray[np.int16]
 
 # What remains of a clip after its last whole segment is kept if it is at least this part of a segment.
 _MIN_TAIL = 0.25
 # In the metadata of a shard: all of its samples lie in one page, which Parquet limits to 2 GB.
 _ONE_PIECE, _MAX_PAGE_BYTES = b"samples in one piece", 2**31 - 1
-_COLUMNS = {"key", "clip_id", "start", "valid_samples", "speaker", "active_floor", "pcm"}
+# The columns of a shard beside `pcm`; `SegmentBlock` has them with `_N` behind their names.
+_TYPES = {
+    "key": pa.uint64(),
+    "clip_id": pa.string(),
+    "start": pa.int64(),
+    "valid_samples": pa.int64(),
+    "speaker": pa.string(),
+    "active_floor": pa.int64(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +51,8 @@ class SegmentBlock:
     @staticmethod
     def concatenate(blocks: list[SegmentBlock]) -> SegmentBlock:
         """One block of the rows of several."""
-        names = vars(blocks[0])
-        return SegmentBlock(
-            **{name: np.concatenate([vars(block)[name] for block in blocks]) for name in names}
-        )
+        columns = {name: [vars(block)[name] for block in blocks] for name in vars(blocks[0])}
+        return SegmentBlock(**{name: np.concatenate(parts) for name, parts in columns.items()})
 
     @property
     def segment_samples(self) -> int:
@@ -60,31 +65,17 @@ class SegmentBlock:
         if not num_samples:
             raise ValueError("segments have no samples: expected 1 or more each")
         pcm = pa.py_buffer(np.ascontiguousarray(self.pcm_NS, "<i2"))
-        columns = {
-            "key": pa.array(self.key_N, pa.uint64()),
-            "clip_id": pa.array(self.clip_id_N, pa.string()),
-            "start": pa.array(self.start_N, pa.int64()),
-            "valid_samples": pa.array(self.valid_samples_N, pa.int64()),
-            "speaker": pa.array(self.speaker_N, pa.string()),
-            "active_floor": pa.array(self.active_floor_N, pa.int64()),
-            "pcm": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(2 * num_samples), num_segments, [None, pcm]
-            ),
-        }
-        return pa.table(columns)
+        columns = {name: pa.array(vars(self)[f"{name}_N"], kind) for name, kind in _TYPES.items()}
+        kind = pa.binary(2 * num_samples)
+        return pa.table(
+            columns | {"pcm": pa.FixedSizeBinaryArray.from_buffers(kind, num_segments, [None, pcm])}
+        )
 
     @staticmethod
     def from_table(table: pa.Table) -> SegmentBlock:
         """From an Arrow table with the columns of a shard. The arrays cannot be written to: they lie in the table."""
-        return SegmentBlock(
-            pcm_NS=_pcm(table["pcm"]),
-            valid_samples_N=table["valid_samples"].to_numpy(),
-            key_N=table["key"].to_numpy(),
-            start_N=table["start"].to_numpy(),
-            active_floor_N=table["active_floor"].to_numpy(),
-            clip_id_N=table["clip_id"].to_numpy(),
-            speaker_N=table["speaker"].to_numpy(),
-        )
+        columns = {f"{name}_N": table[name].to_numpy() for name in _TYPES}
+        return SegmentBlock(pcm_NS=_pcm(table["pcm"]), **columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +122,12 @@ def read_shard(source: str | os.PathLike[str] | pa.NativeFile) -> SegmentBlock:
     """
     file = source if isinstance(source, pa.NativeFile) else pa.memory_map(os.fspath(source))
     with pq.ParquetFile(file) as shard:
-        if missing := _COLUMNS - set(shard.schema_arrow.names):
-            raise ValueError(
-                f"holds no segments (there is no column {min(missing)!r}): prepare the corpus again"
-            )
+        if missing := {*_TYPES, "pcm"} - set(shard.schema_arrow.names):
+            column = min(missing)
+            raise ValueError(f"holds no segments (there is no column {column!r}): prepare the corpus again")
         pcm = _stored_pcm(file, shard)
-        names = _COLUMNS if pcm is None else _COLUMNS - {"pcm"}
-        table = shard.read(columns=sorted(names), use_threads=False)
+        names = [*_TYPES, "pcm"] if pcm is None else [*_TYPES]
+        table = shard.read(columns=names, use_threads=False)
     return SegmentBlock.from_table(table if pcm is None else table.append_column("pcm", pcm))
 
 

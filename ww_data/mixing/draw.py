@@ -82,7 +82,7 @@ class MixingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureParams:
+class MixtureDraw:
     """Everything random about one mixture. Starts and lengths are in samples."""
 
     crop_start: int
@@ -118,7 +118,7 @@ def draw_mixture(
     segment_samples: int | None = None,
     own_noise: tuple[int, int] | None = None,
     num_rooms: int = 0,
-) -> MixtureParams:
+) -> MixtureDraw:
     """Draw one mixture for a segment with `valid_samples` of `segment_samples` (default: all valid).
 
     `noise_lengths` (K,) are those of the noise bank; each of its clips is as likely as any other. `own_noise`: where
@@ -150,7 +150,7 @@ def draw_mixture(
         last_start = max(int(noise_lengths[noise_index]) - num_samples, 0)
         noise_start = min(own_noise[1] + crop_start, last_start)
     levels = config.snr_levels_db
-    return MixtureParams(
+    return MixtureDraw(
         crop_start=crop_start,
         num_samples=num_samples,
         valid_samples=min(math.ceil((valid_samples - crop_start) / speed), num_samples),

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.convolution import convolve, fft_length, response_of
 from ww_data.corpus.rooms import RoomResponse
+from ww_data.dsp import FloatArray, convolve, fft_length, response_of
 from ww_data.mixing.draw_effects import Echo
 from ww_data.randomness import scattered
-
-FloatArray = npt.NDArray[np.float32]
 
 # Echoes come in trains that are uneven in their own ways; a train ends 60 dB below its first echo.
 _NUM_TRAINS = 3

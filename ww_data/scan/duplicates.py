@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ww_data.manifest import Clip
-from ww_data.scan.splits import SPLITS
+from ww_data.manifest import SPLITS, Clip
 
 # Which of several copies of a sound stays.
 STAYS = {"": 0, "train": 1, "val": 2, "test": 3}

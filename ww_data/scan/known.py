@@ -11,27 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ww_data.manifest import GROUP_WORDS, ROLES, Clip, CorpusError, Manifest
-from ww_data.scan.corpora import Entry
+from ww_data.scan.files import Recording
 
 _NUMBER = re.compile(r"#\d+$")
 MovedKey = tuple[str, str, bool, int, int]
 
 
-def with_own_names(entries: Iterable[Entry], known: Manifest | None) -> list[Entry]:
+def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> list[Recording]:
     """Each file once, and none with the name of another; both sides of a pair have the same name.
 
     What is known keeps its name. Others of one name, below several folders, get numbers in the order of their paths,
     so that it does not matter which folder is given first.
     """
-    pairs = {entry.minus for entry in entries if entry.minus}
-    files: defaultdict[str, dict[str, Entry]] = defaultdict(
-        dict
-    )  # of one name: by the clean path, then by role
-    for entry in entries:
-        unit = files[entry.minus if entry.minus in pairs else entry.path]
-        other = unit.setdefault(entry.role, entry)
-        if len(entry.name) > len(other.name):  # below two of the folders: the outer one
-            unit[entry.role] = entry
+    files: defaultdict[str, dict[str, Recording]] = defaultdict(dict)  # by the clean path, then by role
+    for recording in recordings:
+        unit = files[recording.minus or recording.path]
+        other = unit.setdefault(recording.role, recording)
+        if len(recording.name) > len(other.name):  # below two of the folders: the outer one
+            unit[recording.role] = recording
     names = _known_names(files, known)
     taken: set[str] = set()
     result = []
@@ -41,29 +38,29 @@ def with_own_names(entries: Iterable[Entry], known: Manifest | None) -> list[Ent
         while any(f"{role}/{name}" in taken for role in unit):
             number += 1
             name = f"{_NUMBER.sub('', first) if path in names else first}#{number}"
-        for role, entry in unit.items():
+        for role, recording in unit.items():
             taken.add(f"{role}/{name}")
-            result.append(replace(entry, name=name, group=name if entry.group == entry.name else entry.group))
+            group = name if recording.group == recording.name else recording.group
+            result.append(replace(recording, name=name, group=group))
     return result
 
 
-def _known_names(files: Mapping[str, Mapping[str, Entry]], known: Manifest | None) -> dict[str, str]:
+def _known_names(files: Mapping[str, Mapping[str, Recording]], known: Manifest | None) -> dict[str, str]:
     """The name that each known file had, by its path now."""
     clips = known.clips if known else ()
     by_path = {clip.minus or clip.path: _name(clip) for clip in clips}
     by_look = unique_by_look(clips)
     names: dict[str, str] = {}
     for path, unit in files.items():
+        moved = (by_look.get(look(item.role, item.name, item)) for item in unit.values())
         if path in by_path:
             names[path] = by_path[path]
-        elif moved := next(
-            (clip for e in unit.values() if (clip := by_look.get(look(e.role, e.name, e)))), None
-        ):
-            names[path] = _name(moved)
+        elif clip := next(filter(None, moved), None):
+            names[path] = _name(clip)
     return names
 
 
-def look(role: str, name: str, of: Entry | Clip) -> MovedKey:
+def look(role: str, name: str, of: Recording | Clip) -> MovedKey:
     """What a file is known by after its folder was moved."""
     return role, _NUMBER.sub("", name), bool(of.minus), of.size_bytes, of.modified_ns
 

@@ -1,7 +1,7 @@
 """A small corpus made from nothing: voices of espeak-ng, and noise from numpy.
 
-For the demo and the tests: it shows that everything works, on any machine, without a download. Models that
-shall hear people need recordings of people.
+For the demo and the tests: it shows that everything works, on any machine, without a download. Models for people need
+recordings of people.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.atomic import whole_folder
 from ww_data.audio import write_audio
 from ww_data.manifest import CorpusError, Progress
 from ww_data.randomness import keyed_order
-from ww_data.synthetic.noises import KINDS
+from ww_data.storage import whole_folder
+from ww_data.synthetic.noises import KINDS, Signal
 from ww_data.synthetic.sentences import SENTENCES
 from ww_data.synthetic.voices import ESPEAK_SAMPLE_RATE as SAMPLE_RATE
 from ww_data.synthetic.voices import Line, speaker
@@ -31,17 +31,10 @@ _NOISE_S = 15.0  # of each recording
 _NOISE_PER_SPEECH = 0.6
 _NUM_TALKERS = (4, 8)  # of a babble
 
-_ACCENTS = (
-    "en-us",
-    "en",
-    "en-gb-scotland",
-    "en-gb-x-rp",
-    "en-029",
-    "en-us-nyc",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-)
 # fmt: off
+_ACCENTS = (
+    "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd",
+)
 _SPEAKERS = (
     "f1", "f2", "f3", "f4", "f5", "Annie", "linda", "steph", "belinda", "anika", "shelby", "grandma",
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Andy", "Gene", "Lee",
@@ -139,9 +132,7 @@ class _Maker:
             num_samples += len(samples)
             number += 1
 
-    def _babble(
-        self, rng: np.random.Generator, crowd: list[_Voice], num_samples: int
-    ) -> npt.NDArray[np.float64]:
+    def _babble(self, rng: np.random.Generator, crowd: list[_Voice], num_samples: int) -> Signal:
         """Several talkers at once, none of them in the speech, each starting in the middle of something."""
         total = np.zeros(num_samples)
         for index in rng.permutation(len(crowd))[: rng.integers(_NUM_TALKERS[0], _NUM_TALKERS[1] + 1)]:

@@ -9,10 +9,8 @@ import numpy as np
 
 from tests.ww_data.made_sounds import RATE, hiss
 from ww_data import NoiseBank, RoomBank, SegmentBlock, segment_key
-from ww_data.activity import active_floor
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.banks import BankRow
+from ww_data.dsp import active_floor
 from ww_data.write.pieces import to_pcm
 
 
@@ -36,7 +34,7 @@ def block_of(clips: Sequence[np.ndarray], floors: Sequence[int] | None = None) -
 def noise_bank(folder: Path) -> NoiseBank:
     """Four clips of noise, 0.3 to 3.3 s long."""
     rows = (BankRow(f"n{index}", f"n{index}", 0, to_pcm(hiss(index, 0.3 + index))) for index in range(4))
-    write_noise_bank(folder / "bank.arrow", rows, RATE)
+    NoiseBank.write(folder / "bank.arrow", rows, RATE)
     return NoiseBank(folder / "bank.arrow")
 
 
@@ -52,5 +50,5 @@ def room_response(seed: int, direct: int = 100, seconds: float = 0.4, gain: floa
 def room_bank(folder: Path) -> RoomBank:
     """Three rooms."""
     rows = [BankRow(f"r{seed}", f"r{seed}", 0, room_response(seed)) for seed in range(3)]
-    write_room_bank(folder / "rooms.arrow", rows, RATE)
+    RoomBank.write(folder / "rooms.arrow", rows, RATE)
     return RoomBank(folder / "rooms.arrow")

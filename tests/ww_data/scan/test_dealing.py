@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ww_data import Clip, CorpusError, Manifest
-from ww_data.scan.dealing import Dealer
+from ww_data.scan.splits import Dealer
 
 SPLITS = ("train", "val", "test")
 HINTS = st.sampled_from(["", "", "train", "val", "test"])

@@ -19,7 +19,7 @@ def counting(read: list[str], stop_after: int = 1000) -> Any:
         for index, item in enumerate(items):
             if index == stop_after:
                 raise StopError
-            read.extend(entry.id for entry in item)
+            read.extend(recording.id for recording in item)
             yield function(item)
 
     return run

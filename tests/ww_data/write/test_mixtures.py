@@ -14,13 +14,13 @@ import pytest
 
 from tests.ww_data.made_sounds import RATE, hiss, syllables
 from ww_data import NoiseBank, SegmentBlock
-from ww_data.activity import active_floor
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
+from ww_data.corpus.banks import BankRow
 from ww_data.corpus.segments import segment_key, write_shard
+from ww_data.corpus.stored_mixtures import read_sources
+from ww_data.dsp import active_floor
 from ww_data.manifest import CorpusError
 from ww_data.storage import Storage
-from ww_data.write.mixtures import Candidate, read_sources, write_mixtures
+from ww_data.write.mixtures import Candidate, write_mixtures
 from ww_data.write.pieces import to_pcm
 
 SNRS = (0.0, 10.0)
@@ -65,7 +65,7 @@ def candidates_in(folder: Path, num_speakers: int = 3) -> tuple[Storage, list[Ca
 
 def bank_of(folder: Path, names: list[str], seconds: float = 3.0) -> NoiseBank:
     rows = (BankRow(name, name, 0, to_pcm(hiss(index, seconds))) for index, name in enumerate(names))
-    write_noise_bank(folder / "bank", rows, RATE)
+    NoiseBank.write(folder / "bank", rows, RATE)
     return NoiseBank(folder / "bank")
 
 
@@ -195,7 +195,7 @@ def test_a_pair_without_audible_noise_gets_another_noise(tmp_path: Path) -> None
         BankRow("noise/s0/0.wav", "a", 0, np.zeros(RATE, np.int16)),
         BankRow("noise/x", "b", 0, to_pcm(hiss(0, 2.0))),
     ]
-    write_noise_bank(tmp_path / "bank", rows, RATE)
+    NoiseBank.write(tmp_path / "bank", rows, RATE)
     table = write(tmp_path, storage, candidates[:1], NoiseBank(tmp_path / "bank"), count=2)
     (snr_db,) = table["snr_db"].to_pylist()
     assert snr_db in SNRS
