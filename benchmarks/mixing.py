@@ -93,9 +93,9 @@ def made_up_block(rng: np.random.Generator) -> SegmentBlock:
     """Segments that are speech for half of the time."""
     num_samples = round(SEGMENT_S * RATE)
     syllables_T = np.repeat(rng.random(num_samples // 3200) < 0.5, 3200)
-    pcm_NS = (2000 * syllables_T * rng.standard_normal((BLOCK, num_samples))).astype(np.int16)
+    pcm_NT = (2000 * syllables_T * rng.standard_normal((BLOCK, num_samples))).astype(np.int16)
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=np.full(BLOCK, num_samples),
         key_N=np.array([segment_key("train", f"speech/{row}", 0) for row in range(BLOCK)], np.uint64),
         start_N=np.zeros(BLOCK, np.int64),

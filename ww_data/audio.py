@@ -1,7 +1,6 @@
-"""Audio files in and out: any rate, any number of channels, any format that libsndfile knows.
+"""Audio files in and out, of any rate, channels and format that libsndfile knows: float32 at full scale +-1.
 
-Samples are float32 at full scale +-1. Whatever is wrong with a file becomes one `AudioError` line that names
-the file.
+Whatever is wrong with a file becomes one `AudioError` line that names it.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ AudioSource = str | os.PathLike[str] | BinaryIO
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 _BLOCK_FRAMES = 1 << 18
 _WRITE_BLOCK = 1 << 16
+_server = lru_cache(maxsize=16)(Storage)  # one connection for all files of a bucket
 # Files that lie behind an address are fetched whole up to this size, and read piece by piece beyond it.
 _FETCH_WHOLE_BYTES = 1 << 26
 _FETCH_PIECE_BYTES = 1 << 22
@@ -47,10 +47,7 @@ class AudioError(ValueError):
 
 
 def read_audio(source: AudioSource) -> tuple[FloatArray, int]:
-    """Samples (T, C) float32 and the sample rate in Hz of a path or an open binary file.
-
-    Raises AudioError if it cannot be read, is cut short, holds no samples or holds NaN or infinity.
-    """
+    """Samples (T, C) float32 and the sample rate in Hz of a path or an open binary file. Raises AudioError."""
     with open_audio(source) as file:
         return np.concatenate(list(iter_blocks(file, source_name(source)))), int(file.samplerate)
 
@@ -109,8 +106,8 @@ def write_audio(
 ) -> None:
     """Write samples (T,) or (T, C) at full scale +-1; the format follows the suffix (WAV for an open file).
 
-    In integer formats peaks beyond full scale saturate, with a warning. NaN, infinity or a wrong shape:
-    AudioError. `subtype=None` takes the format's own default (needed for MP3 and OGG).
+    Peaks beyond full scale saturate in integer formats, with a warning. `subtype=None` takes the format's own default
+    (needed for MP3 and OGG). NaN, infinity or a wrong shape are an AudioError.
     """
     name = source_name(target)
     x = np.asarray(samples, dtype=np.float32)
@@ -150,10 +147,7 @@ def _write_blocks(
 
 @contextmanager
 def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
-    """An open `soundfile.SoundFile` of a path, an address (s3://...) or an open binary file.
-
-    What the file system or libsndfile says against it, then or later, is an AudioError.
-    """
+    """An open file of a path, an address (s3://...) or an open binary file. Whatever is wrong, is an AudioError."""
     name = source_name(source)
     target: Any = source
     if isinstance(source, str) and "://" in source:
@@ -177,13 +171,18 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
 def iter_blocks(
     file: soundfile.SoundFile, name: str, dtype: Literal["float32", "int16"] = "float32"
 ) -> Iterator[npt.NDArray[Any]]:
-    """The samples of an open file in order, as blocks (n, C): long files never lie in memory whole.
+    """The samples of an open file as blocks (n, C), so that long files never lie in memory whole.
 
-    Raises AudioError if there are none, if one is NaN or infinite, or if the file ends before its header
-    says.
+    Raises AudioError if there are none, if one is NaN or infinite, or if the file ends before its header says.
     """
     num_read = 0
-    while len(block := _read(file, name, dtype)):
+    while True:
+        try:
+            block = file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _unreadable(name, error) from error
+        if not len(block):
+            break
         if dtype == "float32" and not np.isfinite(block).all():
             raise AudioError(
                 f"{name}: holds samples that are NaN or infinite: write it again from its source"
@@ -195,14 +194,6 @@ def iter_blocks(
     promised = max(file.frames, _promised_wav_frames(file))
     if num_read < (1 - _MAX_MISSING) * promised:
         raise AudioError(f"{name}: is cut short ({num_read} of {promised} samples are there): copy it again")
-
-
-def _read(file: soundfile.SoundFile, name: str, dtype: str) -> npt.NDArray[Any]:
-    try:
-        block: npt.NDArray[Any] = file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _unreadable(name, error) from error
-    return block
 
 
 def source_name(source: object) -> str:
@@ -229,12 +220,6 @@ def _fetch(address: str, name: str) -> BinaryIO:
     except OSError as error:
         raise AudioError(f"{name}: cannot be opened ({_one_line(error)})") from error
     return io.BufferedReader(file, _FETCH_PIECE_BYTES)
-
-
-@lru_cache(maxsize=16)
-def _server(uri: str) -> Storage:
-    """One connection for all files of a bucket."""
-    return Storage(uri)
 
 
 def _unreadable(name: str, error: BaseException) -> AudioError:

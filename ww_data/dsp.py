@@ -29,10 +29,9 @@ def frame_length(sample_rate: int) -> int:
 
 
 def frame_energies(x: npt.NDArray[Any], frame: int) -> npt.NDArray[np.float64]:
-    """Sums of squares (..., F) over the frames of x (..., T); the last frame may be a short one.
+    """Sums of squares (..., M) over the frames of x (..., T); the last frame may be a short one.
 
-    For int16 input each value is an integer far below 2**53, so float64 sums are exact in whatever order they
-    are taken, and several times faster than sums in int64.
+    Those of int16 are integers far below 2**53: in float64 they are exact, and several times faster than in int64.
     """
     num_whole = x.shape[-1] // frame
     body, tail = x[..., : num_whole * frame], x[..., num_whole * frame :]
@@ -47,8 +46,7 @@ def frame_energies(x: npt.NDArray[Any], frame: int) -> npt.NDArray[np.float64]:
 def active_floor(pcm_T: Int16Array, sample_rate: int) -> int:
     """The energy from which a 20 ms frame of this clip counts as speech (at least 1).
 
-    It is taken over a whole clip and kept with each segment: within a pause, the loudest frame is no speech
-    either.
+    It is kept with each segment of the clip: within a pause, the loudest frame is no speech either.
     """
     energies = frame_energies(pcm_T, frame_length(sample_rate))
     return max(int(energies.max(initial=0.0)) // _DYNAMIC_RANGE, 1)
@@ -66,14 +64,14 @@ def fft_length(num_samples: int, num_before: int, num_after: int) -> int:
     return int(scipy.fft.next_fast_len(_block_samples(num_samples) + num_before + num_after, real=True))
 
 
-def response_of(kernel_K: FloatArray, time_zero: int, fft_samples: int) -> npt.NDArray[np.complex64]:
+def response_of(kernel_L: FloatArray, time_zero: int, fft_samples: int) -> npt.NDArray[np.complex64]:
     """The spectrum (F,) of a kernel whose sample `time_zero` is its time 0; what lies before wraps to the end."""
     import scipy.fft
 
     wrapped_T = np.zeros(fft_samples, np.float32)
-    wrapped_T[: len(kernel_K) - time_zero] = kernel_K[time_zero:]
+    wrapped_T[: len(kernel_L) - time_zero] = kernel_L[time_zero:]
     if time_zero:
-        wrapped_T[-time_zero:] = kernel_K[:time_zero]
+        wrapped_T[-time_zero:] = kernel_L[:time_zero]
     spectrum_F: npt.NDArray[np.complex64] = scipy.fft.rfft(wrapped_T)
     return spectrum_F
 

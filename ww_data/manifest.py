@@ -1,7 +1,4 @@
-"""The manifest of a corpus: every clip there is, who speaks, which split it is in, or why it is left out.
-
-It is one Parquet file with a row per clip: `pandas.read_parquet("manifest.parquet")` reads it.
-"""
+"""The manifest of a corpus: every clip, who speaks, its split or why it is left out; one Parquet file."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal, get_args
@@ -21,7 +18,6 @@ import pyarrow.parquet as pq
 from ww_data.storage import first_line
 
 Role = Literal["speech", "noise", "rir"]
-Progress = Callable[[int, int, str], None]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 SPLITS = ("train", "val", "test")
@@ -39,8 +35,7 @@ class CorpusError(ValueError):
 class Clip:
     """One sound: an audio file or, for the noise of a recorded pair, the noisy file minus the clean one.
 
-    Exactly one of `split` and `skip_reason` is empty. `content_hash` is that of the samples, channels averaged, and
-    empty where the file itself is of no use. Lengths and levels are those of the file as it is.
+    Exactly one of `split` and `skip_reason` is empty. Lengths and levels are those of the file as it is.
     """
 
     id: str  # role/path below its root
@@ -60,15 +55,17 @@ class Clip:
     size_bytes: int = 0  # of both files, where there is a `minus`
     modified_ns: int = 0  # since 1970; where there is a `minus`, a number that changes with either file
     minus: str = ""  # path or address of the clean file to subtract, sample by sample
-    shard: str = ""  # the file of the corpus that it was written to
+    shard: str = ""  # the files of the corpus that it lies in, with spaces between
+
+    @property
+    def name(self) -> str:
+        """Its id without the role: both sides of a pair have the same name."""
+        return self.id.partition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All clips of a corpus, sorted by role and id, and the seed that dealt them to the splits.
-
-    `notes` are lines for whoever scanned the folders; they are not written.
-    """
+    """All clips of a corpus, sorted by role and id, and the seed of their splits; `notes` are not written."""
 
     clips: tuple[Clip, ...]
     seed: int = 0
@@ -116,10 +113,7 @@ class Manifest:
                     )
 
     def summary(self) -> str:
-        """A few lines for a person: hours, files, speakers and levels per role and split, what is left out and why.
-
-        Levels are the range that eight of ten files lie in.
-        """
+        """A few lines for a person. Levels are the range that eight of ten files lie in."""
         lines = []
         for role in ROLES:
             if any(clip.role == role for clip in self.clips):
@@ -141,10 +135,7 @@ class Manifest:
 
     @classmethod
     def read(cls, source: str | os.PathLike[str] | pa.NativeFile, name: str = "") -> Manifest:
-        """Read what `to_parquet` gave, from a path or an open file that errors call `name`.
-
-        Raises CorpusError if it is missing, damaged or of a newer format.
-        """
+        """Read what `to_parquet` gave, from a path or an open file that errors call `name`. Raises CorpusError."""
         name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "the manifest")
         try:
             table = pq.read_table(source)

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Progress = Callable[[int, int, str], None]  # items done, items in all, what is being done
 
 
 class Executor(Protocol):

@@ -43,10 +43,7 @@ class StoredFile:
 
 
 class Storage:
-    """A folder that every process of a run can reach. It pickles as its address.
-
-    Whatever the file system has against a name is an OSError.
-    """
+    """A folder that every process of a run can reach. It pickles as its address; what fails is an OSError."""
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         """Raises StorageError for an address that no file system is known for."""
@@ -140,8 +137,7 @@ class Storage:
     def on_this_machine(self, name: str, sha256: str) -> Path:
         """A path that can be memory-mapped: the file itself or, from afar, a copy that is fetched only once.
 
-        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard), one for each checksum. Raises OSError where what is
-        fetched has another one.
+        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard). Raises OSError where one has another checksum.
         """
         if self.is_local:
             return self.path(name)
@@ -179,10 +175,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to write to; it becomes `target` if the block ends well.
-
-    `target` must not exist or be an empty folder. A killed process leaves a `.<name>.partial-*` folder behind.
-    """
+    """A folder to write to beside `target`, which is empty or missing; it becomes `target` if the block ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
     try:

@@ -35,10 +35,7 @@ class BankRow(NamedTuple):
 
 
 class Bank:
-    """Read access to a bank: `len(bank)` rows, sorted by (recording, id, start), and their `lengths_N` in samples.
-
-    It pickles as its paths, so it can be sent to other processes.
-    """
+    """`len(bank)` rows, sorted by (recording, id, start), `lengths_N` in samples. It pickles as its paths."""
 
     # Of the samples, in a file and in memory.
     dtype: type[np.generic] = np.int16
@@ -137,10 +134,8 @@ class NoiseBank(Bank):
 
 
 def loop_period(pcm_T: Int16Array, fade: int) -> Int16Array:
-    """One period of a seamless loop: the clip's end is faded into its start, at constant power.
-
-    The period is `fade` samples shorter than the clip (a quarter of the clip at most).
-    """
+    """One period of a seamless loop, `fade` samples shorter than the row: its end is faded into its start, at constant
+    power."""
     fade = min(fade, len(pcm_T) // 4)
     if fade == 0:
         return pcm_T

@@ -35,7 +35,6 @@ Bank = TypeVar("Bank")
 FORMAT = "wave-wizard corpus"
 FORMAT_VERSION = 2
 CORPUS_FILE = "corpus.json"
-MANIFEST_FILE = "manifest.parquet"
 
 
 class DamagedCorpusError(CorpusError):
@@ -160,7 +159,7 @@ class Corpus:
 
 
 def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
-    """Open a corpus that `write_corpus` wrote; reads `corpus.json` and checks that all files have their size.
+    """Open a corpus: reads `corpus.json` and checks that all files have their size.
 
     Raises CorpusError, one line, if it is missing, damaged, cut short or of another format.
     """

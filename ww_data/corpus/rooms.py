@@ -57,25 +57,25 @@ class RoomBank(Bank):
         return self._cached(index, num_samples, early_ms)
 
     def _response(self, index: int, num_samples: int, early_ms: float) -> RoomResponse:
-        full_K, lead = aligned(self._samples[index], self.sample_rate)
-        full_K = full_K[: num_samples + lead]  # what comes later falls behind the crop
-        early_K = full_K.copy()
-        early_K[lead + 1 + round(early_ms / 1000 * self.sample_rate) :] = 0
-        fft_samples = fft_length(num_samples, lead, len(full_K) - lead)
+        full_L, lead = aligned(self._samples[index], self.sample_rate)
+        full_L = full_L[: num_samples + lead]  # what comes later falls behind the crop
+        early_L = full_L.copy()
+        early_L[lead + 1 + round(early_ms / 1000 * self.sample_rate) :] = 0
+        fft_samples = fft_length(num_samples, lead, len(full_L) - lead)
         return RoomResponse(
-            full_F=response_of(full_K, lead, fft_samples),
-            early_F=response_of(early_K, lead, fft_samples),
+            full_F=response_of(full_L, lead, fft_samples),
+            early_F=response_of(early_L, lead, fft_samples),
             fft_samples=fft_samples,
             num_before=lead,
-            energy=float(np.square(full_K, dtype=np.float64).sum()),
+            energy=float(np.square(full_L, dtype=np.float64).sum()),
         )
 
 
 def aligned(response_T: FloatArray, sample_rate: int) -> tuple[FloatArray, int]:
-    """(response_K, lead): the direct path, the strongest sample, is scaled to +1 and lies at `lead`; no silent tail."""
+    """(response_L, lead): the direct path, the strongest sample, is scaled to +1 and lies at `lead`; no silent tail."""
     direct = int(np.abs(response_T).argmax())
     lead = min(direct, round(_LEAD_S * sample_rate))
-    response_K = response_T[direct - lead :] / response_T[direct]
-    remaining_K = np.cumsum(np.square(response_K[::-1], dtype=np.float64))[::-1]
-    num_kept = max(int((remaining_K > _TAIL_ENERGY * remaining_K[0]).sum()), lead + 1)
-    return response_K[:num_kept], lead
+    response_L = response_T[direct - lead :] / response_T[direct]
+    remaining_L = np.cumsum(np.square(response_L[::-1], dtype=np.float64))[::-1]
+    num_kept = max(int((remaining_L > _TAIL_ENERGY * remaining_L[0]).sum()), lead + 1)
+    return response_L[:num_kept], lead

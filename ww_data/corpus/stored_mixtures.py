@@ -1,7 +1,4 @@
-"""Stored mixtures: those of val and test, which preparation mixed once, so that they are the same for every model.
-
-One Parquet file of float32 (see `ww_data.write.mixtures`); all that reads it is here.
-"""
+"""Stored mixtures: those of val and test, mixed once, at preparation, so that they are the same for every model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Everything random about a mixture, drawn before any sound is touched.
-
-A draw is keyed by (seed, epoch, segment), so that a run sees the same mixtures on one worker or on sixty-four.
-"""
+"""Everything random about a mixture, drawn before any sound is touched, and keyed by (seed, epoch, segment)."""
 
 from __future__ import annotations
 
@@ -15,14 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.mixing.augment import AugmentConfig, is_within, range_of
-from ww_data.mixing.draw_effects import (
-    DRAWS,
-    Augmentation,
-    between,
-    draw_augmentation,
-    drawn_speed,
-    noise_crop,
-)
+from ww_data.mixing.draw_effects import DRAWS, Augmentation, between, draw_effects, draw_speed, noise_crop
 from ww_data.randomness import philox
 
 SnrOver = Literal["active", "clip"]
@@ -131,8 +121,8 @@ def draw_mixture(
     if config.remix < 1 or not config.augment.is_off:
         u = dict(zip(DRAWS, rng.random(len(DRAWS)).tolist(), strict=True))
         remixed = own_noise is None or u["remix"] < config.remix
-        speed = drawn_speed(config.augment, u)
-        augmentation = draw_augmentation(
+        speed = draw_speed(config.augment, u)
+        augmentation = draw_effects(
             config.augment,
             u,
             num_samples=num_samples,

@@ -98,7 +98,7 @@ def between(bounds: Range, position: float) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * position
 
 
-def drawn_speed(config: AugmentConfig, u: Draws) -> float:
+def draw_speed(config: AugmentConfig, u: Draws) -> float:
     """How much faster speech is played: a multiple of 1/40; 1 where it stays as it is."""
     if u["speed"] >= config.chances["speed"]:
         return 1.0
@@ -111,7 +111,7 @@ def noise_crop(u_start: float, noise_length: int, num_samples: int) -> int:
     return int(u_start * num_starts)
 
 
-def draw_augmentation(
+def draw_effects(
     config: AugmentConfig,
     u: Draws,
     *,

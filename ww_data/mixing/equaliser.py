@@ -1,7 +1,4 @@
-"""Filters that change levels over frequency and no phases: equaliser, band limits, masked bands.
-
-All of them together are one gain for each frequency, so that both sides of a mixture are filtered but once.
-"""
+"""Equaliser, band limits and masked bands: one gain for each frequency, phases stay. Both sides are filtered once."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ from ww_data.mixing.draw import MixtureDraw
 
 FloatArray64 = npt.NDArray[np.float64]
 
-# Speech is active if it is so for this long; a word's last 20 ms alone would be blown up to the level of
-# speech.
+# Speech is active if it is so for this long; a word's last 20 ms alone would be blown up to the level of speech.
 _MIN_ACTIVE_S = 0.1
 
 
@@ -28,11 +27,11 @@ class Gains(NamedTuple):
 
 
 def gains(
-    speech_energy_F: FloatArray64, noise_energy_F: FloatArray64, draw: MixtureDraw, active_floor: float
+    speech_energy_M: FloatArray64, noise_energy_M: FloatArray64, draw: MixtureDraw, active_floor: float
 ) -> Gains:
-    """From the energies of 20 ms frames of PCM; those of speech count from `active_floor` on."""
-    speech_power = _speech_power(speech_energy_F, draw, active_floor)
-    noise_power = math.fsum(noise_energy_F.tolist()) / draw.num_samples
+    """From the energies (M,) of 20 ms frames of PCM; those of speech count from `active_floor` on."""
+    speech_power = _speech_power(speech_energy_M, draw, active_floor)
+    noise_power = math.fsum(noise_energy_M.tolist()) / draw.num_samples
     noise_active = noise_power >= 1.0  # below, there is nothing but rounding
     level = 10 ** (draw.level_dbfs / 20)
     if speech_power > 0:
@@ -43,9 +42,9 @@ def gains(
     return Gains(speech_gain, noise_gain, speech_power > 0, noise_active)
 
 
-def _speech_power(energy_F: FloatArray64, draw: MixtureDraw, active_floor: float) -> float:
+def _speech_power(energy_M: FloatArray64, draw: MixtureDraw, active_floor: float) -> float:
     """Mean square of the speech that the SNR refers to; 0 without any."""
-    energies = energy_F.tolist()  # of few frames: quicker than arrays
+    energies = energy_M.tolist()  # of few frames: quicker than arrays
     floor = max(active_floor, 1)
     active = [energy for energy in energies if energy >= floor]
     if not active or len(active) < min(round(_MIN_ACTIVE_S / FRAME_S), len(energies)):

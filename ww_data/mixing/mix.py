@@ -83,7 +83,7 @@ def mix_segments(
         active_2N[:, row] = _mix_into(
             noisy_NT[row],
             clean_NT[row],
-            segments.pcm_NS[row][draw.crop_start : draw.crop_start + draw.source_samples],
+            segments.pcm_NT[row][draw.crop_start : draw.crop_start + draw.source_samples],
             bank.crop(draw.noise_index, draw.noise_start, num_samples),
             draw,
             active_floor,
@@ -132,10 +132,8 @@ def _more_sources(
     augmentation = draw.augmentation
     if augmentation is None:
         return [], None
-    noises = [
-        bank.crop(noise.noise_index, noise.noise_start, draw.num_samples)
-        for noise in augmentation.further_noises
-    ]
+    further = augmentation.further_noises
+    noises = [bank.crop(noise.noise_index, noise.noise_start, draw.num_samples) for noise in further]
     if augmentation.room_index is None or rooms is None:
         return noises, None
     return noises, rooms.response(augmentation.room_index, draw.num_samples, augmentation.early_ms)
@@ -156,12 +154,10 @@ def _mix_into(
     sources = _Sources(_at_speed(speech_T, draw), None, noise_T, active_floor)
     if augmentation is not None:
         sources = _augmented(sources, draw, augmentation, further_noises, room)
-    gain = gains(
-        frame_energies(sources.heard_T, frame),
-        frame_energies(sources.noise_T, frame),
-        draw,
-        sources.active_floor,
+    speech_energy_M, noise_energy_M = (
+        frame_energies(x_T, frame) for x_T in (sources.heard_T, sources.noise_T)
     )
+    gain = gains(speech_energy_M, noise_energy_M, draw, sources.active_floor)
     _add(noisy_T, clean_T, sources, gain.speech, gain.noise)
     peak = max(_peak(noisy_T), _peak(clean_T))
     if peak > 1.0:

@@ -1,7 +1,6 @@
 """What is trained on, as a pure function: (seed, position) -> which segment, of which epoch.
 
-Nothing is stored but the position, and any stretch can be computed alone: so a resumed run goes on where it was, and
-the items of a step are the same however many workers share it.
+Any stretch can be computed alone: a resumed run goes on where it was, with any number of workers.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ class PlanItems(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An endless shuffled walk over all segments.
+    """An endless shuffled walk over all segments: every epoch is an exact permutation of all rows of all shards.
 
-    Every epoch is an exact permutation of all rows of all shards; nothing is dropped between two of them. Shards are
-    shuffled, then the rows of `window_shards` neighbours at a time: reading stays sequential, and only a window of
-    shards has to be at hand.
+    Shards are shuffled, then the rows of `window_shards` neighbours at a time: reading stays sequential, and only a
+    window of shards has to be at hand.
     """
 
     seed: int
@@ -96,8 +94,8 @@ def _shard_order(plan: Plan, epoch: int) -> Int64Array:
 @lru_cache(maxsize=8)
 def _window_ends(plan: Plan, epoch: int) -> Int64Array:
     """(W,) offset behind the last row of each window of shards."""
-    ends_D = np.cumsum(np.asarray(plan.shard_sizes)[_shard_order(plan, epoch)])
-    return np.append(ends_D[plan.window_shards - 1 : -1 : plan.window_shards], ends_D[-1])
+    ends_S = np.cumsum(np.asarray(plan.shard_sizes)[_shard_order(plan, epoch)])
+    return np.append(ends_S[plan.window_shards - 1 : -1 : plan.window_shards], ends_S[-1])
 
 
 @lru_cache(maxsize=8)

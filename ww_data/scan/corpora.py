@@ -1,7 +1,6 @@
-"""What the files of a folder are: clean speech, noise or room impulse responses, of whom, and for which split.
+"""What the files of a folder are: speech, noise or room responses, of whom, and for which split.
 
-Known data sets and sets of pairs are recognised by their files (`layouts.py`, `pairs.py`); anything else is a plain
-folder that holds what its user says.
+Data sets and pairs are recognised by their files; any other folder holds what its user says.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def find_recordings(
     layout: str = "auto",
     grouping: Mapping[Role, Grouping],
 ) -> list[Recording]:
-    """The recordings below a folder or an address, of one role or, for a data set that is given as such, of all (None).
+    """The recordings below a folder or an address: of one role or (None) all of a data set.
 
     `layout` is one of LAYOUTS or "auto", which recognises it; a layout that holds nothing of `role` counts as "auto".
     Raises CorpusError for a root that cannot be listed, a layout that does not fit, or one without that role.
@@ -97,9 +96,8 @@ def _data_set(
     paths = [(root_name, *file.parts) for file in files]
     fits = [layout.rule(parts) for parts in paths]
     if elsewhere := layout.without(paths):
-        other = Fit(
-            role=layout.roles[0], group="", skip_reason="lies beside noisy speech: give its folder by itself"
-        )
+        reason = "lies beside noisy speech: give its folder by itself"
+        other = Fit(role=layout.roles[0], group="", skip_reason=reason)
         fits = [
             other if any(parts[:depth] in elsewhere for depth in range(1, len(parts))) else fit
             for fit, parts in zip(fits, paths, strict=True)
@@ -119,12 +117,12 @@ def _recording(file: AudioFile, fit: Fit) -> Recording:
 
 def _without_second_microphones(recordings: Sequence[Recording]) -> list[Recording]:
     names = {recording.name for recording in recordings}
-    return [
-        replace(recording, skip_reason="is the same sentence from the second microphone")
-        if "_mic2." in recording.name and recording.name.replace("_mic2.", "_mic1.") in names
-        else recording
-        for recording in recordings
-    ]
+    result = []
+    for recording in recordings:
+        if "_mic2." in recording.name and recording.name.replace("_mic2.", "_mic1.") in names:
+            recording = replace(recording, skip_reason="is the same sentence from the second microphone")
+        result.append(recording)
+    return result
 
 
 def _with_the_rest(
@@ -132,7 +130,7 @@ def _with_the_rest(
 ) -> list[Recording]:
     """The recordings of the role in question, and with a reason those files that are none of any role."""
     kept = [recording for recording in recordings if role is None or recording.role == role]
-    if not any(not recording.skip_reason for recording in kept):
+    if all(recording.skip_reason for recording in kept):
         raise CorpusError(
             f"{shown}: has the layout {layout}, in which no {role or 'usable file'} was found: "
             "check the path or force --layout folder"
@@ -150,11 +148,8 @@ def _plain(files: Sequence[AudioFile], role: Role, grouping: Grouping) -> list[R
     usable = [file for file in files if not file.skip_reason]
     names = [file.name for file in usable]
     layout = "rir" if role == "rir" else "folder"
-    recordings = [
-        _recording(file, Fit(role=role, group="", skip_reason=file.skip_reason))
-        for file in files
-        if file.skip_reason
-    ]
+    unusable = [file for file in files if file.skip_reason]
+    recordings = [Recording(**vars(file), role=role) for file in unusable]
     for file, group, hint in zip(usable, group_names(names, grouping), given_splits(names), strict=True):
         recordings.append(_recording(file, Fit(role=role, group=group, hint=hint)))
     return [replace(recording, layout=layout) for recording in recordings]

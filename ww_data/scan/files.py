@@ -62,10 +62,9 @@ class Recording(AudioFile):
 
 
 def find_audio(root: str | os.PathLike[str]) -> list[AudioFile]:
-    """All audio files below a folder or an address, those that cannot be read with a reason.
+    """All audio files below a folder or an address, those that cannot be read with a reason; without hidden ones.
 
-    Links are followed, but not in circles; hidden files and folders are passed over. Raises OSError where an address
-    cannot be listed.
+    Links are followed, but not in circles. Raises OSError where an address cannot be listed.
     """
     text = os.fspath(root)
     if "://" in text and not text.startswith("file://"):

@@ -1,8 +1,7 @@
 """Known data sets, each by the names of its folders and files alone.
 
-A rule looks at one path, from the root's own name down to the file's, and says what the file is; None: no file of this
-data set. Whatever lies between or above the telling parts does not matter, so a root may be given a level too high or
-too low.
+A rule looks at one path, from the root's own name down to the file's, and says what the file is, or None. What lies
+between or above the telling parts does not matter, so a root may be given a level too high or too low.
 """
 
 from __future__ import annotations
@@ -79,6 +78,10 @@ def _noise_named(pattern: str) -> Callable[[Parts], Fit | None]:
         return Fit(role="noise", group=name[1]) if name else None
 
     return rule
+
+
+_esc50 = _noise_named(r"[1-5]-(\d+)-[A-Z]-\d+\.\w+")  # <fold>-<recording>-<take>-<class>.wav
+_urbansound8k = _noise_named(r"(\d+)-\d-\d+-\d+\.\w+")  # <recording>-<class>-<occurrence>-<slice>.wav
 
 
 def _musan(parts: Parts) -> Fit | None:
@@ -203,18 +206,8 @@ DATA_SETS = (
         "files such as wav48_silence_trimmed/p225/p225_001_mic1.flac or wav48/p225/p225_001.wav",
         _vctk,
     ),
-    Layout(  # <fold>-<recording>-<take>-<class>.wav
-        "esc50",
-        ("noise",),
-        "files such as audio/1-100032-A-0.wav",
-        _noise_named(r"[1-5]-(\d+)-[A-Z]-\d+\.\w+"),
-    ),
-    Layout(  # <recording>-<class>-<occurrence>-<slice>.wav
-        "urbansound8k",
-        ("noise",),
-        "files such as audio/fold1/101415-3-0-2.wav",
-        _noise_named(r"(\d+)-\d-\d+-\d+\.\w+"),
-    ),
+    Layout("esc50", ("noise",), "files such as audio/1-100032-A-0.wav", _esc50),
+    Layout("urbansound8k", ("noise",), "files such as audio/fold1/101415-3-0-2.wav", _urbansound8k),
     Layout(
         "musan",
         ("speech", "noise"),

@@ -1,7 +1,6 @@
-"""Recorded pairs: a noisy and a clean folder with the same names in them, as VoiceBank-DEMAND ships them.
+"""Recorded pairs: a folder with "clean" in its name and a twin with "noisy" beside it, with the same names in them.
 
-Any folder with the word "clean" in its name that has a twin with "noisy" in the same place makes pairs, at any depth:
-clean_testset_wav and noisy_testset_wav, train/clean and train/noisy. The noise of a pair is noisy - clean.
+At any depth: clean_testset_wav and noisy_testset_wav, train/clean and train/noisy. The noise is noisy - clean.
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ _FILE_ID = re.compile(r"(?:^|_)fileid_(\d+)$")
 
 
 def find_pairs(files: Sequence[AudioFile], speaker_from: Grouping) -> list[Recording]:
-    """Speech and noise of all pairs among files, and what lies in such folders alone, with a reason.
-
-    They come in the order of the clean names.
-    """
+    """Speech and noise of all pairs in the order of their clean names; with a reason, what has no twin."""
     folders = {
         tuple(part.lower() for part in file.parts[:depth])
         for file in files

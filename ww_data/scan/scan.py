@@ -1,7 +1,4 @@
-"""From folders of speech, noise and room impulse responses to a manifest: what there is, of whom, and for what.
-
-Each file is read once. What an earlier manifest or an interrupted run has seen of it is not read again.
-"""
+"""From folders of speech, noise and room responses to a manifest. Each file is read once, also over several scans."""
 
 from __future__ import annotations
 
@@ -16,17 +13,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.manifest import (
-    ROLES,
-    Clip,
-    CorpusError,
-    Manifest,
-    Progress,
-    Role,
-    clips_to_table,
-    table_to_clips,
-)
-from ww_data.parallel import Executor, on_threads
+from ww_data.manifest import ROLES, Clip, CorpusError, Manifest, Role, clips_to_table, table_to_clips
+from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.scan.corpora import find_recordings
 from ww_data.scan.files import Grouping, Recording
 from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
@@ -207,10 +195,7 @@ def _journaled(journal: Storage | None) -> Iterator[Clip]:
 
 
 def _join_pairs(clips: Sequence[Clip]) -> list[Clip]:
-    """The clean side of a pair takes the pair's peak, so that one gain serves both sides.
-
-    That of a pair whose noisy file cannot be read, or does not fit, is left out with it.
-    """
+    """The clean side takes its pair's peak, so that one gain serves both; a noisy file of no use takes it along."""
     noise_of = {clip.minus: clip for clip in clips if clip.minus}
     result = []
     for clip in clips:

@@ -24,8 +24,7 @@ _SLACK = 1.25
 class Dealer:
     """What decides the splits: fractions of the seconds, a seed, hints by clip id, and an earlier manifest.
 
-    Hints of a role that leave nothing for train are no use and do not count. The splits of `known` do not count if
-    it was dealt with another seed.
+    Hints that leave nothing of a role for train do not count, nor does `known` if it has another seed.
     """
 
     val_fraction: float
@@ -35,10 +34,7 @@ class Dealer:
     known: Manifest | None = None
 
     def deal(self, clips: Sequence[Clip]) -> list[Clip]:
-        """The clips in their order, each with its split or the reason why it is left out.
-
-        Raises CorpusError if there are too few groups of speech or of noise.
-        """
+        """The clips in order, each with its split or the reason why it is left out; CorpusError for too few groups."""
         hints = _useful_hints(clips, self.hints)
         known = self._known()
         found = find_known(clips, known)
@@ -158,8 +154,7 @@ def _splits_of_partners(clips: Sequence[Clip]) -> dict[str, str]:
     split_of = {clip.speaker: clip.split for clip in clips if clip.role == "speech" and clip.split}
     splits = {}
     for clip in clips:
-        partner = f"speech/{clip.id.removeprefix('noise/')}"
-        if clip.minus and (split := split_of.get(speaker_of.get(partner, ""))):
+        if clip.minus and (split := split_of.get(speaker_of.get(f"speech/{clip.name}", ""))):
             splits[clip.speaker] = split
     return splits
 
@@ -195,10 +190,9 @@ def assign_splits(
 ) -> dict[str, str]:
     """The split of each group, so that "val" and "test" hold about their fraction of the seconds.
 
-    Groups are visited in the order of a seeded hash of their names: it depends on no file system, and a group
-    that is added later moves few of the others. `fixed` says the split of some groups beforehand; a split in
-    `closed` that has such a group takes no others, and the fractions are of what is in the open ones. Each split
-    gets at least one group; a ValueError says that there are too few.
+    Groups are visited in the order of a seeded hash of their names, so that one more group moves few of the others.
+    `fixed` says the split of some groups beforehand; a split in `closed` that has such a group takes no others, and the
+    fractions are of what is in the open ones. Each split gets a group; a ValueError says that there are too few.
     """
     split_of = {name: split for name, split in (fixed or {}).items() if name in group_seconds}
     waiting = sorted(group_seconds.keys() - split_of.keys(), key=lambda name: keyed_order(seed, name))

@@ -1,8 +1,4 @@
-"""A small corpus made from nothing: voices of espeak-ng, and noise from numpy.
-
-For the demo and the tests: it shows that everything works, on any machine, without a download. Models for people need
-recordings of people.
-"""
+"""A small corpus made from nothing, for the demo and the tests: voices of espeak-ng, and noise from numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.audio import write_audio
-from ww_data.manifest import CorpusError, Progress
+from ww_data.manifest import CorpusError
+from ww_data.parallel import Progress
 from ww_data.randomness import keyed_order
 from ww_data.storage import whole_folder
 from ww_data.synthetic.noises import KINDS, Signal
@@ -62,10 +59,9 @@ def write_synthetic_corpus(
 ) -> tuple[Path, Path]:
     """Write `minutes` of speech by 32 voices, and 0.6 times as much noise of 8 kinds, as WAV of 22.05 kHz.
 
-    speech/<voice>/<n>.wav and noise/<kind>_<n>.wav, byte for byte the same for the same arguments; a folder
-    that already holds just them is left as it is. Returns the two folders.
-
-    Raises SpeechError without espeak-ng, CorpusError if the folder holds anything else.
+    speech/<voice>/<n>.wav and noise/<kind>_<n>.wav, byte for byte the same for the same arguments; a folder that holds
+    just them is left as it is. Returns the two folders. Raises SpeechError without espeak-ng, CorpusError if the folder
+    holds anything else.
     """
     if not 0.5 <= minutes <= 600:
         raise CorpusError(f"minutes is {minutes}: expected 0.5 to 600 minutes of speech")

@@ -1,7 +1,6 @@
 """From a manifest to a corpus on disk (see `ww_data.corpus`): its parts, stored mixtures, corpus.json at the end.
 
-A run that was killed resumes where it stopped. A corpus may grow: files that it has stay as they are, its stored
-mixtures too, and only what is new is read.
+A run that was killed resumes where it stopped. A corpus may grow: files that it has stay as they are.
 """
 
 from __future__ import annotations
@@ -16,17 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ww_data.corpus.corpus import (
-    MANIFEST_FILE,
-    Corpus,
-    SplitSummary,
-    open_corpus,
-    read_corpus_file,
-    write_corpus_file,
-)
+from ww_data.corpus.corpus import Corpus, SplitSummary, open_corpus, read_corpus_file, write_corpus_file
 from ww_data.corpus.stored_mixtures import read_sources
-from ww_data.manifest import SPLITS, CorpusError, Manifest, Progress
-from ww_data.parallel import Executor, on_threads
+from ww_data.manifest import SPLITS, CorpusError, Manifest
+from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.storage import Storage
 from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
 from ww_data.write.mixtures import read_candidates, write_mixtures
@@ -46,10 +38,8 @@ def write_corpus(
 ) -> Corpus:
     """Write the corpus of a manifest to a folder or address and open it; `settings` are those of `checked_settings`.
 
-    Where it holds a corpus of these settings already, only what is new is written; the stored mixtures stay as long as
-    all that they are made of is still there. Clips of that corpus that the manifest lacks are an error, unless
-    `drop_missing`. `executor` spreads the work; `progress(done, total, what)` counts clips.
-
+    Of a corpus of these settings that is there already, all files stay whose clips still are; clips that the manifest
+    lacks are an error, unless `drop_missing`. `executor` spreads the work; `progress(done, total, what)` counts clips.
     Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
     """
     settings = checked_settings(**settings, seed=manifest.seed)
@@ -149,7 +139,7 @@ class _Writer:
         content = self.manifest.to_parquet()
         self._write_named("manifest", content)
         write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
-        self.storage.write(MANIFEST_FILE, content)  # for people: nothing reads it again
+        self.storage.write("manifest.parquet", content)  # for people: nothing reads it again
 
     def _keep_files(self) -> dict[str, list[str]]:
         """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
@@ -168,8 +158,7 @@ class _Writer:
 
     def _write_parts(self, kept: dict[str, list[str]]) -> None:
         parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept)
-        done = len(kept)
-        total = sum(not clip.skip_reason for clip in self.manifest.clips)
+        done, total = len(kept), self._num_used()
         for name, about, num_clips in self.executor(partial(write_part, self.storage), parts):
             self.files[name] = about
             done += num_clips
@@ -189,8 +178,7 @@ class _Writer:
                 self.num_mixtures[split] = self.before.splits[split].num_mixtures
                 return
         if self.progress:
-            total = sum(not clip.skip_reason for clip in self.manifest.clips)
-            self.progress(total, total, f"mixing {split}")
+            self.progress(self._num_used(), self._num_used(), f"mixing {split}")
         shards = [shard.name for shard in corpus.shards(split)]
         found = self.executor(partial(read_candidates, self.storage, self.sample_rate), shards)
         candidates = [candidate for of_shard in found for candidate in of_shard]
@@ -208,6 +196,9 @@ class _Writer:
             manifest_hash=self.manifest.hash,
         )
         self._write_named(f"mixtures/{split}", bytes(content.getvalue()))
+
+    def _num_used(self) -> int:
+        return sum(not clip.skip_reason for clip in self.manifest.clips)
 
     def _unchanged(self) -> set[str]:
         """Ids of the clips that still hold the sound that they held before."""

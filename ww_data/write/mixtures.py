@@ -1,8 +1,7 @@
-"""The stored mixtures of the held-out splits: drawn once, stored as float32, the same for every model.
+"""Writes the stored mixtures of the held-out splits (see ww_data.corpus.stored_mixtures).
 
 They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often. Segments
-that were recorded with a noise of their own become mixtures as they were recorded, each of them once. The file names
-the manifest (its hash, in the metadata) and the clips that each mixture was made of.
+that were recorded with a noise of their own become mixtures as they were recorded, each of them once.
 """
 
 from __future__ import annotations
@@ -108,8 +107,8 @@ def read_candidates(storage: Storage, sample_rate: int, shard: str) -> list[Cand
             clip_id=str(block.clip_id_N[row]),
             start=int(block.start_N[row]),
             speaker=str(block.speaker_N[row]),
-            activity=activity(block.pcm_NS[row], sample_rate, int(block.active_floor_N[row])),
-            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NS.shape[1],
+            activity=activity(block.pcm_NT[row], sample_rate, int(block.active_floor_N[row])),
+            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NT.shape[1],
         )
         for row in range(len(block))
     ]
@@ -133,12 +132,11 @@ def _mixture(
 ) -> Row:
     """Mix one segment as a whole with the noise and the SNR chosen for it; the rest is drawn."""
     draw, noise_T = _draw_audible(block, bank, noise_index, rng)
-    draw = replace(draw, snr_db=snr_db, noise_index=noise_index)
-    return _mixed(name, block, bank, noise_T, draw)
+    return _mixed(name, block, bank, noise_T, replace(draw, snr_db=snr_db, noise_index=noise_index))
 
 
 def _mixed(name: str, block: SegmentBlock, bank: NoiseBank, noise_T: np.ndarray, draw: MixtureDraw) -> Row:
-    noisy_T, clean_T = mix(block.pcm_NS[0], noise_T, draw, active_floor=int(block.active_floor_N[0]))
+    noisy_T, clean_T = mix(block.pcm_NT[0], noise_T, draw, active_floor=int(block.active_floor_N[0]))
     return {
         "id": name,
         "key": int(block.key_N[0]),
@@ -158,7 +156,7 @@ def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> Row | None:
     own = bank.own_noise(str(block.clip_id_N[0]), int(block.start_N[0]))
     if own is None:
         return None
-    num_samples = block.pcm_NS.shape[1]
+    num_samples = block.pcm_NT.shape[1]
     noise_T = np.zeros(num_samples, np.int16)
     recorded_T = bank.pcm(own[0])[own[1] : own[1] + num_samples]
     noise_T[: len(recorded_T)] = recorded_T
@@ -174,13 +172,9 @@ def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> Row | None:
         sample_rate=bank.sample_rate,
     )
     frame = frame_length(bank.sample_rate)
+    speech_energy_M, noise_energy_M = (frame_energies(x_T, frame) for x_T in (block.pcm_NT[0], noise_T))
     # At 0 dB and full scale, a gain is one over the level that it brings there.
-    gain = gains(
-        frame_energies(block.pcm_NS[0], frame),
-        frame_energies(noise_T, frame),
-        draw,
-        int(block.active_floor_N[0]),
-    )
+    gain = gains(speech_energy_M, noise_energy_M, draw, int(block.active_floor_N[0]))
     if not (gain.speech_active and gain.noise_active):
         return None
     snr_db = 20 * math.log10(gain.noise / gain.speech)
@@ -202,7 +196,7 @@ def _draw_audible(
             valid_samples=int(block.valid_samples_N[0]),
             sample_rate=bank.sample_rate,
             noise_lengths=np.array([len(pcm_T)]),
-            segment_samples=block.pcm_NS.shape[1],
+            segment_samples=block.pcm_NT.shape[1],
         )
         noise_T = bank.crop(noise_index, draw.noise_start, draw.num_samples)
         power = _power(noise_T)

@@ -1,7 +1,6 @@
 """A corpus is written in parts: files of about half a minute's work each, named after what is in them.
 
-A part that is there already is never written again: a run that was killed goes on where it stopped, and a corpus that
-grew keeps the files it has.
+A part that is there already is never written again, after a run was killed or when a corpus grows.
 """
 
 from __future__ import annotations
@@ -67,10 +66,7 @@ class Part:
 def plan_parts(
     manifest: Manifest, sample_rate: int, segment_samples: int, kept_clips: Iterable[str] = ()
 ) -> list[Part]:
-    """The parts of a manifest, without the clips (by id) that files of the corpus hold already.
-
-    A pure function of its arguments, so that a run that was killed finds the files it wrote.
-    """
+    """The parts of a manifest, without the clips (by id) that files of the corpus hold already; a pure function."""
     kept = set(kept_clips)
     parts = []
     for role in ("speech", "noise", "rir"):
@@ -163,12 +159,12 @@ def _segments(part: Part, piece: Piece) -> SegmentBlock:
     pcm_T, segment_samples = _read_pcm(piece, part), part.segment_samples
     clip, offset = piece.clip, piece.start_s * part.sample_rate
     starts = list(segment_starts(len(pcm_T), segment_samples))
-    pcm_NS = np.zeros((len(starts), segment_samples), np.int16)
+    pcm_NT = np.zeros((len(starts), segment_samples), np.int16)
     valid_samples_N = np.minimum(len(pcm_T) - np.array(starts), segment_samples)
     for row, (start, valid) in enumerate(zip(starts, valid_samples_N, strict=True)):
-        pcm_NS[row, :valid] = pcm_T[start : start + valid]
+        pcm_NT[row, :valid] = pcm_T[start : start + valid]
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=valid_samples_N.astype(np.int64),
         key_N=np.array([segment_key(clip.split, clip.id, offset + start) for start in starts], np.uint64),
         start_N=np.array(starts, np.int64) + offset,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ww_data.corpus.corpus import Corpus
-from ww_data.manifest import Manifest, Progress
-from ww_data.parallel import Executor, on_threads
+from ww_data.manifest import Manifest
+from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.scan.scan import scan_corpus
 from ww_data.write.corpus import write_corpus
 from ww_data.write.folder import known_manifest, open_storage
@@ -44,9 +44,7 @@ def prepare_corpus(
     """Scans folders (`scan_options` are those of `scan_corpus`) and writes what is new to a folder or address.
 
     `settings` are those of `write_corpus`; `progress` makes a context with a `Progress` for each of the two steps. With
-    `named_by_content` a hash of all sounds and settings ends the folder's name: other ones get a folder of their own.
-
-    Raises CorpusError, one line.
+    `named_by_content` a hash of all sounds and settings ends the folder's name. Raises CorpusError, one line.
     """
     known, journal = None, None
     if not named_by_content:

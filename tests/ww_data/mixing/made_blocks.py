@@ -17,15 +17,15 @@ from ww_data.write.pieces import to_pcm
 def block_of(clips: Sequence[np.ndarray], floors: Sequence[int] | None = None) -> SegmentBlock:
     """A segment of each clip of int16 PCM, padded to the longest of them."""
     valid_samples_N = np.array([len(clip) for clip in clips])
-    pcm_NS = np.zeros((len(clips), int(valid_samples_N.max())), np.int16)
+    pcm_NT = np.zeros((len(clips), int(valid_samples_N.max())), np.int16)
     for row, clip in enumerate(clips):
-        pcm_NS[row, : len(clip)] = clip
+        pcm_NT[row, : len(clip)] = clip
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=valid_samples_N,
         key_N=np.array([segment_key("train", "x", row) for row in range(len(clips))], np.uint64),
         start_N=np.zeros(len(clips), np.int64),
-        active_floor_N=np.array([active_floor(row, RATE) for row in pcm_NS] if floors is None else floors),
+        active_floor_N=np.array([active_floor(row, RATE) for row in pcm_NT] if floors is None else floors),
         clip_id_N=np.full(len(clips), "x", object),
         speaker_N=np.full(len(clips), "y", object),
     )

@@ -144,7 +144,7 @@ def test_each_effect_occurs_as_often_as_asked_for() -> None:
     many = replace(
         many,
         key_N=np.arange(600, dtype=np.uint64),
-        pcm_NS=many.pcm_NS[:, :3200],
+        pcm_NT=many.pcm_NT[:, :3200],
         valid_samples_N=np.full(600, 3200),
     )
     config = MixingConfig(
@@ -244,7 +244,7 @@ def test_a_pause_stays_a_pause_where_it_reverberates(effect: str, tmp_path: Path
     response = np.concatenate(
         [[1.0], np.full(240, 0.1) * np.sign(np.random.default_rng(0).standard_normal(240))]
     )
-    RoomBank.write(tmp_path / "rooms", [BankRow("r", "r", 0, response)], RATE)
+    RoomBank.write(tmp_path / "rooms", [BankRow("r", "r", 0, response.astype(np.float32))], RATE)
     echo = {"echo_initial": (0.3, 0.3), "echo_delay_ms": (3.0, 3.0), "echo_rt60_s": (0.1, 0.1)}
     augment = AugmentConfig(clean_only=1.0, **{effect: 1.0}, **echo)
     config = MixingConfig(crop_s=None, level_dbfs=(-30, -30), augment=augment)
@@ -428,7 +428,7 @@ def test_silent_noises_are_never_divided_by(tmp_path: Path) -> None:
     NoiseBank.write(tmp_path / "bank", [silence, BankRow("b", "b", 0, to_pcm(hiss(0, 1.0)))], RATE)
     block, _, rooms = sources()
     config = MixingConfig(crop_s=0.5, augment=AugmentConfig(**(ALL | {"second_noise": 1.0})))
-    block = replace(block, pcm_NS=np.where(np.arange(12)[:, None] % 3 > 0, block.pcm_NS, 0).astype(np.int16))
+    block = replace(block, pcm_NT=np.where(np.arange(12)[:, None] % 3 > 0, block.pcm_NT, 0).astype(np.int16))
     with np.errstate(divide="raise", invalid="raise"):
         result = mix_segments(block, np.arange(12), NoiseBank(tmp_path / "bank"), config, 0, rooms)
     assert np.isfinite(result.noisy_NT).all()

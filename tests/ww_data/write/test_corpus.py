@@ -69,8 +69,8 @@ def test_shards_hold_the_clips_sample_for_sample(corpus: Corpus, manifest: Manif
         for row in range(len(block)):
             clip, start, valid = clips[block.clip_id_N[row]], block.start_N[row], block.valid_samples_N[row]
             pcm = to_pcm(read_mono(clip.path))
-            np.testing.assert_array_equal(block.pcm_NS[row, :valid], pcm[start : start + valid])
-            assert not block.pcm_NS[row, valid:].any()
+            np.testing.assert_array_equal(block.pcm_NT[row, :valid], pcm[start : start + valid])
+            assert not block.pcm_NT[row, valid:].any()
             assert block.speaker_N[row] == clip.speaker
             assert block.key_N[row] == segment_key(split, clip.id, int(start))
         assert len(set(block.key_N.tolist())) == len(block)
@@ -234,7 +234,7 @@ def test_mixtures_are_fixed_balanced_and_held_out(corpus: Corpus, manifest: Mani
 def test_mixtures_have_the_snr_they_state(corpus: Corpus) -> None:
     block = segments_of(corpus, "test")
     floors = dict(zip(block.key_N.tolist(), block.active_floor_N.tolist(), strict=True))
-    pcms = dict(zip(block.key_N.tolist(), block.pcm_NS, strict=True))
+    pcms = dict(zip(block.key_N.tolist(), block.pcm_NT, strict=True))
     table = pq.read_table(corpus.mixtures("test").path)
     noisy, clean = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
     assert noisy.dtype == clean.dtype == np.float32

@@ -323,7 +323,7 @@ def test_a_pause_of_a_minute_is_no_speech(tmp_path: Path, monkeypatch: pytest.Mo
     for name in clip.shard.split():
         block = read_shard(corpus.storage.path(name))
         for row in np.flatnonzero((block.clip_id_N == clip.id) & (block.start_N >= 4 * RATE)):
-            assert activity(block.pcm_NS[row], RATE, int(block.active_floor_N[row])) == 0
+            assert activity(block.pcm_NT[row], RATE, int(block.active_floor_N[row])) == 0
 
 
 @pytest.mark.parametrize("out", ["noise/noise0.wav", "noise/noise0.wav/below"])

@@ -28,14 +28,14 @@ SNRS = (0.0, 10.0)
 
 def shard_of(speaker: int) -> SegmentBlock:
     """Two clips of one speaker, a segment of 1 s each."""
-    pcm_NS = np.stack([to_pcm(0.2 * syllables(10 * speaker + n, 1.0)) for n in range(2)])
+    pcm_NT = np.stack([to_pcm(0.2 * syllables(10 * speaker + n, 1.0)) for n in range(2)])
     clips = [f"speech/s{speaker}/{n}.wav" for n in range(2)]
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=np.full(2, RATE),
         key_N=np.array([segment_key("val", clip, 0) for clip in clips], np.uint64),
         start_N=np.zeros(2, np.int64),
-        active_floor_N=np.array([active_floor(pcm_T, RATE) for pcm_T in pcm_NS]),
+        active_floor_N=np.array([active_floor(pcm_T, RATE) for pcm_T in pcm_NT]),
         clip_id_N=np.array(clips, object),
         speaker_N=np.full(2, f"s{speaker}", object),
     )
@@ -112,7 +112,7 @@ def test_they_take_turns_and_say_what_they_are_made_of(tmp_path: Path) -> None:
         zip(table["clip_id"].to_pylist(), table["snr_db"].to_pylist(), strict=True)
     ):
         block = blocks[clip]
-        pcm_T, floor = block.pcm_NS[int(clip[-5])], block.active_floor_N[0]
+        pcm_T, floor = block.pcm_NT[int(clip[-5])], block.active_floor_N[0]
         frames = pcm_T.astype(np.float64).reshape(-1, 320)
         active = (frames**2).sum(axis=1) >= block.active_floor_N[int(clip[-5])]
         assert floor > 1
@@ -143,7 +143,7 @@ def test_pairs_are_mixed_as_they_were_recorded(tmp_path: Path) -> None:
             assert table["snr_db"][row].as_py() in SNRS
             continue
         assert table["noise_id"][row].as_py() == own
-        speech_T = shard_of(int(clip[8])).pcm_NS[int(clip[-5])]
+        speech_T = shard_of(int(clip[8])).pcm_NT[int(clip[-5])]
         noise_T = bank.pcm(bank.ids.index(own))
         np.testing.assert_array_equal(clean[row], speech_T / np.float32(32768))
         np.testing.assert_allclose(noisy[row], (speech_T + noise_T.astype(np.float64)) / 32768, atol=1e-7)
