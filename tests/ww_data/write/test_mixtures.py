@@ -1,4 +1,4 @@
-"""Fixed mixtures: the same file every time, all speakers, noises and SNRs in turn, and pairs as they were recorded."""
+"""Stored mixtures: the same file every time, all speakers, noises and SNRs in turn, and pairs as they were recorded."""
 
 from __future__ import annotations
 
