@@ -113,7 +113,8 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-    prepared = prepare(out / "corpus", arguments, speech=[speech], noise=[noise], named_by_content=True)
+    folders = {"speech_dirs": speech, "noise_dirs": noise}
+    prepared = prepare(out / "corpus", arguments, **folders, named_by_content=True)
     return prepared.corpus.storage.path()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -111,20 +110,11 @@ def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def prepare(
-    out: str | Path,
-    arguments: argparse.Namespace,
-    *,
-    speech: Sequence[str | Path],
-    noise: Sequence[str | Path],
-    **more: Any,
-) -> Prepared:
-    """Prepares a corpus with the options of `add_corpus_options` and says what is in it."""
+def prepare(out: str | Path, arguments: argparse.Namespace, **options: Any) -> Prepared:
+    """Prepares a corpus with the options of `add_corpus_options` and of `prepare_corpus`; prints what is in it."""
     prepared = prepare_corpus(
         out,
         corpus_settings(arguments),
-        speech_dirs=speech,
-        noise_dirs=noise,
         layout=arguments.layout,
         splits=arguments.splits,
         speaker_from=arguments.speaker_from,
@@ -134,7 +124,7 @@ def prepare(
         seed=arguments.seed,
         executor=on_ray,
         progress=progress,
-        **more,
+        **options,
     )
     print(prepared.manifest.summary())
     return prepared
@@ -150,8 +140,8 @@ def run(arguments: argparse.Namespace) -> None:
         prepared = prepare(
             arguments.out,
             arguments,
-            speech=arguments.speech,
-            noise=arguments.noise,
+            speech_dirs=arguments.speech,
+            noise_dirs=arguments.noise,
             rir_dirs=arguments.rir,
             corpus_dirs=arguments.corpus,
             drop_missing=arguments.drop_missing,
