@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ww_data import scan_corpus, write_shards
+from ww_data import scan_corpus, write_corpus
 
 RATE = 16_000
 
@@ -26,5 +26,5 @@ def make_corpus(folder: Path, hours: float) -> Path:
             sound_T = 0.1 * rng.standard_normal(60 * RATE, np.float32) * envelope_T
             soundfile.write(path, np.clip(sound_T, -1, 1), RATE)
     manifest = scan_corpus([folder / "speech"], [folder / "noise"], val_fraction=0.08, test_fraction=0.08)
-    write_shards(manifest, folder / "corpus", num_val_mixtures=2, num_test_mixtures=1)
+    write_corpus(manifest, folder / "corpus", num_val_mixtures=2, num_test_mixtures=1)
     return folder / "corpus"

@@ -26,9 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from ww_data import AugmentConfig, MixingConfig, NoiseBank, RoomBank, SegmentBlock, mix_segments, segment_key
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.banks import BankRow
 from ww_data.mixing.augment import EFFECTS
 
 RATE, SEGMENT_S, CROP_S, BLOCK = 16_000, 4.0, 1.5, 64
@@ -95,9 +93,9 @@ def made_up_block(rng: np.random.Generator) -> SegmentBlock:
     """Segments that are speech for half of the time."""
     num_samples = round(SEGMENT_S * RATE)
     syllables_T = np.repeat(rng.random(num_samples // 3200) < 0.5, 3200)
-    pcm_NS = (2000 * syllables_T * rng.standard_normal((BLOCK, num_samples))).astype(np.int16)
+    pcm_NT = (2000 * syllables_T * rng.standard_normal((BLOCK, num_samples))).astype(np.int16)
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=np.full(BLOCK, num_samples),
         key_N=np.array([segment_key("train", f"speech/{row}", 0) for row in range(BLOCK)], np.uint64),
         start_N=np.zeros(BLOCK, np.int64),
@@ -113,7 +111,7 @@ def made_up_noise(rng: np.random.Generator, folder: Path) -> NoiseBank:
         BankRow(f"noise/{n}", f"{n}", 0, (1000 * rng.standard_normal(10 * RATE)).astype(np.int16))
         for n in range(200)
     )
-    write_noise_bank(folder / "noise.arrow", rows, RATE)
+    NoiseBank.write(folder / "noise.arrow", rows, RATE)
     return NoiseBank(folder / "noise.arrow")
 
 
@@ -124,7 +122,7 @@ def made_up_rooms(rng: np.random.Generator, folder: Path) -> RoomBank:
         t = np.arange(round(rt60_s * RATE)) / RATE
         tail = 0.1 * rng.standard_normal(len(t)) * 10 ** (-3 * t / rt60_s)
         rows.append(BankRow(f"rir/{n}", f"{n}", 0, np.concatenate([[1.0], tail]).astype(np.float32)))
-    write_room_bank(folder / "rooms.arrow", rows, RATE)
+    RoomBank.write(folder / "rooms.arrow", rows, RATE)
     return RoomBank(folder / "rooms.arrow")
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ww_data import scan_corpus, write_shards
+from ww_data import scan_corpus, write_corpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,9 +106,9 @@ def measure_speed(folder: Path, rate: int, num_files: int) -> Speed:
     sounds = folder / str(rate)
     write_sounds(sounds, rate, num_files, 10.0)
     start = time.process_time()
-    manifest = scan_corpus(sounds / "speech", sounds / "noise", run=one_by_one)
+    manifest = scan_corpus(sounds / "speech", sounds / "noise", executor=one_by_one)
     scanned = time.process_time()
-    write_shards(manifest, sounds / "corpus", run=one_by_one, num_val_mixtures=1, num_test_mixtures=1)
+    write_corpus(manifest, sounds / "corpus", executor=one_by_one, num_val_mixtures=1, num_test_mixtures=1)
     written = time.process_time()
     return Speed(sum(clip.seconds for clip in manifest.clips), scanned - start, written - scanned)
 

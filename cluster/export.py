@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset
 
 from cluster.enhancement import torch_threads
 from cluster.evaluation.evaluate import choose_mixtures
-from cluster.evaluation.scores import CLEAN, NOISY
 from ww_data import Corpus, open_corpus
 from ww_models import load_bundle, score_clip, snr_db
 from ww_models.bundle.bundle import add_metrics
@@ -106,13 +104,14 @@ def measure_int8(
     is_within_limits  whether int8 loses at most `limits`
     """
     engines = {"fp32": fp32, "int8": int8}
-    mixtures = list(choose_mixtures(str(corpus.mixtures_path("test")), num_mixtures))
+    stored = corpus.mixtures("test")
+    mixtures = choose_mixtures(stored, num_mixtures)
     snrs_db: list[float] = []
     scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in engines}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():  # the first steps also pay for choosing kernels
         _streamed(engine, np.zeros(corpus.sample_rate, np.float32))
-    for noisy_T, clean_T in _read(corpus, mixtures):
+    for noisy_T, clean_T in (stored[mixture] for mixture in mixtures):
         outputs = {}
         for name, engine in engines.items():
             outputs[name], cpu_s = _streamed(engine, noisy_T)
@@ -150,15 +149,6 @@ def _losses(means: dict[str, dict[str, float | None]]) -> dict[str, float]:
         if mean["fp32"] is not None and mean["int8"] is not None:
             losses[measure] = mean["fp32"] - mean["int8"]
     return losses
-
-
-def _read(corpus: Corpus, mixtures: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(noisy, clean), each (T,) float32, of the mixtures with these ids."""
-    dataset = pyarrow.dataset.dataset(str(corpus.mixtures_path("test")), format="parquet")
-    for mixture in mixtures:
-        row = dataset.to_table(columns=[NOISY, CLEAN], filter=pyarrow.dataset.field("id") == mixture)
-        noisy_T, clean_T = (row[name].combine_chunks().to_numpy_ndarray()[0] for name in (NOISY, CLEAN))
-        yield noisy_T, clean_T
 
 
 def _streamed(engine: OnnxEngine, noisy_T: np.ndarray) -> tuple[np.ndarray, float]:

@@ -12,8 +12,8 @@ import ray
 from ray.data import DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
-from cluster.errors import first_line
 from ww_data import CorpusError
+from ww_data.storage import first_line
 
 _MAX_RETRIES = 3  # of a task whose process died; Ray Data's own default is for ever
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -24,8 +22,9 @@ from cluster.serving.deploy.deployment import bindable_port, serve_bundles
 from cluster.settings.experiment import load_config
 from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
-from jobs.prepare import add_corpus_options, corpus_settings, scan, write
+from jobs.prepare import add_corpus_options, prepare
 from ww_data import open_corpus, read_audio, write_audio
+from ww_data.storage import whole_file
 
 NUM_REQUESTS = 5
 PROMISE = """\
@@ -114,11 +113,9 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-    manifest = scan(arguments, speech=[speech], noise=[noise])
-    content = f"{manifest.hash} {arguments.seed} {sorted(corpus_settings(arguments).items())}"
-    corpus = out / f"corpus-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-    write(manifest, str(corpus), arguments)
-    return corpus
+    folders = {"speech_dirs": speech, "noise_dirs": noise}
+    prepared = prepare(out / "corpus", arguments, **folders, named_by_content=True)
+    return prepared.corpus.storage.path()
 
 
 def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path, Path, dict[str, float]]:
@@ -133,9 +130,8 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
                 reply = httpx.post(f"{url}/v1/audio/denoise", files={"file": file}, timeout=60)
             reply.raise_for_status()
             factors.append(float(reply.headers["X-Real-Time-Factor"]))
-    temporary = enhanced.with_suffix(".part")
-    temporary.write_bytes(reply.content)
-    temporary.replace(enhanced)
+    with whole_file(enhanced) as temporary:
+        temporary.write_bytes(reply.content)
     samples, sample_rate = read_audio(enhanced)
     sent, _ = read_audio(noisy)
     if samples.shape != sent.shape:
@@ -150,10 +146,9 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
 def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
     """About 12 s of noisy speech, three test mixtures at 0 to 10 dB, one after the other; and their sample rate."""
     opened = open_corpus(corpus)
-    table = pq.read_table(opened.mixtures_path("test"), columns=["noisy", "snr_db"])
-    snrs_db = table["snr_db"].to_pylist()
-    rows = [row for row, snr_db in enumerate(snrs_db) if 0 <= snr_db <= 10] or list(range(len(snrs_db)))
-    clips = [table["noisy"][row].to_numpy() for row in rows[:3]]
+    mixtures = opened.mixtures("test")
+    chosen = [index for index, snr_db in enumerate(mixtures.snrs_db) if 0 <= snr_db <= 10]
+    clips = [mixtures[index][0] for index in (chosen or range(len(mixtures)))[:3]]
     return np.concatenate(clips), opened.sample_rate
 
 

@@ -15,6 +15,7 @@ from jobs.cli import main, make_parser
 from ww_data import read_audio
 from ww_data.audio import open_audio
 from ww_data.scan.files import find_audio
+from ww_data.storage import whole_file
 from ww_models import Denoiser, load_bundle
 
 # What is written as it was read; everything else (MP3 pads its ends, for one) becomes WAV.
@@ -96,13 +97,15 @@ def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
         path = Path(name)
         if path.is_dir():
             results = out if _lies_in(out, path) and not _lies_in(path, out) else None
-            found = [item for item in find_audio(path) if not (results and _lies_in(item.path, results))]
+            found = [
+                item for item in find_audio(path) if not (results and _lies_in(Path(item.path), results))
+            ]
             if not found:
                 raise ValueError(
                     f"no recordings in {path}; expected WAV, FLAC, OGG, MP3 or the like, at any depth"
                 )
             for item in found:
-                yield Task(item.path, _target(out / item.name), item.skip_reason)
+                yield Task(Path(item.path), _target(out / item.name), item.skip_reason)
         elif path.exists():
             yield Task(path, _target(out / path.name))
         else:
@@ -133,9 +136,8 @@ def enhance_file(model: Denoiser, source: Path, target: Path, strength: float) -
     file_format = _KEPT_FORMATS[target.suffix.lower()]
     data = encode_audio(enhanced_TC, sample_rate, file_format, stored_subtype(source_subtype, file_format))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(target)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(data)
 
 
 def _target(path: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,19 +11,8 @@ from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from cluster.preparation import on_ray
 from jobs.cli import main, make_parser
-from ww_data import (
-    LAYOUTS,
-    Corpus,
-    CorpusError,
-    Grouping,
-    Manifest,
-    Storage,
-    scan_corpus,
-    write_shards,
-)
+from ww_data import LAYOUTS, CorpusError, Grouping, Prepared, prepare_corpus
 from ww_data.write.corpus import checked_settings
-from ww_data.write.folder import known_manifest
-from ww_data.write.parts import PROGRESS_FOLDER
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,47 +93,15 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-fraction", type=float, default=0.1, help="share of speakers and noises in test"
     )
+    parser.add_argument("--test-mixtures", type=int, default=120, metavar="N", help="test mixtures to store")
     parser.add_argument(
-        "--test-mixtures", type=int, default=120, metavar="N", help="fixed test mixtures to store"
+        "--val-mixtures", type=int, default=60, metavar="N", help="validation mixtures to store"
     )
-    parser.add_argument("--val-mixtures", type=int, default=60, metavar="N", help="fixed validation mixtures")
     parser.add_argument("--seed", type=int, default=0, help="decides splits and stored mixtures")
 
 
-def scan(
-    arguments: argparse.Namespace,
-    *,
-    speech: Sequence[str | Path] = (),
-    noise: Sequence[str | Path] = (),
-    rir: Sequence[str | Path] = (),
-    corpus: Sequence[str | Path] = (),
-    out: str | None = None,
-) -> Manifest:
-    """Reads all files that `out` does not know yet and deals them to the splits."""
-    storage = None if out is None else Storage(out)
-    known = None if storage is None else known_manifest(storage.uri)
-    with progress("reading files") as report:
-        return scan_corpus(
-            speech,
-            noise,
-            rir_dirs=rir,
-            corpus_dirs=corpus,
-            layout=arguments.layout,
-            splits=arguments.splits,
-            speaker_from=arguments.speaker_from,
-            recording_from=arguments.recording_from,
-            val_fraction=arguments.val_fraction,
-            test_fraction=arguments.test_fraction,
-            seed=arguments.seed,
-            known=known,
-            journal=None if storage is None else storage.child(PROGRESS_FOLDER),
-            run=on_ray,
-            progress=report,
-        )
-
-
 def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What decides how a manifest becomes a corpus, as `write_shards` takes it."""
+    """What decides how a manifest becomes a corpus, as `write_corpus` takes it."""
     return {
         "sample_rate": arguments.sample_rate,
         "segment_s": arguments.segment_s,
@@ -154,21 +110,24 @@ def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def write(
-    manifest: Manifest, out: str, arguments: argparse.Namespace, *, drop_missing: bool = False
-) -> Corpus:
-    """Writes the corpus, as far as it is not there already."""
-    with progress("writing corpus") as report:
-        corpus = write_shards(
-            manifest,
-            out,
-            **corpus_settings(arguments),
-            drop_missing=drop_missing,
-            run=on_ray,
-            progress=report,
-        )
-    print(manifest.summary())
-    return corpus
+def prepare(out: str | Path, arguments: argparse.Namespace, **options: Any) -> Prepared:
+    """Prepares a corpus with the options of `add_corpus_options` and of `prepare_corpus`; prints what is in it."""
+    prepared = prepare_corpus(
+        out,
+        corpus_settings(arguments),
+        layout=arguments.layout,
+        splits=arguments.splits,
+        speaker_from=arguments.speaker_from,
+        recording_from=arguments.recording_from,
+        val_fraction=arguments.val_fraction,
+        test_fraction=arguments.test_fraction,
+        seed=arguments.seed,
+        executor=on_ray,
+        progress=progress,
+        **options,
+    )
+    print(prepared.manifest.summary())
+    return prepared
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -178,27 +137,21 @@ def run(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
     with connect() as where:
         print(f"preparing {arguments.out} on {where}")
-        before = _files(arguments.out)
-        manifest = scan(
+        prepared = prepare(
+            arguments.out,
             arguments,
-            speech=arguments.speech,
-            noise=arguments.noise,
-            rir=arguments.rir,
-            corpus=arguments.corpus,
-            out=arguments.out,
+            speech_dirs=arguments.speech,
+            noise_dirs=arguments.noise,
+            rir_dirs=arguments.rir,
+            corpus_dirs=arguments.corpus,
+            drop_missing=arguments.drop_missing,
         )
-        corpus = write(manifest, arguments.out, arguments, drop_missing=arguments.drop_missing)
-    new = len(corpus.files.keys() - before)
+    num_new, num_files = prepared.num_new_files, len(prepared.corpus.files)
     print(
-        f"{new} new files, {len(corpus.files) - new} that were there; took {time.monotonic() - start:.0f} s"
+        f"{num_new} new files, {num_files - num_new} that were there; took {time.monotonic() - start:.0f} s"
     )
-    print(f"corpus: {corpus.storage}")
+    print(f"corpus: {prepared.corpus.storage}")
     print(f"next: python -m jobs.train --data {arguments.out} --preset demo")
-
-
-def _files(out: str) -> set[str]:
-    """Names of what is there already."""
-    return {file.name for file in Storage(out).files() if file.name.endswith((".parquet", ".arrow"))}
 
 
 if __name__ == "__main__":

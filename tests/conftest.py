@@ -107,12 +107,12 @@ def small_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_corpus(small_sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared corpus of one minute of speech-like sound, with a room in each split; shared, never written to."""
-    from ww_data import scan_corpus, write_shards
+    from ww_data import scan_corpus, write_corpus
 
     speech, noise, rooms = ([small_sources / role] for role in ("speech", "noise", "rir"))
     manifest = scan_corpus(speech, noise, rir_dirs=rooms, val_fraction=0.17, test_fraction=0.17)
     data = tmp_path_factory.mktemp("corpus") / "data"
-    write_shards(manifest, data, segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
+    write_corpus(manifest, data, segment_s=2.0, num_val_mixtures=6, num_test_mixtures=10)
     return data
 
 

@@ -1,20 +1,22 @@
 """What turns folders of sound into mixtures: manifest, shards, noise bank, mixing, plan."""
 
 from ww_data.audio import AudioError, read_audio, read_mono, resample, write_audio
-from ww_data.corpus.corpus import Corpus, Shard, SplitSummary, open_corpus
-from ww_data.corpus.noise_bank import NoiseBank
+from ww_data.corpus.banks import NoiseBank
+from ww_data.corpus.corpus import Corpus, open_corpus
 from ww_data.corpus.rooms import RoomBank
 from ww_data.corpus.segments import SegmentBlock, read_shard, segment_key
+from ww_data.corpus.stored_mixtures import StoredMixtures
 from ww_data.manifest import Clip, CorpusError, Manifest
 from ww_data.mixing.augment import AugmentConfig
-from ww_data.mixing.draw import MixingConfig, MixtureParams, draw_mixture, mixture_rng
-from ww_data.mixing.mix import Mixtures, mix, mix_segments
-from ww_data.mixing.plan import Plan, PlanItems
+from ww_data.mixing.draw import MixingConfig, MixtureDraw
+from ww_data.mixing.mix import Mixtures, mix_segments
+from ww_data.mixing.plan import Plan
 from ww_data.scan.corpora import LAYOUTS
 from ww_data.scan.files import Grouping
 from ww_data.scan.scan import scan_corpus
 from ww_data.storage import Storage
-from ww_data.write.corpus import write_shards
+from ww_data.write.corpus import write_corpus
+from ww_data.write.prepare import Prepared, prepare_corpus
 
 __all__ = [
     "LAYOUTS",
@@ -26,21 +28,18 @@ __all__ = [
     "Grouping",
     "Manifest",
     "MixingConfig",
-    "MixtureParams",
+    "MixtureDraw",
     "Mixtures",
     "NoiseBank",
     "Plan",
-    "PlanItems",
+    "Prepared",
     "RoomBank",
     "SegmentBlock",
-    "Shard",
-    "SplitSummary",
     "Storage",
-    "draw_mixture",
-    "mix",
+    "StoredMixtures",
     "mix_segments",
-    "mixture_rng",
     "open_corpus",
+    "prepare_corpus",
     "read_audio",
     "read_mono",
     "read_shard",
@@ -48,5 +47,5 @@ __all__ = [
     "scan_corpus",
     "segment_key",
     "write_audio",
-    "write_shards",
+    "write_corpus",
 ]

@@ -1,12 +1,10 @@
-"""Audio files in and out: any rate, any number of channels, any format that libsndfile knows.
+"""Audio files in and out, of any rate, channels and format that libsndfile knows: float32 at full scale +-1.
 
-Samples are float32 at full scale +-1. Whatever is wrong with a file becomes one `AudioError` line that names
-the file.
+Whatever is wrong with a file becomes one `AudioError` line that names it.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import os
@@ -23,25 +21,24 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ww_data.storage import Storage
+from ww_data.dsp import FloatArray
+from ww_data.storage import Storage, whole_file
 from ww_data.torchaudio_compat import torchaudio_transforms
 
-FloatArray = npt.NDArray[np.float32]
 AudioSource = str | os.PathLike[str] | BinaryIO
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 768_000
 _BLOCK_FRAMES = 1 << 18
 _WRITE_BLOCK = 1 << 16
+_server = lru_cache(maxsize=16)(Storage)  # one connection for all files of a bucket
 # Files that lie behind an address are fetched whole up to this size, and read piece by piece beyond it.
 _FETCH_WHOLE_BYTES = 1 << 26
 _FETCH_PIECE_BYTES = 1 << 22
-# A file that lacks more than this part of what its header promises is broken; less is sloppy bookkeeping of
-# an encoder.
+# A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
 _MAX_MISSING = 0.01
 # WAV writers that cannot seek back leave such lengths in the header: the length is then "until the end".
 _UNKNOWN_LENGTH_BYTES = 0x7FFFF000
-# torchaudio's kernel has (from/gcd) x (to/gcd) entries: beyond this, an FFT over the whole clip is the better
-# way.
+# torchaudio's kernel has (from/gcd) x (to/gcd) entries: beyond this, an FFT over the whole clip is the better way.
 _MAX_KERNEL_ENTRIES = 1_000_000
 
 
@@ -50,10 +47,7 @@ class AudioError(ValueError):
 
 
 def read_audio(source: AudioSource) -> tuple[FloatArray, int]:
-    """Samples (T, C) float32 and the sample rate in Hz of a path or an open binary file.
-
-    Raises AudioError if it cannot be read, is cut short, holds no samples or holds NaN or infinity.
-    """
+    """Samples (T, C) float32 and the sample rate in Hz of a path or an open binary file. Raises AudioError."""
     with open_audio(source) as file:
         return np.concatenate(list(iter_blocks(file, source_name(source)))), int(file.samplerate)
 
@@ -87,7 +81,7 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> FloatArray
     return np.ascontiguousarray(resampled.numpy())
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _resampler(step_in: int, step_out: int) -> Any:
     """torchaudio's resampler, with its kernel, which takes about as long to make as a clip of ten seconds to filter."""
     return torchaudio_transforms().Resample(step_in, step_out, lowpass_filter_width=16)
@@ -96,9 +90,8 @@ def _resampler(step_in: int, step_out: int) -> Any:
 def _resample_fft(x: FloatArray, step_in: int, step_out: int) -> FloatArray:
     """Resampling by cutting or extending the spectrum: exact for rates without a useful common divisor."""
     num_samples = x.shape[-1]
-    num_steps = (
-        -(-num_samples // step_in) + 1
-    )  # whole steps keep the ratio exact; one more keeps the ends apart
+    # Whole steps keep the ratio exact; one more keeps the ends apart.
+    num_steps = -(-num_samples // step_in) + 1
     spectrum = np.fft.rfft(x.astype(np.float64), n=num_steps * step_in)
     y = np.fft.irfft(spectrum[..., : num_steps * min(step_in, step_out) // 2 + 1], n=num_steps * step_out)
     return (y[..., : -(-num_samples * step_out // step_in)] * (step_out / step_in)).astype(np.float32)
@@ -113,8 +106,8 @@ def write_audio(
 ) -> None:
     """Write samples (T,) or (T, C) at full scale +-1; the format follows the suffix (WAV for an open file).
 
-    In integer formats peaks beyond full scale saturate, with a warning. NaN, infinity or a wrong shape:
-    AudioError. `subtype=None` takes the format's own default (needed for MP3 and OGG).
+    Peaks beyond full scale saturate in integer formats, with a warning. `subtype=None` takes the format's own default
+    (needed for MP3 and OGG). NaN, infinity or a wrong shape are an AudioError.
     """
     name = source_name(target)
     x = np.asarray(samples, dtype=np.float32)
@@ -134,25 +127,18 @@ def write_audio(
     path = Path(target)
     if not path.parent.is_dir():
         raise AudioError(f"{name}: its folder does not exist")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        _write_blocks(temporary, x, sample_rate, subtype, file_format)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            _write_blocks(temporary, x, sample_rate, subtype, file_format)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise AudioError(f"{name}: cannot be written as audio ({_one_line(error)})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_blocks(
-    target: Path | BinaryIO,
-    x: npt.NDArray[np.float32],
-    sample_rate: int,
-    subtype: str | None,
-    file_format: str | None,
+    target: Path | BinaryIO, x: FloatArray, sample_rate: int, subtype: str | None, file_format: str | None
 ) -> None:
-    """Writes (T,) or (T, C) piece by piece: libsndfile's Vorbis encoder puts one whole write on the stack, which
-    ends the process from about a minute of audio on."""
+    """Writes (T,) or (T, C) in blocks: libsndfile's Vorbis encoder puts a whole write on the stack, where a minute of
+    audio ends the process."""
     channels = 1 if x.ndim == 1 else x.shape[1]
     with soundfile.SoundFile(target, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
         for start in range(0, len(x), _WRITE_BLOCK):
@@ -161,17 +147,12 @@ def _write_blocks(
 
 @contextmanager
 def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
-    """An open `soundfile.SoundFile` of a path, an address (s3://...) or an open binary file.
-
-    What the file system or libsndfile says against it, then or later, is an AudioError.
-    """
+    """An open file of a path, an address (s3://...) or an open binary file. Whatever is wrong, is an AudioError."""
     name = source_name(source)
     target: Any = source
     if isinstance(source, str) and "://" in source:
         target = _fetch(source, name)
-    elif not isinstance(source, (str, os.PathLike)) and not (
-        hasattr(source, "seekable") and source.seekable()
-    ):
+    elif not (isinstance(source, (str, os.PathLike)) or (hasattr(source, "seekable") and source.seekable())):
         target = io.BytesIO(source.read())
     try:
         with soundfile.SoundFile(target) as file:
@@ -190,13 +171,18 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
 def iter_blocks(
     file: soundfile.SoundFile, name: str, dtype: Literal["float32", "int16"] = "float32"
 ) -> Iterator[npt.NDArray[Any]]:
-    """The samples of an open file in order, as blocks (n, C): long files never lie in memory whole.
+    """The samples of an open file as blocks (n, C), so that long files never lie in memory whole.
 
-    Raises AudioError if there are none, if one is NaN or infinite, or if the file ends before its header
-    says.
+    Raises AudioError if there are none, if one is NaN or infinite, or if the file ends before its header says.
     """
     num_read = 0
-    while len(block := _read(file, name, dtype)):
+    while True:
+        try:
+            block = file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _unreadable(name, error) from error
+        if not len(block):
+            break
         if dtype == "float32" and not np.isfinite(block).all():
             raise AudioError(
                 f"{name}: holds samples that are NaN or infinite: write it again from its source"
@@ -208,28 +194,6 @@ def iter_blocks(
     promised = max(file.frames, _promised_wav_frames(file))
     if num_read < (1 - _MAX_MISSING) * promised:
         raise AudioError(f"{name}: is cut short ({num_read} of {promised} samples are there): copy it again")
-
-
-def _read(file: soundfile.SoundFile, name: str, dtype: str) -> npt.NDArray[Any]:
-    try:
-        block: npt.NDArray[Any] = file.read(_BLOCK_FRAMES, dtype=dtype, always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _unreadable(name, error) from error
-    return block
-
-
-def iter_difference(noisy: soundfile.SoundFile, clean: soundfile.SoundFile) -> Iterator[FloatArray]:
-    """The noise of a recorded pair, noisy - clean, as blocks (n, C) float32 of two open files.
-
-    Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
-    """
-    for what, unit in (("samplerate", "Hz"), ("channels", "channels"), ("frames", "samples")):
-        if (came := getattr(noisy, what)) != (expected := getattr(clean, what)):
-            raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
-    for noisy_TC, clean_TC in zip(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file"), strict=True):
-        if noisy_TC.shape != clean_TC.shape:
-            raise AudioError("does not fit its clean file (one of them is cut short)")
-        yield noisy_TC - clean_TC
 
 
 def source_name(source: object) -> str:
@@ -256,12 +220,6 @@ def _fetch(address: str, name: str) -> BinaryIO:
     except OSError as error:
         raise AudioError(f"{name}: cannot be opened ({_one_line(error)})") from error
     return io.BufferedReader(file, _FETCH_PIECE_BYTES)
-
-
-@lru_cache(maxsize=16)
-def _server(uri: str) -> Storage:
-    """One connection for all files of a bucket."""
-    return Storage(uri)
 
 
 def _unreadable(name: str, error: BaseException) -> AudioError:

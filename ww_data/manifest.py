@@ -1,7 +1,4 @@
-"""The manifest of a corpus: every clip there is, who speaks, which split it is in, or why it is left out.
-
-It is one Parquet file with a row per clip: `pandas.read_parquet("manifest.parquet")` reads it.
-"""
+"""The manifest of a corpus: every clip, who speaks, its split or why it is left out; one Parquet file."""
 
 from __future__ import annotations
 
@@ -9,22 +6,21 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.scan.splits import SPLITS
+from ww_data.storage import first_line
 
 Role = Literal["speech", "noise", "rir"]
-Progress = Callable[[int, int, str], None]
 
 ROLES: tuple[Role, ...] = get_args(Role)
+SPLITS = ("train", "val", "test")
 # What a group of each role is called: `Clip.speaker` names the group, which is never in two splits.
 GROUP_WORDS: dict[str, str] = {"speech": "speakers", "noise": "recordings", "rir": "rooms"}
 _FORMAT_VERSION = 2
@@ -39,8 +35,7 @@ class CorpusError(ValueError):
 class Clip:
     """One sound: an audio file or, for the noise of a recorded pair, the noisy file minus the clean one.
 
-    Exactly one of `split` and `skip_reason` is empty. `content_hash` is that of the samples, channels averaged, and
-    empty where the file itself is of no use. Lengths and levels are those of the file as it is.
+    Exactly one of `split` and `skip_reason` is empty. Lengths and levels are those of the file as it is.
     """
 
     id: str  # role/path below its root
@@ -53,24 +48,24 @@ class Clip:
     seconds: float = 0.0
     split: str = ""
     level_dbfs: float = float("-inf")  # over all channels, without their constant parts
-    peak: float = (
-        0.0  # largest absolute sample at full scale 1, channels averaged (rir: channel 0); of both of a pair
-    )
+    peak: float = 0.0  # at full scale 1, channels averaged (rir: channel 0); the larger one of a pair's files
     content_hash: str = ""
     skip_reason: str = ""
     layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...
     size_bytes: int = 0  # of both files, where there is a `minus`
     modified_ns: int = 0  # since 1970; where there is a `minus`, a number that changes with either file
     minus: str = ""  # path or address of the clean file to subtract, sample by sample
-    shard: str = ""  # the file of the corpus that it was written to
+    shard: str = ""  # the files of the corpus that it lies in, with spaces between
+
+    @property
+    def name(self) -> str:
+        """Its id without the role: both sides of a pair have the same name."""
+        return self.id.partition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All clips of a corpus, sorted by role and id, and the seed that dealt them to the splits.
-
-    `notes` are lines for whoever scanned the folders; they are not written.
-    """
+    """All clips of a corpus, sorted by role and id, and the seed of their splits; `notes` are not written."""
 
     clips: tuple[Clip, ...]
     seed: int = 0
@@ -118,10 +113,7 @@ class Manifest:
                     )
 
     def summary(self) -> str:
-        """A few lines for a person: hours, files, speakers and levels per role and split, what is left out and why.
-
-        Levels are the range that eight of ten files lie in.
-        """
+        """A few lines for a person. Levels are the range that eight of ten files lie in."""
         lines = []
         for role in ROLES:
             if any(clip.role == role for clip in self.clips):
@@ -141,21 +133,9 @@ class Manifest:
         pq.write_table(table, content)
         return bytes(content.getvalue())
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as Parquet; the file appears whole or not at all."""
-        temporary = Path(f"{os.fspath(path)}.{os.getpid()}.partial")
-        try:
-            temporary.write_bytes(self.to_parquet())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     @classmethod
     def read(cls, source: str | os.PathLike[str] | pa.NativeFile, name: str = "") -> Manifest:
-        """Read what `write` wrote or `to_parquet` gave, from a path or an open file that errors call `name`.
-
-        Raises CorpusError if it is missing, damaged or of a newer format.
-        """
+        """Read what `to_parquet` gave, from a path or an open file that errors call `name`. Raises CorpusError."""
         name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "the manifest")
         try:
             table = pq.read_table(source)
@@ -164,9 +144,8 @@ class Manifest:
                 raise CorpusError(f"{name}: was written by a newer version of Wave Wizard: update this one")
             manifest = cls(clips=table_to_clips(table), seed=about["seed"])
         except (OSError, KeyError, TypeError, pa.ArrowException, json.JSONDecodeError) as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CorpusError(
-                f"{name}: is not a readable manifest ({first_line}): prepare the corpus again"
+                f"{name}: is not a readable manifest ({first_line(error)}): prepare the corpus again"
             ) from error
         if manifest.hash != about["hash"]:
             raise CorpusError(f"{name}: does not hold what was written to it: prepare the corpus again")

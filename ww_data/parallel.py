@@ -1,25 +1,26 @@
-"""Working on many items at once: how is for the caller to say, and threads are the way without a cluster."""
+"""Working on many items at once: on threads, or with the executor that a caller brings."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Progress = Callable[[int, int, str], None]  # items done, items in all, what is being done
 
 
-class Run(Protocol):
-    """`function` of every item, in any order. Function, items and results may have to be pickled on the way."""
+class Executor(Protocol):
+    """Yields `function` of every item, in any order. Function, items and results may have to be pickled on the way."""
 
     def __call__(self, function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]: ...
 
 
-def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+def on_threads(function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]:
     """`map(function, items)` on threads, a few results ahead: decoding and hashing release Python's lock."""
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     remaining = iter(items)
@@ -34,6 +35,3 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], /) ->
         finally:
             for future in waiting:
                 future.cancel()
-
-
-on_threads: Run = ordered_map

@@ -1,6 +1,7 @@
 """Files by name below one folder: a path of this machine, or an address such as s3://bucket/corpus.
 
-Addresses are those of `pyarrow.fs` (s3://, gs://, hdfs://, abfs://; options behind a `?`, as in
+Files and folders appear whole or not at all: written under a temporary name, then renamed. Addresses are those of
+`pyarrow.fs` (s3://, gs://, hdfs://, abfs://; options behind a `?`, as in
 `s3://bucket/corpus?endpoint_override=http://host:port`); all others are fsspec's.
 """
 
@@ -42,10 +43,7 @@ class StoredFile:
 
 
 class Storage:
-    """A folder that every process of a run can reach. It pickles as its address.
-
-    Whatever the file system has against a name is an OSError.
-    """
+    """A folder that every process of a run can reach. It pickles as its address; what fails is an OSError."""
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         """Raises StorageError for an address that no file system is known for."""
@@ -111,7 +109,7 @@ class Storage:
             return bytes(file.read())
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file that appears whole or not at all."""
+        """Writes a file."""
         with self.writing(name) as path:
             path.write_bytes(content)
 
@@ -121,12 +119,8 @@ class Storage:
         if self.is_local:
             target = self.path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-            try:
+            with whole_file(target) as temporary:
                 yield temporary
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
             return
         with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
             temporary = Path(folder, "file")
@@ -143,8 +137,7 @@ class Storage:
     def on_this_machine(self, name: str, sha256: str) -> Path:
         """A path that can be memory-mapped: the file itself or, from afar, a copy that is fetched only once.
 
-        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard), one for each checksum. Raises OSError where what is
-        fetched has another one.
+        Copies lie in WW_CACHE (default: ~/.cache/wave-wizard). Raises OSError where one has another checksum.
         """
         if self.is_local:
             return self.path(name)
@@ -155,17 +148,54 @@ class Storage:
             # The workers of a node start together: one fetches, the others wait.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.exists():
-                temporary = copy.with_suffix(".partial")
-                with self._fs.open_input_stream(self._full(name)) as source, temporary.open("wb") as target:
-                    shutil.copyfileobj(source, target, _COPY_BYTES)
-                with temporary.open("rb") as fetched:
-                    if hashlib.file_digest(fetched, "sha256").hexdigest() != sha256:
+                with whole_file(copy) as temporary:
+                    with (
+                        self._fs.open_input_stream(self._full(name)) as source,
+                        temporary.open("wb") as target,
+                    ):
+                        shutil.copyfileobj(source, target, _COPY_BYTES)
+                    if sha256_of(temporary) != sha256:
                         raise OSError(f"{self.address(name)}: has a wrong checksum")
-                temporary.replace(copy)
         return copy
 
     def _full(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path beside `target`, of the same suffix, to write to; it becomes `target` if the block ends well."""
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write to beside `target`, which is empty or missing; it becomes `target` if the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
+    try:
+        partial.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp closes its folder to everyone else
+        yield partial
+        partial.replace(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def cache_folder() -> Path:
@@ -187,18 +217,14 @@ def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
         try:
             return pafs.FileSystem.from_uri(quote(uri, safe=_URI_CHARACTERS))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise StorageError(f"{uri}: is not an address that can be used ({_first_line(error)})") from error
+            raise StorageError(f"{uri}: is not an address that can be used ({first_line(error)})") from error
         except OSError as error:
             # For a bucket S3 is asked at once for its region, for hdfs a library is loaded.
-            raise StorageError(f"{uri}: cannot be reached ({_first_line(error)})") from error
+            raise StorageError(f"{uri}: cannot be reached ({first_line(error)})") from error
     try:
         import fsspec
 
         system, root = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
-        raise StorageError(f"{uri}: no file system is known for it ({_first_line(error)})") from error
+        raise StorageError(f"{uri}: no file system is known for it ({first_line(error)})") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(system)), root
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

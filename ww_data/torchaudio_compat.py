@@ -1,8 +1,7 @@
 """`torchaudio.transforms`, also beside a torch without CUDA.
 
-torchaudio's wheel links CUDA: with a CPU-only torch, `import torchaudio` dies while it loads its C++
-extension. What is used here (`transforms.Resample` and friends) is pure Python, so after the plain import
-failed a stand-in takes the place of the extension module and the import is tried again.
+torchaudio's wheel links CUDA: with a CPU-only torch its C++ extension cannot load. What is used here is pure Python, so
+after the plain import failed a stand-in takes the place of the extension and the import is tried again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset
 import ray
 import torch
 
@@ -34,7 +33,7 @@ from cluster.evaluation.scores import (
     choose_examples,
     summarize,
 )
-from ww_data import Corpus, open_corpus
+from ww_data import Corpus, StoredMixtures, open_corpus
 from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
 
 Progress = Callable[[int, int, str], None]
@@ -59,8 +58,8 @@ def evaluate(
     config = config or EvaluationConfig()
     models = _load_models(bundles)
     corpus = open_corpus(corpus_uri)
-    mixtures_path = str(corpus.mixtures_path("test"))
-    chosen = choose_mixtures(mixtures_path, config.num_mixtures)
+    mixtures = corpus.mixtures("test")
+    chosen = choose_mixtures(mixtures, config.num_mixtures)
     cpus = _cpus_for_a_task(config.cpus_per_task)
     model_refs = {name: ray.put(model) for name, (_, model, _) in models.items()}
     scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
@@ -80,7 +79,8 @@ def evaluate(
         systems=results,
         scores=tuple(scores),
         examples=_make_examples(
-            mixtures_path,
+            mixtures,
+            corpus.sample_rate,
             scores,
             {name: model for name, (_, model, _) in models.items()},
             config.num_examples,
@@ -91,19 +91,18 @@ def evaluate(
     )
 
 
-def choose_mixtures(mixtures_path: str, limit: int | None) -> list[str]:
+def choose_mixtures(mixtures: StoredMixtures, limit: int | None) -> list[str]:
     """Ids of the mixtures to score: all, or the first `limit` of them in turn from each SNR."""
-    table = pyarrow.dataset.dataset(mixtures_path, format="parquet").to_table(columns=["id", "snr_db"])
-    ids, snrs_db = table["id"].to_pylist(), table["snr_db"].to_pylist()
+    ids = mixtures.ids
     if not ids:
         raise EvaluationError(
-            f"{mixtures_path} holds no mixtures; prepare the corpus with num_test_mixtures > 0"
+            f"{mixtures.path} holds no mixtures; prepare the corpus with num_test_mixtures > 0"
         )
     if limit is None or limit >= len(ids):
         return ids
     num_before: dict[float, int] = {}
     turns = []
-    for place, snr_db in enumerate(snrs_db):
+    for place, snr_db in enumerate(mixtures.snrs_db):
         turns.append((num_before.get(snr_db, 0), place))
         num_before[snr_db] = num_before.get(snr_db, 0) + 1
     return [ids[place] for _, place in sorted(turns)[:limit]]
@@ -239,15 +238,15 @@ def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corp
 
 
 def _make_examples(
-    mixtures_path: str, scores: Sequence[Score], models: Mapping[str, Denoiser], num_examples: int
+    mixtures: StoredMixtures,
+    rate: int,
+    scores: Sequence[Score],
+    models: Mapping[str, Denoiser],
+    num_examples: int,
 ) -> tuple[Example, ...]:
     examples = []
     for score in choose_examples(scores, next(iter(models)), num_examples):
-        chosen = pyarrow.dataset.field("id") == score.mixture_id
-        dataset = pyarrow.dataset.dataset(mixtures_path, format="parquet")
-        row = dataset.to_table(columns=[NOISY, CLEAN, "sample_rate"], filter=chosen)
-        noisy_T, clean_T = (row[name].combine_chunks().to_numpy_ndarray()[0] for name in (NOISY, CLEAN))
-        rate = int(row["sample_rate"][0].as_py())
+        noisy_T, clean_T = mixtures[score.mixture_id]
         with torch_threads(1):
             wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
         examples.append(

@@ -41,6 +41,7 @@ from cluster.evaluation.figures import (
 )
 from cluster.evaluation.scores import CLEAN, METRICS, NOISY, EvaluationReport, Example, Interval, SystemResult
 from ww_data import write_audio
+from ww_data.storage import whole_file
 
 FORMAT, FORMAT_VERSION = "wave-wizard-evaluation", 1
 
@@ -231,7 +232,6 @@ def _finite(value: Any) -> Any:
 
 
 def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path

@@ -12,10 +12,10 @@ import numbers
 import numpy as np
 import numpy.typing as npt
 
-from cluster.errors import first_line
 from ww_data import Corpus, CorpusError, MixingConfig, NoiseBank, RoomBank, mix_segments, open_corpus
 from ww_data.corpus.segments import SegmentBlock, SegmentRows, read_shard
 from ww_data.mixing.plan import WINDOW_SHARDS, Plan
+from ww_data.storage import first_line
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -112,7 +112,7 @@ class MixedItems:
 
 def make_plan(corpus: Corpus, feed: FeedConfig) -> Plan:
     """The order in which the corpus' training segments are used: a pure function of the seed and the step."""
-    return _plan(tuple(shard.num_segments for shard in corpus.shards("train")), feed.seed, feed.global_batch)
+    return _plan(tuple(shard.num_segments for shard in corpus.shards("train")), feed.seed)
 
 
 def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
@@ -152,8 +152,8 @@ def _open(corpus_uri: str, manifest_hash: str) -> _Opened:
 
 
 @functools.lru_cache(maxsize=4)
-def _plan(shard_sizes: tuple[int, ...], seed: int, global_batch: int) -> Plan:
-    return Plan(seed=seed, shard_sizes=shard_sizes, global_batch=global_batch)
+def _plan(shard_sizes: tuple[int, ...], seed: int) -> Plan:
+    return Plan(seed=seed, shard_sizes=shard_sizes)
 
 
 @functools.lru_cache(maxsize=WINDOW_SHARDS)

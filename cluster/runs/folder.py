@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import first_line
 from cluster.settings.experiment import ConfigError, ExperimentConfig, differences
 from ww_data import Storage
+from ww_data.storage import first_line
 
 FAILURE_FILE, TRACKING_FOLDER, BUNDLE_FOLDER = "failure.txt", "tracking", "bundle"
 METRICS_FILE = "metrics.jsonl"  # in the tracking folder: a line for each point of a curve, and for each start

@@ -19,7 +19,7 @@ from cluster.evaluation.evaluate import evaluate
 from cluster.preparation import on_ray
 from cluster.settings.experiment import load_config
 from cluster.training.run import run_training
-from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_shards
+from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_corpus
 
 SETTINGS = {"segment_s": 2.0, "num_val_mixtures": 6, "num_test_mixtures": 6}
 ROOT = Path(__file__).parents[2]
@@ -61,11 +61,11 @@ def test_what_is_wrong_with_a_file_is_one_line(local_ray: str) -> None:
 
 def test_the_corpus_is_that_of_one_process(local_ray: str, small_sources: Path, tmp_path: Path) -> None:
     speech, noise = small_sources / "speech", small_sources / "noise"
-    manifest = scan_corpus(speech, noise, val_fraction=0.17, test_fraction=0.17, run=on_ray)
+    manifest = scan_corpus(speech, noise, val_fraction=0.17, test_fraction=0.17, executor=on_ray)
     assert manifest.hash == scan(small_sources).hash
-    on_cluster = write_shards(manifest, tmp_path / "ray", **SETTINGS, run=on_ray)
+    on_cluster = write_corpus(manifest, tmp_path / "ray", **SETTINGS, executor=on_ray)
     on_cluster.verify()
-    assert sounds(on_cluster) == sounds(write_shards(manifest, tmp_path / "threads", **SETTINGS))
+    assert sounds(on_cluster) == sounds(write_corpus(manifest, tmp_path / "threads", **SETTINGS))
 
 
 @pytest.mark.cluster
@@ -142,16 +142,16 @@ def test_from_s3_to_s3_and_trained_on_there(
         f"{start}/sounds/noise{options}",
         val_fraction=0.17,
         test_fraction=0.17,
-        run=on_ray,
+        executor=on_ray,
     )
     assert manifest.hash == scan(small_sources).hash
     assert any(clip.id.endswith("für 100 %.wav") and clip.split for clip in manifest.clips)
     address = f"{start}/corpus{options}"
-    corpus = write_shards(manifest, address, **SETTINGS, run=on_ray)
+    corpus = write_corpus(manifest, address, **SETTINGS, executor=on_ray)
     corpus.verify()
-    local = write_shards(scan(small_sources), tmp_path / "corpus", **SETTINGS)
+    local = write_corpus(scan(small_sources), tmp_path / "corpus", **SETTINGS)
     assert sounds(corpus) == sounds(local)
-    assert write_shards(manifest, address, **SETTINGS, run=on_ray) == corpus
+    assert write_corpus(manifest, address, **SETTINGS, executor=on_ray) == corpus
     overrides = ["resources.num_workers=1", "training.max_steps=4", "training.validate_every_steps=2"]
     from_s3, from_disk = (
         run_training(load_config("tiny", overrides), uri, tmp_path / "runs", name, show_progress=False)

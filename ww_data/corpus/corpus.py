@@ -1,12 +1,12 @@
-"""A prepared corpus on disk: what `write_shards` makes and everything else reads.
+"""A prepared corpus on disk: what `write_corpus` makes and everything else reads.
 
 corpus.json                       written last: without it there is no corpus
 manifest-<hash>.parquet           every clip, its split and the files it lies in, or why it is not used
 manifest.parquet                  the same, for people
-speech/<split>/<hash>.parquet     segments of speech (see ww_data.corpus.segments)
-noise/<split>/<hash>.arrow        the noise bank (see ww_data.corpus.noise_bank)
+speech/<split>/<hash>.parquet     shards of segments (see ww_data.corpus.segments)
+noise/<split>/<hash>.arrow        the noise bank (see ww_data.corpus.banks)
 rir/<split>/<hash>.arrow          responses of rooms, if there are any (see ww_data.corpus.rooms)
-mixtures/{val,test}-<hash>.parquet   fixed mixtures (see ww_data.write.mixtures)
+mixtures/{val,test}-<hash>.parquet   stored mixtures (see ww_data.corpus.stored_mixtures)
 
 It lies in a folder or behind an address (see ww_data.storage). A file's name changes with its content, so nothing is
 ever written over, and a copy of a file never grows old.
@@ -24,18 +24,17 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from ww_data.corpus.noise_bank import NoiseBank
+from ww_data.corpus.banks import NoiseBank
 from ww_data.corpus.rooms import RoomBank
-from ww_data.manifest import CorpusError, Manifest
-from ww_data.scan.splits import SPLITS
-from ww_data.storage import Storage, StorageError
+from ww_data.corpus.stored_mixtures import StoredMixtures
+from ww_data.manifest import SPLITS, CorpusError, Manifest
+from ww_data.storage import Storage, StorageError, first_line
 
 Bank = TypeVar("Bank")
 
 FORMAT = "wave-wizard corpus"
 FORMAT_VERSION = 2
 CORPUS_FILE = "corpus.json"
-MANIFEST_FILE = "manifest.parquet"
 
 
 class DamagedCorpusError(CorpusError):
@@ -98,9 +97,9 @@ class Corpus:
         return self._bank(RoomBank, names) if names else None
 
     def mixtures_name(self, split: str) -> str:
-        """The Parquet file of a held-out split's fixed mixtures ("val" or "test")."""
+        """The Parquet file of a held-out split's stored mixtures ("val" or "test")."""
         if split not in ("val", "test"):
-            raise CorpusError(f"there are fixed mixtures for 'val' and 'test', not for {split!r}")
+            raise CorpusError(f"there are stored mixtures for 'val' and 'test', not for {split!r}")
         return next(name for name in self.files if name.startswith(f"mixtures/{split}-"))
 
     @property
@@ -108,9 +107,9 @@ class Corpus:
         """The Parquet file of the manifest."""
         return next(name for name in self.files if name.startswith("manifest-"))
 
-    def mixtures_path(self, split: str) -> Path:
-        """The same as a path of this machine; from afar it is fetched, once."""
-        return self._on_this_machine(self.mixtures_name(split))
+    def mixtures(self, split: str) -> StoredMixtures:
+        """A held-out split's stored mixtures; from afar, their file is fetched once."""
+        return StoredMixtures(self._on_this_machine(self.mixtures_name(split)))
 
     def manifest(self) -> Manifest:
         """The manifest that the corpus was written from."""
@@ -155,12 +154,12 @@ class Corpus:
         except (OSError, pa.ArrowException) as error:
             first = self.storage.address(names[0])
             raise CorpusError(
-                f"{first}: is damaged ({_first_line(error)}): prepare the corpus again"
+                f"{first}: is damaged ({first_line(error)}): prepare the corpus again"
             ) from error
 
 
 def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
-    """Open a corpus that `write_shards` wrote; reads `corpus.json` and checks that all files have their size.
+    """Open a corpus: reads `corpus.json` and checks that all files have their size.
 
     Raises CorpusError, one line, if it is missing, damaged, cut short or of another format.
     """
@@ -168,12 +167,12 @@ def open_corpus(uri: str | os.PathLike[str]) -> Corpus:
     storage = corpus.storage
     there = {file.name: file.size_bytes for file in storage.files()}
     for name, about in corpus.files.items():
-        size = about["bytes"]
+        size, address = about["bytes"], storage.address(name)
         if name not in there:
-            raise CorpusError(f"{storage.address(name)}: is missing: prepare the corpus again")
+            raise CorpusError(f"{address}: is missing: prepare the corpus again")
         if there[name] != size:
             raise CorpusError(
-                f"{storage.address(name)}: is damaged ({there[name]} of {size} bytes): prepare the corpus again"
+                f"{address}: is damaged ({there[name]} of {size} bytes): prepare the corpus again"
             )
     return corpus
 
@@ -186,8 +185,9 @@ def read_corpus_file(uri: str | os.PathLike[str]) -> Corpus:
     except StorageError as error:
         raise CorpusError(str(error)) from error
     except OSError as error:
+        why = error.strerror or first_line(error)
         raise CorpusError(
-            f"{uri}: holds no corpus ({CORPUS_FILE}: {_why(error)}): prepare one with jobs.prepare"
+            f"{uri}: holds no corpus ({CORPUS_FILE}: {why}): prepare one with jobs.prepare"
         ) from error
     address = storage.address(CORPUS_FILE)
     try:
@@ -196,7 +196,7 @@ def read_corpus_file(uri: str | os.PathLike[str]) -> Corpus:
         if isinstance(error, CorpusError):
             raise
         raise DamagedCorpusError(
-            f"{address}: is damaged ({_first_line(error)}): prepare the corpus again"
+            f"{address}: is damaged ({first_line(error)}): prepare the corpus again"
         ) from error
 
 
@@ -231,11 +231,3 @@ def write_corpus_file(corpus: Corpus) -> None:
     about |= {field.name: getattr(corpus, field.name) for field in fields(corpus) if field.name != "storage"}
     about["splits"] = {split: asdict(summary) for split, summary in corpus.splits.items()}
     corpus.storage.write(CORPUS_FILE, json.dumps(about, indent=1).encode())
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.convolution import fft_length, response_of
-from ww_data.corpus.bank import Bank, BankRow, Paths, write_bank
+from ww_data.corpus.banks import Bank, BankRow, Paths
+from ww_data.dsp import FloatArray, fft_length, response_of
 
-FloatArray = npt.NDArray[np.float32]
 ComplexArray = npt.NDArray[np.complex64]
 
 # Kept before the direct path: a response that was resampled rings a little before its peak.
@@ -49,45 +45,37 @@ class RoomBank(Bank):
         super().__init__(paths)
         self._cached = lru_cache(maxsize=_MAX_CACHED)(self._response)
 
+    @classmethod
+    def check(cls, row: BankRow) -> None:
+        """Raises ValueError for a response that is silent or not finite."""
+        if not (np.isfinite(row.pcm_T).all() and row.pcm_T.any()):
+            raise ValueError(f"{row.id}: is silent or not finite: leave it out")
+        super().check(row)
+
     def response(self, index: int, num_samples: int, early_ms: float) -> RoomResponse:
         """Row `index` for crops of `num_samples`; what comes within `early_ms` after the direct path is early."""
         return self._cached(index, num_samples, early_ms)
 
     def _response(self, index: int, num_samples: int, early_ms: float) -> RoomResponse:
-        full_K, lead = aligned(self._samples[index], self.sample_rate)
-        full_K = full_K[: num_samples + lead]  # what comes later falls behind the crop
-        early_K = full_K.copy()
-        early_K[lead + 1 + round(early_ms / 1000 * self.sample_rate) :] = 0
-        fft_samples = fft_length(num_samples, lead, len(full_K) - lead)
+        full_L, lead = aligned(self._samples[index], self.sample_rate)
+        full_L = full_L[: num_samples + lead]  # what comes later falls behind the crop
+        early_L = full_L.copy()
+        early_L[lead + 1 + round(early_ms / 1000 * self.sample_rate) :] = 0
+        fft_samples = fft_length(num_samples, lead, len(full_L) - lead)
         return RoomResponse(
-            full_F=response_of(full_K, lead, fft_samples),
-            early_F=response_of(early_K, lead, fft_samples),
+            full_F=response_of(full_L, lead, fft_samples),
+            early_F=response_of(early_L, lead, fft_samples),
             fft_samples=fft_samples,
             num_before=lead,
-            energy=float(np.square(full_K, dtype=np.float64).sum()),
+            energy=float(np.square(full_L, dtype=np.float64).sum()),
         )
 
 
 def aligned(response_T: FloatArray, sample_rate: int) -> tuple[FloatArray, int]:
-    """(response_K, lead): the direct path, the strongest sample, is scaled to +1 and lies at `lead`; no silent tail."""
+    """(response_L, lead): the direct path, the strongest sample, is scaled to +1 and lies at `lead`; no silent tail."""
     direct = int(np.abs(response_T).argmax())
     lead = min(direct, round(_LEAD_S * sample_rate))
-    response_K = response_T[direct - lead :] / response_T[direct]
-    remaining_K = np.cumsum(np.square(response_K[::-1], dtype=np.float64))[::-1]
-    num_kept = max(int((remaining_K > _TAIL_ENERGY * remaining_K[0]).sum()), lead + 1)
-    return response_K[:num_kept], lead
-
-
-def write_room_bank(
-    path: str | os.PathLike[str], rows: Iterable[tuple[str, str, int, npt.NDArray[Any]]], sample_rate: int
-) -> None:
-    """Write one file of a bank from rows (id, recording, start, samples). A silent response is a ValueError."""
-    write_bank(path, _checked(rows), sample_rate, np.float32)
-
-
-def _checked(rows: Iterable[tuple[str, str, int, npt.NDArray[Any]]]) -> Iterator[BankRow]:
-    for clip_id, recording, start, samples in rows:
-        response_T = np.ascontiguousarray(samples, np.float32)
-        if not (np.isfinite(response_T).all() and response_T.any()):
-            raise ValueError(f"{clip_id}: is silent or not finite: leave it out")
-        yield BankRow(clip_id, recording, start, response_T)
+    response_L = response_T[direct - lead :] / response_T[direct]
+    remaining_L = np.cumsum(np.square(response_L[::-1], dtype=np.float64))[::-1]
+    num_kept = max(int((remaining_L > _TAIL_ENERGY * remaining_L[0]).sum()), lead + 1)
+    return response_L[:num_kept], lead

@@ -11,22 +11,29 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ww_data.dsp import Int16Array
 from ww_data.randomness import hash64
-
-Int16Array = npt.NDArray[np.int16]
 
 # What remains of a clip after its last whole segment is kept if it is at least this part of a segment.
 _MIN_TAIL = 0.25
 # In the metadata of a shard: all of its samples lie in one page, which Parquet limits to 2 GB.
 _ONE_PIECE, _MAX_PAGE_BYTES = b"samples in one piece", 2**31 - 1
-_COLUMNS = {"key", "clip_id", "start", "valid_samples", "speaker", "active_floor", "pcm"}
+# The columns of a shard beside `pcm`; `SegmentBlock` has them with `_N` behind their names.
+_TYPES = {
+    "key": pa.uint64(),
+    "clip_id": pa.string(),
+    "start": pa.int64(),
+    "valid_samples": pa.int64(),
+    "speaker": pa.string(),
+    "active_floor": pa.int64(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentBlock:
-    """N segments of S samples each. Behind `valid_samples` the PCM is zero (clips shorter than a segment)."""
+    """N segments of T samples each. Behind `valid_samples` the PCM is zero (clips shorter than a segment)."""
 
-    pcm_NS: Int16Array
+    pcm_NT: Int16Array
     valid_samples_N: npt.NDArray[np.int64]
     key_N: npt.NDArray[np.uint64]
     start_N: npt.NDArray[np.int64]  # in samples of the clip at the corpus's rate
@@ -44,57 +51,41 @@ class SegmentBlock:
     @staticmethod
     def concatenate(blocks: list[SegmentBlock]) -> SegmentBlock:
         """One block of the rows of several."""
-        names = vars(blocks[0])
-        return SegmentBlock(
-            **{name: np.concatenate([vars(block)[name] for block in blocks]) for name in names}
-        )
+        columns = {name: [vars(block)[name] for block in blocks] for name in vars(blocks[0])}
+        return SegmentBlock(**{name: np.concatenate(parts) for name, parts in columns.items()})
 
     @property
     def segment_samples(self) -> int:
         """Samples of each segment."""
-        return self.pcm_NS.shape[1]
+        return self.pcm_NT.shape[1]
 
     def to_table(self) -> pa.Table:
-        """As an Arrow table with the columns of a shard; `pcm` has the bytes of S little-endian int16."""
-        num_segments, num_samples = self.pcm_NS.shape
+        """As an Arrow table with the columns of a shard; `pcm` has the bytes of T little-endian int16."""
+        num_segments, num_samples = self.pcm_NT.shape
         if not num_samples:
             raise ValueError("segments have no samples: expected 1 or more each")
-        pcm = pa.py_buffer(np.ascontiguousarray(self.pcm_NS, "<i2"))
-        columns = {
-            "key": pa.array(self.key_N, pa.uint64()),
-            "clip_id": pa.array(self.clip_id_N, pa.string()),
-            "start": pa.array(self.start_N, pa.int64()),
-            "valid_samples": pa.array(self.valid_samples_N, pa.int64()),
-            "speaker": pa.array(self.speaker_N, pa.string()),
-            "active_floor": pa.array(self.active_floor_N, pa.int64()),
-            "pcm": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(2 * num_samples), num_segments, [None, pcm]
-            ),
-        }
-        return pa.table(columns)
+        pcm = pa.py_buffer(np.ascontiguousarray(self.pcm_NT, "<i2"))
+        columns = {name: pa.array(vars(self)[f"{name}_N"], kind) for name, kind in _TYPES.items()}
+        kind = pa.binary(2 * num_samples)
+        return pa.table(
+            columns | {"pcm": pa.FixedSizeBinaryArray.from_buffers(kind, num_segments, [None, pcm])}
+        )
 
     @staticmethod
     def from_table(table: pa.Table) -> SegmentBlock:
         """From an Arrow table with the columns of a shard. The arrays cannot be written to: they lie in the table."""
-        return SegmentBlock(
-            pcm_NS=_pcm(table["pcm"]),
-            valid_samples_N=table["valid_samples"].to_numpy(),
-            key_N=table["key"].to_numpy(),
-            start_N=table["start"].to_numpy(),
-            active_floor_N=table["active_floor"].to_numpy(),
-            clip_id_N=table["clip_id"].to_numpy(),
-            speaker_N=table["speaker"].to_numpy(),
-        )
+        columns = {f"{name}_N": table[name].to_numpy() for name in _TYPES}
+        return SegmentBlock(pcm_NT=_pcm(table["pcm"]), **columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRows:
-    """N segments of S samples each out of several blocks: of all that mixing asks for, the samples stay where they are.
+    """N segments of T samples out of several blocks, with all that mixing asks for.
 
-    `pcm_NS` are views (S,) of the blocks: of a crop, no more is copied, or read from a mapped file, than the crop.
+    `pcm_NT` are views (T,) of the blocks: of a crop, no more is copied, or read from a mapped file, than the crop.
     """
 
-    pcm_NS: Sequence[Int16Array]
+    pcm_NT: Sequence[Int16Array]
     valid_samples_N: npt.NDArray[np.int64]
     key_N: npt.NDArray[np.uint64]
     start_N: npt.NDArray[np.int64]
@@ -112,7 +103,7 @@ class SegmentRows:
         """Row `row_N[n]` of `blocks[block_N[n]]` for each n."""
         rows = list(zip((blocks[index] for index in block_N.tolist()), row_N.tolist(), strict=True))
         return SegmentRows(
-            pcm_NS=[block.pcm_NS[row] for block, row in rows],
+            pcm_NT=[block.pcm_NT[row] for block, row in rows],
             valid_samples_N=np.array([block.valid_samples_N[row] for block, row in rows], np.int64),
             key_N=np.array([block.key_N[row] for block, row in rows], np.uint64),
             start_N=np.array([block.start_N[row] for block, row in rows], np.int64),
@@ -125,19 +116,17 @@ class SegmentRows:
 def read_shard(source: str | os.PathLike[str] | pa.NativeFile) -> SegmentBlock:
     """All segments of one shard: of a path, or of a file that a `Storage` opened.
 
-    Of a file on this machine the samples are mapped, not read: they come from the disk as they are used, and all
-    processes share them. Raises OSError or pyarrow.ArrowInvalid if it cannot be read, ValueError if it is no shard of
-    segments.
+    On this machine samples are mapped, not read, and shared by all processes. Raises OSError or pyarrow.ArrowInvalid if
+    it cannot be read, ValueError if it is no shard.
     """
     file = source if isinstance(source, pa.NativeFile) else pa.memory_map(os.fspath(source))
     with pq.ParquetFile(file) as shard:
-        if missing := _COLUMNS - set(shard.schema_arrow.names):
-            raise ValueError(
-                f"holds no segments (there is no column {min(missing)!r}): prepare the corpus again"
-            )
+        if missing := {*_TYPES, "pcm"} - set(shard.schema_arrow.names):
+            column = min(missing)
+            raise ValueError(f"holds no segments (there is no column {column!r}): prepare the corpus again")
         pcm = _stored_pcm(file, shard)
-        names = _COLUMNS if pcm is None else _COLUMNS - {"pcm"}
-        table = shard.read(columns=sorted(names), use_threads=False)
+        names = [*_TYPES, "pcm"] if pcm is None else [*_TYPES]
+        table = shard.read(columns=names, use_threads=False)
     return SegmentBlock.from_table(table if pcm is None else table.append_column("pcm", pcm))
 
 
@@ -169,15 +158,15 @@ def _stored_pcm(file: pa.NativeFile, shard: pq.ParquetFile) -> pa.FixedSizeBinar
 
 
 def _pcm(column: pa.ChunkedArray) -> Int16Array:
-    """The samples (N, S) of a column; of one in one piece without a copy."""
+    """The samples (N, T) of a column; of one in one piece without a copy."""
     segments = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     num_bytes = segments.type.byte_width
     shape, offset = (len(segments), num_bytes // 2), segments.offset * num_bytes
     values = segments.buffers()[1]
     if values is None:
         return np.empty(shape, np.int16)
-    pcm_NS = np.frombuffer(values, "<i2", len(segments) * shape[1], offset).reshape(shape)
-    return pcm_NS.astype(np.int16, copy=False)  # a copy where the machine is a big-endian one
+    pcm_NT = np.frombuffer(values, "<i2", len(segments) * shape[1], offset).reshape(shape)
+    return pcm_NT.astype(np.int16, copy=False)  # a copy where the machine is a big-endian one
 
 
 def segment_key(split: str, clip_id: str, start: int) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ww_data.dsp import FloatArray
 from ww_data.mixing.draw_effects import Dropouts, GainChange, Quantisation
 from ww_data.randomness import scattered
-
-FloatArray = npt.NDArray[np.float32]
 
 _PACKET_S = 0.02
 _LONGEST_LOSS = 3  # packets in a row

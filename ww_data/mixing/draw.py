@@ -1,7 +1,4 @@
-"""Everything random about a mixture, drawn before any sound is touched.
-
-A draw is keyed by (seed, epoch, segment), so that a run sees the same mixtures on one worker or on sixty-four.
-"""
+"""Everything random about a mixture, drawn before any sound is touched, and keyed by (seed, epoch, segment)."""
 
 from __future__ import annotations
 
@@ -15,14 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.mixing.augment import AugmentConfig, is_within, range_of
-from ww_data.mixing.draw_effects import (
-    DRAWS,
-    Augmentation,
-    between,
-    draw_augmentation,
-    drawn_speed,
-    noise_crop,
-)
+from ww_data.mixing.draw_effects import DRAWS, Augmentation, between, draw_effects, draw_speed, noise_crop
 from ww_data.randomness import philox
 
 SnrOver = Literal["active", "clip"]
@@ -82,7 +72,7 @@ class MixingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureParams:
+class MixtureDraw:
     """Everything random about one mixture. Starts and lengths are in samples."""
 
     crop_start: int
@@ -118,7 +108,7 @@ def draw_mixture(
     segment_samples: int | None = None,
     own_noise: tuple[int, int] | None = None,
     num_rooms: int = 0,
-) -> MixtureParams:
+) -> MixtureDraw:
     """Draw one mixture for a segment with `valid_samples` of `segment_samples` (default: all valid).
 
     `noise_lengths` (K,) are those of the noise bank; each of its clips is as likely as any other. `own_noise`: where
@@ -131,8 +121,8 @@ def draw_mixture(
     if config.remix < 1 or not config.augment.is_off:
         u = dict(zip(DRAWS, rng.random(len(DRAWS)).tolist(), strict=True))
         remixed = own_noise is None or u["remix"] < config.remix
-        speed = drawn_speed(config.augment, u)
-        augmentation = draw_augmentation(
+        speed = draw_speed(config.augment, u)
+        augmentation = draw_effects(
             config.augment,
             u,
             num_samples=num_samples,
@@ -150,7 +140,7 @@ def draw_mixture(
         last_start = max(int(noise_lengths[noise_index]) - num_samples, 0)
         noise_start = min(own_noise[1] + crop_start, last_start)
     levels = config.snr_levels_db
-    return MixtureParams(
+    return MixtureDraw(
         crop_start=crop_start,
         num_samples=num_samples,
         valid_samples=min(math.ceil((valid_samples - crop_start) / speed), num_samples),

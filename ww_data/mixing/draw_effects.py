@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.mixing.augment import AugmentConfig, Range
-from ww_data.mixing.equaliser import Biquad, mel_of, mel_to_hz
+from ww_data.mixing.equaliser import Biquad, BiquadKind, mel_of, mel_to_hz
 
 # Speeds are multiples of one over this, so that resampling to them is quick.
 SPEED_STEPS = 40
@@ -84,16 +84,8 @@ DRAWS = (
     *("second_noise", "second_index", "second_start", "second_db"),
     *("third_noise", "third_index", "third_start", "third_db", "content"),
     *("gain_change", "gain_change_db", "gain_change_position", "gain_change_s"),
-    *(
-        "equaliser",
-        "low_shelf_hz",
-        "low_shelf_db",
-        "peak_hz",
-        "peak_db",
-        "peak_q",
-        "high_shelf_hz",
-        "high_shelf_db",
-    ),
+    *("equaliser", "low_shelf_hz", "low_shelf_db", "peak_hz", "peak_db", "peak_q"),
+    *("high_shelf_hz", "high_shelf_db"),
     *("telephone", "low_pass", "low_pass_hz", "band_mask", "band_mask_width", "band_mask_position"),
     *("clipping", "clipping_db", "dropouts", "dropout_share", "dropout_packets"),
     *("quantisation", "quantisation_bits", "quantisation_mu_law"),
@@ -106,7 +98,7 @@ def between(bounds: Range, position: float) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * position
 
 
-def drawn_speed(config: AugmentConfig, u: Draws) -> float:
+def draw_speed(config: AugmentConfig, u: Draws) -> float:
     """How much faster speech is played: a multiple of 1/40; 1 where it stays as it is."""
     if u["speed"] >= config.chances["speed"]:
         return 1.0
@@ -119,7 +111,7 @@ def noise_crop(u_start: float, noise_length: int, num_samples: int) -> int:
     return int(u_start * num_starts)
 
 
-def draw_augmentation(
+def draw_effects(
     config: AugmentConfig,
     u: Draws,
     *,
@@ -169,23 +161,15 @@ def _draw_filters(config: AugmentConfig, u: Draws, sample_rate: int, found: dict
     if u["equaliser"] < chances["equaliser"]:
         highest_hz = min(0.8 * nyquist_hz, 8000.0)
 
-        def gain_db(which: str) -> float:
-            return between(config.equaliser_db, u[f"{which}_db"])
+        def biquad(kind: BiquadKind, low_hz: float, high_hz: float, q: float) -> Biquad:
+            name = kind.replace(" ", "_")
+            hz = low_hz * math.pow(high_hz / low_hz, u[f"{name}_hz"])
+            return Biquad(kind, hz, between(config.equaliser_db, u[f"{name}_db"]), q)
 
         found["biquads"] = (
-            Biquad("low shelf", _log_between(60.0, 400.0, u["low_shelf_hz"]), gain_db("low_shelf"), 0.7),
-            Biquad(
-                "peak",
-                _log_between(200.0, 0.8 * highest_hz, u["peak_hz"]),
-                gain_db("peak"),
-                0.5 + 2.5 * u["peak_q"],
-            ),
-            Biquad(
-                "high shelf",
-                _log_between(0.3 * highest_hz, highest_hz, u["high_shelf_hz"]),
-                gain_db("high_shelf"),
-                0.7,
-            ),
+            biquad("low shelf", 60.0, 400.0, 0.7),
+            biquad("peak", 200.0, 0.8 * highest_hz, 0.5 + 2.5 * u["peak_q"]),
+            biquad("high shelf", 0.3 * highest_hz, highest_hz, 0.7),
         )
     if u["telephone"] < chances["telephone"]:
         found["pass_band_hz"] = (300.0, min(3400.0, nyquist_hz))
@@ -214,7 +198,3 @@ def _draw_noisy_side(config: AugmentConfig, u: Draws, found: dict[str, object]) 
 def _key(uniform: float) -> int:
     """The 53 bits that a uniform number was made of."""
     return int(uniform * (1 << 53))
-
-
-def _log_between(low: float, high: float, position: float) -> float:
-    return low * math.pow(high / low, position)

@@ -1,7 +1,4 @@
-"""Filters that change levels over frequency and no phases: equaliser, band limits, masked bands.
-
-All of them together are one gain for each frequency, so that both sides of a mixture are filtered but once.
-"""
+"""Equaliser, band limits and masked bands: one gain for each frequency, phases stay. Both sides are filtered once."""
 
 from __future__ import annotations
 
@@ -11,11 +8,10 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ww_data.convolution import convolve, fft_length
+from ww_data.dsp import FloatArray, convolve, fft_length
 
-FloatArray = npt.NDArray[np.float32]
+BiquadKind = Literal["low shelf", "peak", "high shelf"]
 
 # How long filters ring, before as well as after.
 _RING_S = 0.03125
@@ -26,7 +22,7 @@ _EDGE_HZ = 120.0
 class Biquad(NamedTuple):
     """A second-order filter: `gain_db` below, around or above `frequency_hz`."""
 
-    kind: Literal["low shelf", "peak", "high shelf"]
+    kind: BiquadKind
     frequency_hz: float
     gain_db: float
     q: float

@@ -15,21 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.activity import frame_energies, frame_length
 from ww_data.audio import resample
-from ww_data.corpus.noise_bank import NoiseBank
+from ww_data.corpus.banks import NoiseBank
 from ww_data.corpus.rooms import RoomBank, RoomResponse
 from ww_data.corpus.segments import SegmentBlock, SegmentRows
+from ww_data.dsp import FloatArray, Int16Array, frame_energies, frame_length
 from ww_data.mixing.channel import clipped, gain_over_time, quantised, with_dropouts
-from ww_data.mixing.draw import MixingConfig, MixtureParams, SnrOver, draw_mixture
+from ww_data.mixing.draw import MixingConfig, MixtureDraw, draw_mixture
 from ww_data.mixing.draw_effects import SPEED_STEPS, Augmentation
 from ww_data.mixing.equaliser import apply_gain_curve, gain_curve
 from ww_data.mixing.levels import gains
 from ww_data.mixing.reverb import in_room, with_echo
 from ww_data.randomness import PhiloxStreams
 
-FloatArray = npt.NDArray[np.float32]
-Int16Array = npt.NDArray[np.int16]
 BoolArray = npt.NDArray[np.bool_]
 PcmArray = npt.NDArray[Any]  # int16, or float32 of the same scale
 
@@ -39,18 +37,16 @@ _PEAK = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Mixtures:
-    """A block of N mixtures of T samples, float32 at full scale +-1.
+    """A block of N mixtures of T samples, float32 at full scale +-1, and their draws.
 
-    `snr_db_N`: the SNRs that were drawn; `snr_over`: the part of the speech that they refer to.
-    `speech_active_N` is False where the crop holds no speech: the clean side is then as recorded and the
-    noise at the drawn level. `noise_active_N` is False where the noise is silent: noisy equals clean.
+    `speech_active_N` is False where the crop holds no speech: the clean side is then as recorded and the noise at the
+    drawn level. `noise_active_N` is False where the noise is silent: noisy equals clean.
     """
 
     noisy_NT: FloatArray
     clean_NT: FloatArray
-    params: Sequence[MixtureParams]
+    draws: Sequence[MixtureDraw]
     snr_db_N: npt.NDArray[np.float64]
-    snr_over: SnrOver
     speech_active_N: BoolArray
     noise_active_N: BoolArray
 
@@ -68,8 +64,8 @@ def mix_segments(
     epochs = np.broadcast_to(np.asarray(epochs_N), num_rows).tolist()
     num_samples = config.num_samples(segment_samples, bank.sample_rate)
     noisy_NT, clean_NT = (np.empty((num_rows, num_samples), np.float32) for _ in range(2))
-    active_N2 = np.empty((num_rows, 2), np.bool_)
-    params, streams = [], PhiloxStreams()
+    active_2N = np.empty((2, num_rows), np.bool_)
+    draws, streams = [], PhiloxStreams()
     columns = (segments.key_N, segments.valid_samples_N, segments.start_N, segments.active_floor_N)
     for row, (key, valid_samples, start, active_floor) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)
@@ -84,31 +80,30 @@ def mix_segments(
             own_noise=bank.own_noise(segments.clip_id_N[row], start) if config.remix < 1 else None,
             num_rooms=len(rooms) if rooms is not None else 0,
         )
-        active_N2[row] = _mix_into(
+        active_2N[:, row] = _mix_into(
             noisy_NT[row],
             clean_NT[row],
-            segments.pcm_NS[row][draw.crop_start : draw.crop_start + draw.source_samples],
+            segments.pcm_NT[row][draw.crop_start : draw.crop_start + draw.source_samples],
             bank.crop(draw.noise_index, draw.noise_start, num_samples),
             draw,
             active_floor,
             *_more_sources(draw, bank, rooms),
         )
-        params.append(draw)
+        draws.append(draw)
     return Mixtures(
         noisy_NT=noisy_NT,
         clean_NT=clean_NT,
-        params=params,
-        snr_db_N=np.array([draw.snr_db for draw in params], np.float64),
-        snr_over=config.snr_over,
-        speech_active_N=active_N2[:, 0],
-        noise_active_N=active_N2[:, 1],
+        draws=draws,
+        snr_db_N=np.array([draw.snr_db for draw in draws], np.float64),
+        speech_active_N=active_2N[0],
+        noise_active_N=active_2N[1],
     )
 
 
 def mix(
     speech_T: Int16Array,
     noise_T: Int16Array,
-    params: MixtureParams,
+    draw: MixtureDraw,
     *,
     active_floor: int = 0,
     further_noises: Sequence[Int16Array] = (),
@@ -116,31 +111,29 @@ def mix(
 ) -> tuple[FloatArray, FloatArray]:
     """Mix a crop of speech with as much noise, both int16 PCM: (noisy_T, clean_T) float32 at full scale +-1.
 
-    `speech_T` has `params.source_samples`. `active_floor`: frames of at least this energy are speech (0: every frame
+    `speech_T` has `draw.source_samples`. `active_floor`: frames of at least this energy are speech (0: every frame
     with any energy). `further_noises`, `room`: what the augmentation names by index.
     """
-    expected = (params.source_samples, params.num_samples)
+    expected = (draw.source_samples, draw.num_samples)
     if (len(speech_T), len(noise_T)) != expected or speech_T.dtype != np.int16 or noise_T.dtype != np.int16:
         raise ValueError(
             f"speech is {speech_T.dtype} {speech_T.shape} and noise {noise_T.dtype} {noise_T.shape}: "
             f"expected int16 PCM of {expected[0]} and {expected[1]} samples"
         )
-    noisy_T, clean_T = np.empty(params.num_samples, np.float32), np.empty(params.num_samples, np.float32)
-    _mix_into(noisy_T, clean_T, speech_T, noise_T, params, active_floor, further_noises, room)
+    noisy_T, clean_T = np.empty(draw.num_samples, np.float32), np.empty(draw.num_samples, np.float32)
+    _mix_into(noisy_T, clean_T, speech_T, noise_T, draw, active_floor, further_noises, room)
     return noisy_T, clean_T
 
 
 def _more_sources(
-    draw: MixtureParams, bank: NoiseBank, rooms: RoomBank | None
+    draw: MixtureDraw, bank: NoiseBank, rooms: RoomBank | None
 ) -> tuple[list[Int16Array], RoomResponse | None]:
     """The further noises and the room that a draw names."""
     augmentation = draw.augmentation
     if augmentation is None:
         return [], None
-    noises = [
-        bank.crop(noise.noise_index, noise.noise_start, draw.num_samples)
-        for noise in augmentation.further_noises
-    ]
+    further = augmentation.further_noises
+    noises = [bank.crop(noise.noise_index, noise.noise_start, draw.num_samples) for noise in further]
     if augmentation.room_index is None or rooms is None:
         return noises, None
     return noises, rooms.response(augmentation.room_index, draw.num_samples, augmentation.early_ms)
@@ -151,28 +144,26 @@ def _mix_into(
     clean_T: FloatArray,
     speech_T: Int16Array,
     noise_T: Int16Array,
-    params: MixtureParams,
+    draw: MixtureDraw,
     active_floor: float,
     further_noises: Sequence[Int16Array],
     room: RoomResponse | None,
 ) -> tuple[bool, bool]:
     """Mixes into the arrays given; whether the speech and the noise are active."""
-    augmentation, frame = params.augmentation, frame_length(params.sample_rate)
-    sources = _Sources(_at_speed(speech_T, params), None, noise_T, active_floor)
+    augmentation, frame = draw.augmentation, frame_length(draw.sample_rate)
+    sources = _Sources(_at_speed(speech_T, draw), None, noise_T, active_floor)
     if augmentation is not None:
-        sources = _augmented(sources, params, augmentation, further_noises, room)
-    gain = gains(
-        frame_energies(sources.heard_T, frame),
-        frame_energies(sources.noise_T, frame),
-        params,
-        sources.active_floor,
+        sources = _augmented(sources, draw, augmentation, further_noises, room)
+    speech_energy_M, noise_energy_M = (
+        frame_energies(x_T, frame) for x_T in (sources.heard_T, sources.noise_T)
     )
+    gain = gains(speech_energy_M, noise_energy_M, draw, sources.active_floor)
     _add(noisy_T, clean_T, sources, gain.speech, gain.noise)
     peak = max(_peak(noisy_T), _peak(clean_T))
     if peak > 1.0:
         _add(noisy_T, clean_T, sources, gain.speech * (_PEAK / peak), gain.noise * (_PEAK / peak))
     if augmentation is not None:
-        _through_channel(noisy_T, clean_T, augmentation, params.sample_rate)
+        _through_channel(noisy_T, clean_T, augmentation, draw.sample_rate)
     return gain.speech_active, gain.noise_active
 
 
@@ -185,19 +176,19 @@ class _Sources(NamedTuple):
     active_floor: float
 
 
-def _at_speed(speech_T: Int16Array, params: MixtureParams) -> PcmArray:
-    if params.speed == 1.0 and len(speech_T) == params.num_samples:
+def _at_speed(speech_T: Int16Array, draw: MixtureDraw) -> PcmArray:
+    if draw.speed == 1.0 and len(speech_T) == draw.num_samples:
         return speech_T
-    played_T = np.zeros(params.num_samples, np.float32)
+    played_T = np.zeros(draw.num_samples, np.float32)
     rate = 1000 * SPEED_STEPS  # any two rates in the ratio of the speed
-    resampled_T = resample(speech_T, round(rate * params.speed), rate)[: params.num_samples]
+    resampled_T = resample(speech_T, round(rate * draw.speed), rate)[: draw.num_samples]
     played_T[: len(resampled_T)] = resampled_T  # a whole segment that is played faster ends early
     return played_T
 
 
 def _augmented(
     sources: _Sources,
-    params: MixtureParams,
+    draw: MixtureDraw,
     augmentation: Augmentation,
     further_noises: Sequence[Int16Array],
     room: RoomResponse | None,
@@ -214,9 +205,8 @@ def _augmented(
         heard_T, target_T = in_room(heard_T, room)
         active_floor *= room.energy  # reverberation lifts speech and its pauses alike
     elif augmentation.echo is not None:
-        heard_T, target_T, noise_T, energy = with_echo(
-            heard_T, noise_T, augmentation.echo, params.sample_rate
-        )
+        echo = augmentation.echo
+        heard_T, target_T, noise_T, energy = with_echo(heard_T, noise_T, echo, draw.sample_rate)
         active_floor *= energy
     return _Sources(heard_T, target_T, noise_T, active_floor)
 

@@ -1,7 +1,6 @@
-"""What is trained on, as a pure function: (seed, step) -> which segments, of which epoch, make up that step.
+"""What is trained on, as a pure function: (seed, position) -> which segment, of which epoch.
 
-Nothing is stored but the step: any step can be computed alone, so a resumed run goes on where it was, and the
-list of a step's segments is the same however many workers share it.
+Any stretch can be computed alone: a resumed run goes on where it was, with any number of workers.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ WINDOW_SHARDS = 8
 
 
 class PlanItems(NamedTuple):
-    """Places in the corpus: for each item its epoch, its shard and its row in that shard."""
+    """For each item its epoch, its shard and the row of its segment in that shard."""
 
     epoch: Int64Array
     shard: Int64Array
@@ -32,16 +31,14 @@ class PlanItems(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An endless shuffled walk over all segments, in batches of `global_batch`.
+    """An endless shuffled walk over all segments: every epoch is an exact permutation of all rows of all shards.
 
-    Every epoch is an exact permutation of all rows of all shards; batches straddle epochs, so no tail is
-    dropped. Shards are shuffled, then the rows of `window_shards` neighbours at a time: reading stays
-    sequential, and only a window of shards has to be at hand.
+    Shards are shuffled, then the rows of `window_shards` neighbours at a time: reading stays sequential, and only a
+    window of shards has to be at hand.
     """
 
     seed: int
     shard_sizes: Sequence[int]  # segments in each shard
-    global_batch: int  # items of a step, over all workers
     window_shards: int = WINDOW_SHARDS
 
     def __post_init__(self) -> None:
@@ -52,39 +49,16 @@ class Plan:
             raise ValueError(
                 f"shard_sizes are {self.shard_sizes}: expected sizes from 0 on with a sum above 0"
             )
-        if self.global_batch < 1 or self.window_shards < 1:
-            raise ValueError(
-                f"global_batch is {self.global_batch}, window_shards {self.window_shards}: expected 1 or more"
-            )
+        if self.window_shards < 1:
+            raise ValueError(f"window_shards is {self.window_shards}: expected 1 or more")
 
     @cached_property
     def num_items(self) -> int:
         """Segments in one epoch."""
         return sum(self.shard_sizes)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps that make up one epoch; not a whole number in general."""
-        return self.num_items / self.global_batch
-
-    def items(self, step: int) -> PlanItems:
-        """The `global_batch` items of a step (0, 1, ...)."""
-        if step < 0:
-            raise ValueError(f"step is {step}: expected 0 or more")
-        return self.at(step * self.global_batch, (step + 1) * self.global_batch)
-
-    def share(self, step: int, rank: int, num_workers: int) -> PlanItems:
-        """Worker `rank`'s part of a step: consecutive items, as equal in number as can be."""
-        if not 0 <= rank < num_workers:
-            raise ValueError(f"rank is {rank} of {num_workers} workers: expected 0 to {num_workers - 1}")
-        first = step * self.global_batch
-        return self.at(
-            first + rank * self.global_batch // num_workers,
-            first + (rank + 1) * self.global_batch // num_workers,
-        )
-
     def at(self, start: int, stop: int) -> PlanItems:
-        """The items at positions start to stop - 1 of the endless walk: epoch * num_items + offset."""
+        """The items at positions start to stop - 1 of the walk: epoch * num_items + offset."""
         parts: list[tuple[int, Int64Array, Int64Array]] = []
         position = start
         while position < stop:
@@ -106,7 +80,7 @@ class Plan:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.seed, self.shard_sizes, self.global_batch, self.window_shards))
+        return hash((self.seed, self.shard_sizes, self.window_shards))
 
     def __hash__(self) -> int:
         return self._hash

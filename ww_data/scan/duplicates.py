@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ww_data.manifest import Clip
-from ww_data.scan.splits import SPLITS
+from ww_data.manifest import SPLITS, Clip
 
 # Which of several copies of a sound stays.
 STAYS = {"": 0, "train": 1, "val": 2, "test": 3}
@@ -22,7 +21,7 @@ def leave_out_copies(
     splits: `labels` says which. The second result says for speakers that have a sound in common which one to deal in
     their place. The noises of pairs are left for `leave_out_noises`.
     """
-    recorded = {f"speech/{_name(clip)}" for clip in clips if clip.minus and not clip.skip_reason}
+    recorded = {f"speech/{clip.name}" for clip in clips if clip.minus and not clip.skip_reason}
 
     def rank(clip: Clip) -> tuple[bool, int]:
         return _is_as_before(clip, known), STAYS[hints.get(clip.id, "")]
@@ -105,7 +104,3 @@ def _left_out(clip: Clip, other: Clip, hints: Mapping[str, str]) -> Clip:
     split = hints.get(other.id, "")
     where = f", which is in {split}" if split and split != hints.get(clip.id, "") else ""
     return replace(clip, skip_reason=f"same sound as another file ({other.id}{where})")
-
-
-def _name(clip: Clip) -> str:
-    return clip.id.partition("/")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,59 +12,31 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from ww_data.audio import source_name
+from ww_data.manifest import Role
 from ww_data.storage import Storage
 
 Grouping = Literal["auto", "folder", "prefix", "file"]
 
-_READABLE = frozenset(
-    (
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-        ".w64",
-        ".rf64",
-    )
-)
+_READABLE = re.compile(r"\.(wav|flac|og[ga]|opus|mp3|aif[fc]?|au|caf|w64|rf64)\Z", re.IGNORECASE)
 # Known as audio but beyond libsndfile: listed with a reason, so that nobody wonders where they went.
-_UNREADABLE = frozenset(
-    (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".ape", ".wv", ".mka", ".shn", ".sph")
-)
+_UNREADABLE = re.compile(r"\.(m4a|aac|mp4|wma|webm|amr|ape|wv|mka|shn|sph)\Z", re.IGNORECASE)
 # Folders that data sets deal their files to: they say nothing about who speaks.
 SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class AudioFile:
     """A file that looks like audio. `name` is its path below the root, with "/" on every system."""
 
-    location: str  # path or address
+    path: str  # or address
     name: str
     skip_reason: str = ""
     size_bytes: int = 0
     modified_ns: int = 0
-
-    @property
-    def path(self) -> Path:
-        """The path of a file of this machine."""
-        return Path(self.location)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -71,11 +44,27 @@ class Found:
         return tuple(self.name.split("/"))
 
 
-def find_audio(root: str | os.PathLike[str]) -> list[Found]:
-    """All audio files below a folder or an address, those that cannot be read with a reason.
+@dataclass(frozen=True, kw_only=True)
+class Recording(AudioFile):
+    """What a user brought: an audio file and what it is or, with a `minus`, the noise of a pair, named after its
+    clean file."""
 
-    Links are followed, but not in circles; hidden files and folders are passed over. Raises OSError where an address
-    cannot be listed.
+    role: Role
+    group: str = ""
+    hint: str = ""  # the split that it comes with: "train", "val", "test" or ""
+    minus: str = ""  # the clean file to subtract
+    layout: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id of its clip."""
+        return f"{self.role}/{self.name}"
+
+
+def find_audio(root: str | os.PathLike[str]) -> list[AudioFile]:
+    """All audio files below a folder or an address, those that cannot be read with a reason; without hidden ones.
+
+    Links are followed, but not in circles. Raises OSError where an address cannot be listed.
     """
     text = os.fspath(root)
     if "://" in text and not text.startswith("file://"):
@@ -83,11 +72,11 @@ def find_audio(root: str | os.PathLike[str]) -> list[Found]:
     return list(_walk(Path(text.removeprefix("file://")).absolute()))
 
 
-def _list(storage: Storage) -> Iterator[Found]:
+def _list(storage: Storage) -> Iterator[AudioFile]:
     for file in storage.files():
         if _is_audio(file.name) and not any(part.startswith(".") for part in file.name.split("/")):
-            yield Found(
-                location=storage.child(quote(file.name)).uri,
+            yield AudioFile(
+                path=storage.child(quote(file.name)).uri,
                 name=file.name,
                 skip_reason=_why_unreadable(file.name),
                 size_bytes=file.size_bytes,
@@ -95,12 +84,14 @@ def _list(storage: Storage) -> Iterator[Found]:
             )
 
 
-def _walk(root: Path) -> Iterator[Found]:
+def _walk(root: Path) -> Iterator[AudioFile]:
     seen: set[tuple[int, int]] = set()
     closed: list[Path] = []
-    for folder, folders, files in os.walk(
-        root, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))
-    ):
+
+    def on_error(error: OSError) -> None:
+        closed.append(Path(error.filename))
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=on_error):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()  # reached before, over another link
@@ -114,7 +105,7 @@ def _walk(root: Path) -> Iterator[Found]:
         yield _found(root, path, "folder cannot be opened")
 
 
-def _found(root: Path, path: Path, reason: str = "") -> Found:
+def _found(root: Path, path: Path, reason: str = "") -> AudioFile:
     name = path.relative_to(root).as_posix()
     shown = source_name(name)
     try:
@@ -125,8 +116,8 @@ def _found(root: Path, path: Path, reason: str = "") -> Found:
         reason = "is not a regular file"  # a pipe would block for ever
     if shown != name:
         reason = reason or "file name is not UTF-8: rename it"
-    return Found(
-        location=source_name(path),
+    return AudioFile(
+        path=source_name(path),
         name=shown,
         skip_reason=reason or _why_unreadable(name),
         size_bytes=status.st_size if status else 0,
@@ -135,13 +126,12 @@ def _found(root: Path, path: Path, reason: str = "") -> Found:
 
 
 def _is_audio(name: str) -> bool:
-    suffix = PurePosixPath(name).suffix.lower()
-    return suffix in _READABLE or suffix in _UNREADABLE
+    return bool(_READABLE.search(name) or _UNREADABLE.search(name))
 
 
 def _why_unreadable(name: str) -> str:
-    suffix = PurePosixPath(name).suffix.lower()
-    return f"{suffix} files cannot be read: convert them to WAV or FLAC" if suffix in _UNREADABLE else ""
+    suffix = _UNREADABLE.search(name)
+    return f"{suffix[0].lower()} files cannot be read: convert them to WAV or FLAC" if suffix else ""
 
 
 def group_names(names: Sequence[str], grouping: Grouping) -> list[str]:

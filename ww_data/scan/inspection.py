@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
-from ww_data.audio import AudioError, iter_blocks, iter_difference, open_audio
+from ww_data.audio import AudioError, iter_blocks, open_audio
+from ww_data.dsp import FloatArray
 from ww_data.manifest import Clip, Role
-from ww_data.scan.corpora import Entry
-
-FloatArray = npt.NDArray[np.float32]
+from ww_data.scan.files import Recording
 
 MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 # An impulse response is quiet on the whole: a click and a long tail.
@@ -30,30 +30,29 @@ _FULL_SCALE = 32768.0
 _PIVOT_FRAMES = 8192
 
 
-def inspect_all(entries: Sequence[Entry]) -> list[Clip]:
-    """The clips of some entries, without a split; those of no use with a `skip_reason`."""
-    return [inspect(entry) for entry in entries]
+def inspect_all(recordings: Sequence[Recording]) -> list[Clip]:
+    """The clips of some recordings, without a split; those of no use with a `skip_reason`."""
+    return [inspect(recording) for recording in recordings]
 
 
-def inspect(entry: Entry) -> Clip:
+def inspect(recording: Recording) -> Clip:
     """Reads one file (or pair) to its end, block by block. Never raises for what is wrong with it."""
-    clip = clip_of(entry)
+    clip = clip_of(recording)
     if clip.skip_reason:
         return clip
     try:
         with ExitStack() as stack:
-            file = stack.enter_context(open_audio(entry.path))
+            file = stack.enter_context(open_audio(recording.path))
             sample_rate, num_channels = int(file.samplerate), int(file.channels)
             blocks_TC: Iterator[npt.NDArray[Any]]
-            sides = []
-            if entry.minus:
-                sides = [_Watched(file), _Watched(stack.enter_context(open_audio(entry.minus)))]
-                blocks_TC = iter_difference(*sides)
+            peaks = [0.0]
+            if recording.minus:
+                blocks_TC = _difference(file, stack.enter_context(open_audio(recording.minus)), peaks)
             else:
                 blocks_TC = iter_blocks(file, "", "int16" if file.subtype in _INT16_SUBTYPES else "float32")
-            measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=entry.role == "rir")
+            measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=recording.role == "rir")
     except AudioError as error:
-        reason = _without_name(error, entry)
+        reason = _without_name(error, recording)
         if isinstance(error.__cause__, FileNotFoundError):
             reason += f"{NOT_REACHED}{socket.gethostname()}"
         return replace(clip, skip_reason=reason)
@@ -64,43 +63,43 @@ def inspect(entry: Entry) -> Clip:
         num_channels=num_channels,
         seconds=measured.num_frames / sample_rate,
         level_dbfs=measured.level_dbfs,
-        peak=max(measured.peak, *(side.peak for side in sides), 0.0),
+        peak=max(measured.peak, *peaks),
     )
-    if reason := _why_useless(clip.seconds, measured, entry.role):
+    if reason := _why_useless(clip.seconds, measured, recording.role):
         return replace(clip, skip_reason=reason)
     return replace(clip, content_hash=measured.content)
 
 
-def clip_of(entry: Entry) -> Clip:
-    """What is known of an entry's clip before its file is read."""
+def clip_of(recording: Recording) -> Clip:
+    """What is known of an recording's clip before its file is read."""
     return Clip(
-        id=entry.id,
-        path=entry.path,
-        role=entry.role,
-        speaker=entry.group,
-        skip_reason=entry.skip_reason,
-        layout=entry.layout,
-        size_bytes=entry.size_bytes,
-        modified_ns=entry.modified_ns,
-        minus=entry.minus,
+        id=recording.id,
+        path=recording.path,
+        role=recording.role,
+        speaker=recording.group,
+        skip_reason=recording.skip_reason,
+        layout=recording.layout,
+        size_bytes=recording.size_bytes,
+        modified_ns=recording.modified_ns,
+        minus=recording.minus,
     )
 
 
-class _Watched:
-    """An open file that notes the peak of its channels' mean as it is read."""
+def _difference(
+    noisy: soundfile.SoundFile, clean: soundfile.SoundFile, peaks: list[float]
+) -> Iterator[FloatArray]:
+    """The noise of a recorded pair, noisy - clean, as blocks (n, C) of two open files; adds the peaks of both sides.
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.peak = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def read(self, *args: Any, **kwargs: Any) -> npt.NDArray[Any]:
-        """What the file reads: (n, C) float32 at full scale 1."""
-        block_TC: npt.NDArray[Any] = self._file.read(*args, **kwargs)
-        self.peak = max(self.peak, _peak(_mean_of_channels(block_TC)))
-        return block_TC
+    Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
+    """
+    for what, unit in (("samplerate", "Hz"), ("channels", "channels"), ("frames", "samples")):
+        if (came := getattr(noisy, what)) != (expected := getattr(clean, what)):
+            raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
+    for noisy_TC, clean_TC in zip(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file"), strict=True):
+        if noisy_TC.shape != clean_TC.shape:
+            raise AudioError("does not fit its clean file (one of them is cut short)")
+        peaks += [_peak(_mean_of_channels(block_TC)) for block_TC in (noisy_TC, clean_TC)]
+        yield noisy_TC - clean_TC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +129,8 @@ def _measure(
         mono_T = x_TC[:, 0] if num_channels == 1 else _mean_of_channels(x_TC)
         digest.update(block_TC.data if is_int16 and num_channels == 1 else _canonical(mono_T))
         # Whole numbers are compared fastest, and as they are.
-        peak = max(
-            peak, _peak(block_TC if num_channels == 1 and is_int16 else x_TC[:, 0] if is_rir else mono_T)
-        )
+        heard = block_TC if num_channels == 1 and is_int16 else x_TC[:, 0] if is_rir else mono_T
+        peak = max(peak, _peak(heard))
         if pivot_C is None:
             pivot_C = _pivot(x_TC[:_PIVOT_FRAMES])
         if pivot_C.any():
@@ -205,10 +203,10 @@ def _why_useless(seconds: float, measured: _Measured, role: Role) -> str:
     return ""
 
 
-def _without_name(error: AudioError, entry: Entry) -> str:
+def _without_name(error: AudioError, recording: Recording) -> str:
     """What an error says, without the path that stands beside it in the manifest."""
     text = str(error)
-    for path in filter(None, (entry.minus, "its clean file")):
+    for path in filter(None, (recording.minus, "its clean file")):
         if text.startswith(f"{path}: "):
             return f"its clean file cannot be used ({text.removeprefix(f'{path}: ')})"
-    return text.removeprefix(entry.path).removeprefix(": ")
+    return text.removeprefix(recording.path).removeprefix(": ")

@@ -11,27 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ww_data.manifest import GROUP_WORDS, ROLES, Clip, CorpusError, Manifest
-from ww_data.scan.corpora import Entry
+from ww_data.scan.files import Recording
 
 _NUMBER = re.compile(r"#\d+$")
 MovedKey = tuple[str, str, bool, int, int]
 
 
-def with_own_names(entries: Iterable[Entry], known: Manifest | None) -> list[Entry]:
+def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> list[Recording]:
     """Each file once, and none with the name of another; both sides of a pair have the same name.
 
-    What is known keeps its name. Others of one name, below several folders, get numbers in the order of their paths,
-    so that it does not matter which folder is given first.
+    What is known keeps its name. Others of one name get numbers in the order of their paths.
     """
-    pairs = {entry.minus for entry in entries if entry.minus}
-    files: defaultdict[str, dict[str, Entry]] = defaultdict(
-        dict
-    )  # of one name: by the clean path, then by role
-    for entry in entries:
-        unit = files[entry.minus if entry.minus in pairs else entry.path]
-        other = unit.setdefault(entry.role, entry)
-        if len(entry.name) > len(other.name):  # below two of the folders: the outer one
-            unit[entry.role] = entry
+    files: defaultdict[str, dict[str, Recording]] = defaultdict(dict)  # by the clean path, then by role
+    for recording in recordings:
+        unit = files[recording.minus or recording.path]
+        other = unit.setdefault(recording.role, recording)
+        if len(recording.name) > len(other.name):  # below two of the folders: the outer one
+            unit[recording.role] = recording
     names = _known_names(files, known)
     taken: set[str] = set()
     result = []
@@ -41,29 +37,29 @@ def with_own_names(entries: Iterable[Entry], known: Manifest | None) -> list[Ent
         while any(f"{role}/{name}" in taken for role in unit):
             number += 1
             name = f"{_NUMBER.sub('', first) if path in names else first}#{number}"
-        for role, entry in unit.items():
+        for role, recording in unit.items():
             taken.add(f"{role}/{name}")
-            result.append(replace(entry, name=name, group=name if entry.group == entry.name else entry.group))
+            group = name if recording.group == recording.name else recording.group
+            result.append(replace(recording, name=name, group=group))
     return result
 
 
-def _known_names(files: Mapping[str, Mapping[str, Entry]], known: Manifest | None) -> dict[str, str]:
+def _known_names(files: Mapping[str, Mapping[str, Recording]], known: Manifest | None) -> dict[str, str]:
     """The name that each known file had, by its path now."""
     clips = known.clips if known else ()
-    by_path = {clip.minus or clip.path: _name(clip) for clip in clips}
+    by_path = {clip.minus or clip.path: clip.name for clip in clips}
     by_look = unique_by_look(clips)
     names: dict[str, str] = {}
     for path, unit in files.items():
+        moved = (by_look.get(look(item.role, item.name, item)) for item in unit.values())
         if path in by_path:
             names[path] = by_path[path]
-        elif moved := next(
-            (clip for e in unit.values() if (clip := by_look.get(look(e.role, e.name, e)))), None
-        ):
-            names[path] = _name(moved)
+        elif clip := next(filter(None, moved), None):
+            names[path] = clip.name
     return names
 
 
-def look(role: str, name: str, of: Entry | Clip) -> MovedKey:
+def look(role: str, name: str, of: Recording | Clip) -> MovedKey:
     """What a file is known by after its folder was moved."""
     return role, _NUMBER.sub("", name), bool(of.minus), of.size_bytes, of.modified_ns
 
@@ -73,30 +69,23 @@ def unique_by_look(clips: Iterable[Clip]) -> dict[MovedKey, Clip]:
     found: defaultdict[MovedKey, list[Clip]] = defaultdict(list)
     for clip in clips:
         if clip.modified_ns:
-            found[look(clip.role, _name(clip), clip)].append(clip)
+            found[look(clip.role, clip.name, clip)].append(clip)
     return {key: same[0] for key, same in found.items() if len(same) == 1}
-
-
-def _name(clip: Clip) -> str:
-    return clip.id.partition("/")[2]
 
 
 def find_known(clips: Sequence[Clip], known: Sequence[Clip]) -> dict[str, Clip]:
     """The known clip that each clip was, by its id now: the same sound under its id, then under any, then its id."""
     by_id = {clip.id: clip for clip in known}
     usable = [clip for clip in clips if not clip.skip_reason]
-    found = {
-        clip.id: before
-        for clip in usable
-        if (before := by_id.get(clip.id)) and before.content_hash == clip.content_hash
-    }
+    same = [clip for clip in usable if clip.id in by_id and by_id[clip.id].content_hash == clip.content_hash]
+    found = {clip.id: by_id[clip.id] for clip in same}
     waiting: defaultdict[tuple[str, str], list[Clip]] = defaultdict(list)
     for before in sorted(known, key=lambda clip: clip.id, reverse=True):
         if before.id not in found:
             waiting[before.role, before.content_hash].append(before)
     for clip in usable:
-        if clip.id not in found and (same := waiting.get((clip.role, clip.content_hash))):
-            found[clip.id] = same.pop()
+        if clip.id not in found and (twins := waiting.get((clip.role, clip.content_hash))):
+            found[clip.id] = twins.pop()
     matched = {before.id for before in found.values()}
     for clip in usable:
         if clip.id not in found and clip.id in by_id and clip.id not in matched:
@@ -118,11 +107,9 @@ def with_known_groups(clips: Sequence[Clip], found: Mapping[str, Clip]) -> list[
             before = found[clip.id].speaker
             now[clip.speaker].add(before)
             then[before].add(clip.speaker)
+        moved = [clip for clip in of_role if found[clip.id].speaker != clip.speaker]
         changed = [
-            clip
-            for clip in of_role
-            if (before := found[clip.id].speaker) != clip.speaker
-            and (len(now[clip.speaker]) > 1 or len(then[before]) > 1)
+            clip for clip in moved if len(now[clip.speaker]) > 1 or len(then[found[clip.id].speaker]) > 1
         ]
         if changed:
             raise CorpusError(_regrouped(changed, found))
@@ -142,15 +129,11 @@ def _regrouped(changed: Sequence[Clip], found: Mapping[str, Clip]) -> str:
 
 def kept_splits(found: Mapping[str, Clip], fresh: Sequence[Clip]) -> str:
     """A note on the known clips that would be in another split if all were dealt anew; "" if there are none."""
-    moved = [
-        (clip, before)
-        for clip in fresh
-        if clip.split and (before := found.get(clip.id)) and before.split != clip.split
-    ]
+    moved = [clip for clip in fresh if clip.split and clip.id in found and found[clip.id].split != clip.split]
     if not moved:
         return ""
-    clip, before = moved[0]
+    clip = moved[0]
     return (
         f"kept the splits of the corpus that is there: dealt anew, {len(moved)} of its files would be in another, such "
-        f"as {clip.id} (in {before.split}, not {clip.split})"
+        f"as {clip.id} (in {found[clip.id].split}, not {clip.split})"
     )

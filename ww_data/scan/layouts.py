@@ -1,8 +1,7 @@
 """Known data sets, each by the names of its folders and files alone.
 
-A rule looks at one path, from the root's own name down to the file's, and says what the file is; None: no file of this
-data set. Whatever lies between or above the telling parts does not matter, so a root may be given a level too high or
-too low.
+A rule looks at one path, from the root's own name down to the file's, and says what the file is, or None. What lies
+between or above the telling parts does not matter, so a root may be given a level too high or too low.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Fit:
     skip_reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layout:
     """A data set: what `roles` it holds, what files are `expected`, and how to tell.
 
@@ -71,16 +70,18 @@ def _vctk(parts: Parts) -> Fit | None:
     return Fit(role="speech", group=name[1]) if name and parts[-2:-1] == (name[1],) else None
 
 
-def _esc50(parts: Parts) -> Fit | None:
-    """<fold>-<recording>-<take>-<class>.wav."""
-    name = re.fullmatch(r"[1-5]-(\d+)-[A-Z]-\d+\.\w+", parts[-1])
-    return Fit(role="noise", group=name[1]) if name else None
+def _noise_named(pattern: str) -> Callable[[Parts], Fit | None]:
+    """A rule for noise by the file's name alone; the pattern's group is the recording."""
+
+    def rule(parts: Parts) -> Fit | None:
+        name = re.fullmatch(pattern, parts[-1])
+        return Fit(role="noise", group=name[1]) if name else None
+
+    return rule
 
 
-def _urbansound8k(parts: Parts) -> Fit | None:
-    """<recording>-<class>-<occurrence>-<slice>.wav."""
-    name = re.fullmatch(r"(\d+)-\d-\d+-\d+\.\w+", parts[-1])
-    return Fit(role="noise", group=name[1]) if name else None
+_esc50 = _noise_named(r"[1-5]-(\d+)-[A-Z]-\d+\.\w+")  # <fold>-<recording>-<take>-<class>.wav
+_urbansound8k = _noise_named(r"(\d+)-\d-\d+-\d+\.\w+")  # <recording>-<class>-<occurrence>-<slice>.wav
 
 
 def _musan(parts: Parts) -> Fit | None:
@@ -177,50 +178,40 @@ def _is_ms_snsd(paths: Sequence[Parts]) -> bool:
 
 DATA_SETS = (
     Layout(
-        name="ms-snsd",
-        roles=("speech", "noise"),
-        expected="the folders clean_train and noise_train (and clean_test, noise_test)",
-        rule=_ms_snsd,
+        "ms-snsd",
+        ("speech", "noise"),
+        "the folders clean_train and noise_train (and clean_test, noise_test)",
+        _ms_snsd,
         is_there=_is_ms_snsd,
         is_told_by_folders=True,
     ),
     Layout(
-        name="dns",
-        roles=("speech", "noise", "rir"),
-        expected="the folders clean and noise (or clean_fullband, noise_fullband), impulse_responses beside them",
-        rule=_dns,
+        "dns",
+        ("speech", "noise", "rir"),
+        "the folders clean and noise (or clean_fullband, noise_fullband), impulse_responses beside them",
+        _dns,
         is_there=_is_dns,
         without=_made_of_dns,
     ),
     Layout(
-        name="rir",
-        roles=("rir", "noise"),
-        expected="the folders simulated_rirs/<size>/RoomNNN, real_rirs_isotropic_noises or pointsource_noises",
-        rule=_rirs_noises,
+        "rir",
+        ("rir", "noise"),
+        "the folders simulated_rirs/<size>/RoomNNN, real_rirs_isotropic_noises or pointsource_noises",
+        _rirs_noises,
     ),
+    Layout("librispeech", ("speech",), "files such as train-clean-100/19/198/19-198-0000.flac", _librispeech),
     Layout(
-        name="librispeech",
-        roles=("speech",),
-        expected="files such as train-clean-100/19/198/19-198-0000.flac",
-        rule=_librispeech,
+        "vctk",
+        ("speech",),
+        "files such as wav48_silence_trimmed/p225/p225_001_mic1.flac or wav48/p225/p225_001.wav",
+        _vctk,
     ),
+    Layout("esc50", ("noise",), "files such as audio/1-100032-A-0.wav", _esc50),
+    Layout("urbansound8k", ("noise",), "files such as audio/fold1/101415-3-0-2.wav", _urbansound8k),
     Layout(
-        name="vctk",
-        roles=("speech",),
-        expected="files such as wav48_silence_trimmed/p225/p225_001_mic1.flac or wav48/p225/p225_001.wav",
-        rule=_vctk,
-    ),
-    Layout(name="esc50", roles=("noise",), expected="files such as audio/1-100032-A-0.wav", rule=_esc50),
-    Layout(
-        name="urbansound8k",
-        roles=("noise",),
-        expected="files such as audio/fold1/101415-3-0-2.wav",
-        rule=_urbansound8k,
-    ),
-    Layout(
-        name="musan",
-        roles=("speech", "noise"),
-        expected="files such as speech/librivox/speech-librivox-0000.wav or noise/free-sound/noise-free-sound-0000.wav",
-        rule=_musan,
+        "musan",
+        ("speech", "noise"),
+        "files such as speech/librivox/speech-librivox-0000.wav or noise/free-sound/noise-free-sound-0000.wav",
+        _musan,
     ),
 )

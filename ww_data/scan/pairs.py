@@ -1,16 +1,16 @@
-"""Recorded pairs: a noisy and a clean folder with the same names in them, as VoiceBank-DEMAND ships them.
+"""Recorded pairs: a folder with "clean" in its name and a twin with "noisy" beside it, with the same names in them.
 
-Any folder with the word "clean" in its name that has a twin with "noisy" in the same place makes pairs, at any depth:
-clean_testset_wav and noisy_testset_wav, train/clean and train/noisy. The noise of a pair is noisy - clean.
+At any depth: clean_testset_wav and noisy_testset_wav, train/clean and train/noisy. The noise is noisy - clean.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ww_data.scan.files import Found, Grouping, group_names
+from ww_data.scan.files import AudioFile, Grouping, Recording, group_names
 from ww_data.scan.layouts import hint_of
 
 EXPECTED = "a folder clean and a folder noisy (or clean_trainset and noisy_trainset, ...) with the same names in them"
@@ -19,25 +19,15 @@ _CLEAN = re.compile(r"(?<![a-z])clean(?![a-z])", re.IGNORECASE)
 _FILE_ID = re.compile(r"(?:^|_)fileid_(\d+)$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A clean and a noisy file; None for one that is not there."""
-
-    clean: Found | None
-    noisy: Found | None
-    speaker: str
-    hint: str  # split that the names of its folders say, or ""
-
-
-def find_pairs(files: Sequence[Found], speaker_from: Grouping) -> list[Pair]:
-    """All pairs among files, and what lies in such folders without a partner; in the order of the clean names."""
+def find_pairs(files: Sequence[AudioFile], speaker_from: Grouping) -> list[Recording]:
+    """Speech and noise of all pairs in the order of their clean names; with a reason, what has no twin."""
     folders = {
         tuple(part.lower() for part in file.parts[:depth])
         for file in files
         for depth in range(len(file.parts))
     }
-    clean: dict[tuple[str, ...], Found] = {}
-    noisy: dict[tuple[str, ...], Found] = {}
+    clean: dict[tuple[str, ...], AudioFile] = {}
+    noisy: dict[tuple[str, ...], AudioFile] = {}
     rests: dict[tuple[str, ...], str] = {}
     for file in files:
         for depth, folder in enumerate(file.parts[:-1]):
@@ -52,15 +42,34 @@ def find_pairs(files: Sequence[Found], speaker_from: Grouping) -> list[Pair]:
                 break
     keys = sorted(clean.keys() | noisy.keys())
     speakers = dict(zip(keys, group_names([rests[key] for key in keys], speaker_from), strict=True))
-    return [
-        Pair(
-            clean=clean.get(key),
-            noisy=noisy.get(key),
-            speaker="/".join(key) if _FILE_ID.search(key[-1]) else speakers[key],
-            hint=next((hint for part in reversed(key[:-1]) if (hint := hint_of(part))), ""),
-        )
-        for key in keys
-    ]
+    found = []
+    for key in keys:
+        hint = next((hint for part in reversed(key[:-1]) if (hint := hint_of(part))), "")
+        speaker = "/".join(key) if _FILE_ID.search(key[-1]) else speakers[key]
+        if key in clean:
+            reason = "" if key in noisy else "has no noisy file of its name"
+            about = {**vars(clean[key]), "skip_reason": reason}
+            found.append(Recording(**about, role="speech", group=speaker, hint=hint))
+        if key in noisy:
+            found.append(_noise(noisy[key], clean.get(key), hint))
+    return found
+
+
+def _noise(noisy: AudioFile, clean: AudioFile | None, hint: str) -> Recording:
+    """The noise of a pair, noisy - clean."""
+    noise = Recording(**vars(noisy), role="noise", group=noisy.name, hint=hint)
+    if clean is None:
+        return replace(noise, skip_reason="has no clean file of its name")
+    # A number that changes with the size or the time of either file.
+    state = (noisy.size_bytes, noisy.modified_ns, clean.size_bytes, clean.modified_ns)
+    return replace(
+        noise,
+        name=clean.name,
+        group=clean.name,
+        minus=clean.path,
+        size_bytes=noisy.size_bytes + clean.size_bytes,
+        modified_ns=int.from_bytes(hashlib.blake2b(repr(state).encode(), digest_size=7).digest()),
+    )
 
 
 def _stem(name: str) -> str:

@@ -1,7 +1,4 @@
-"""From folders of speech, noise and room impulse responses to a manifest: what there is, of whom, and for what.
-
-Each file is read once. What an earlier manifest or an interrupted run has seen of it is not read again.
-"""
+"""From folders of speech, noise and room responses to a manifest. Each file is read once, also over several scans."""
 
 from __future__ import annotations
 
@@ -16,22 +13,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.manifest import (
-    ROLES,
-    Clip,
-    CorpusError,
-    Manifest,
-    Progress,
-    Role,
-    clips_to_table,
-    table_to_clips,
-)
-from ww_data.parallel import Run, on_threads
-from ww_data.scan.corpora import Entry, find_entries
-from ww_data.scan.dealing import Dealer
-from ww_data.scan.files import Grouping
+from ww_data.manifest import ROLES, Clip, CorpusError, Manifest, Role, clips_to_table, table_to_clips
+from ww_data.parallel import Executor, Progress, on_threads
+from ww_data.scan.corpora import find_recordings
+from ww_data.scan.files import Grouping, Recording
 from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
 from ww_data.scan.known import look, unique_by_look, with_own_names
+from ww_data.scan.splits import Dealer
 from ww_data.storage import Storage
 
 Folders = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -58,7 +46,7 @@ def scan_corpus(
     test_fraction: float = 0.1,
     seed: int = 0,
     progress: Progress | None = None,
-    run: Run = on_threads,
+    executor: Executor = on_threads,
     known: Manifest | None = None,
     journal: Storage | None = None,
 ) -> Manifest:
@@ -73,37 +61,37 @@ def scan_corpus(
     deals only what they leave open; "dealt" deals everything.
 
     `known` is the manifest of an earlier run: its files are not read again unless their size or time changed, and
-    its groups keep their splits if `seed` is the same. `journal` holds what an interrupted run had read. `run` does
-    the reading (on threads by default; functions and arguments can be pickled). `progress(done, total, what)` counts
-    files.
+    its groups keep their splits if `seed` is the same. `journal` holds what an interrupted scan had read. `executor`
+    does the reading; `progress(done, total, what)` counts files.
 
     Raises CorpusError for a folder that cannot be used, no usable audio, or too few speakers or recordings.
     """
     _check(val_fraction, test_fraction, splits)
-    entries: list[Entry] = []
+    recordings: list[Recording] = []
     grouping: dict[Role, Grouping] = {"speech": speaker_from, "noise": recording_from, "rir": "auto"}
-    roots: tuple[tuple[Role | None, Folders], ...] = (
-        ("speech", speech_dirs),
-        ("noise", noise_dirs),
-        ("rir", rir_dirs),
-        (None, corpus_dirs),
-    )
+    roots: list[tuple[Role | None, str]] = []
+    of_role: tuple[Role | None, ...] = (*ROLES, None)
+    for role, folders in zip(of_role, (speech_dirs, noise_dirs, rir_dirs, corpus_dirs), strict=True):
+        listed = [folders] if isinstance(folders, (str, os.PathLike)) else folders
+        roots += [(role, os.fspath(root)) for root in listed]
     role_of: dict[str, tuple[Role, str]] = {}
-    for role, folders in roots:
-        for root in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
-            found = find_entries(root, role, layout=layout, grouping=grouping)
-            entries += found
-            _check_roles(found, os.fspath(root).partition("?")[0], role_of)
-    entries = sorted(with_own_names(entries, known), key=lambda entry: (ROLES.index(entry.role), entry.name))
+    for role, root in roots:
+        found = find_recordings(root, role, layout=layout, grouping=grouping)
+        recordings += found
+        _check_roles(found, root.partition("?")[0], role_of)
+    recordings = with_own_names(recordings, known)
+    recordings.sort(key=lambda recording: (ROLES.index(recording.role), recording.name))
     for needed in ("speech", "noise"):
-        if not any(entry.role == needed for entry in entries):
-            raise CorpusError(f"no audio file was found for {needed}{_below(roots, needed)}")
-    clips = _join_pairs(_read(entries, known, journal, run, progress))
+        if not any(recording.role == needed for recording in recordings):
+            below = [root.partition("?")[0] for role, root in roots if role in (needed, None)]
+            where = f" below {', '.join(below)}" if below else f": give folders of {needed}"
+            raise CorpusError(f"no audio file was found for {needed}{where}")
+    clips = _join_pairs(_read(recordings, known.clips if known else (), journal, executor, progress))
     dealer = Dealer(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         seed=seed,
-        hints={entry.id: entry.hint for entry in entries} if splits == "given" else {},
+        hints={recording.id: recording.hint for recording in recordings} if splits == "given" else {},
         known=known,
     )
     return Manifest(clips=tuple(dealer.deal(clips)), seed=seed, notes=dealer.notes(clips))
@@ -119,65 +107,53 @@ def _check(val_fraction: float, test_fraction: float, splits: str) -> None:
         raise CorpusError(f"splits is {splits!r}: expected 'given' or 'dealt'")
 
 
-def _check_roles(entries: Iterable[Entry], root: str, role_of: dict[str, tuple[Role, str]]) -> None:
+def _check_roles(recordings: Iterable[Recording], root: str, role_of: dict[str, tuple[Role, str]]) -> None:
     """No file may be of two roles; `role_of` tells that of each path so far, and below which root it was found."""
-    for entry in entries:
-        if entry.skip_reason:
+    for recording in recordings:
+        if recording.skip_reason:
             continue
-        role, other = role_of.setdefault(entry.path, (entry.role, root))
-        if role != entry.role and other == root:
-            raise CorpusError(
-                f"{root}: was given for {role} and for {entry.role}: give each a folder of its own"
-            )
-        if role != entry.role:
-            raise CorpusError(
-                f"{entry.path}: is {role} below {other} and {entry.role} below {root}: give each a folder of its own"
-            )
-
-
-def _below(roots: Iterable[tuple[Role | None, Folders]], role: str) -> str:
-    """Where files of a role were looked for, for a message."""
-    names = []
-    for of_role, folders in roots:
-        if of_role in (role, None):
-            names += [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
-    shown = ", ".join(os.fspath(name).partition("?")[0] for name in names)
-    return f" below {shown}" if names else f": give folders of {role}"
+        now = recording.role
+        role, other = role_of.setdefault(recording.path, (now, root))
+        if role != now:
+            what = f"{recording.path}: is {role} below {other} and {now} below {root}"
+            if other == root:
+                what = f"{root}: was given for {role} and for {now}"
+            raise CorpusError(f"{what}: give each a folder of its own")
 
 
 def _read(
-    entries: Sequence[Entry],
-    known: Manifest | None,
+    recordings: Sequence[Recording],
+    known: Sequence[Clip],
     journal: Storage | None,
-    run: Run,
+    executor: Executor,
     progress: Progress | None,
 ) -> list[Clip]:
-    """The clips of all entries, in their order."""
-    seen = {_identity(clip): clip for clip in _journaled(journal)}
-    seen |= {_identity(clip): clip for clip in (known.clips if known else ()) if _is_measured(clip)}
-    moved = unique_by_look(clip for clip in (known.clips if known else ()) if _is_measured(clip))
+    """The clips of all recordings, in their order."""
+    known = [clip for clip in known if _is_measured(clip)]
+    seen = {_identity(clip): clip for clip in (*_journaled(journal), *known)}
+    moved = unique_by_look(known)
     clips: dict[str, Clip] = {}
-    to_read: list[Entry] = []
-    for entry in entries:
-        clip = clip_of(entry)
-        if before := seen.get(_identity(clip)) or moved.get(look(entry.role, entry.name, entry)):
+    to_read: list[Recording] = []
+    for recording in recordings:
+        clip = clip_of(recording)
+        if before := seen.get(_identity(clip)) or moved.get(look(recording.role, recording.name, recording)):
             clip = replace(clip, **{name: getattr(before, name) for name in _MEASURED})
         if clip.content_hash or clip.skip_reason:
             clips[clip.id] = clip
         else:
-            to_read.append(entry)
+            to_read.append(recording)
     if progress and clips:
-        progress(len(clips), len(entries), "files that need not be read")
+        progress(len(clips), len(recordings), "files that need not be read")
     size = max(1, min(_CHUNK_FILES, len(to_read) // _MIN_CHUNKS))
     chunks = [tuple(to_read[start : start + size]) for start in range(0, len(to_read), size)]
-    for chunk in run(inspect_all, chunks):
+    for chunk in executor(inspect_all, chunks):
         if journal:
             _write_journal(journal, chunk)
         for clip in chunk:
             clips[clip.id] = _checked(clip)
             if progress:
-                progress(len(clips), len(entries), f"reading {clip.id}")
-    return [clips[entry.id] for entry in entries]
+                progress(len(clips), len(recordings), f"reading {clip.id}")
+    return [clips[recording.id] for recording in recordings]
 
 
 def _checked(clip: Clip) -> Clip:
@@ -219,10 +195,7 @@ def _journaled(journal: Storage | None) -> Iterator[Clip]:
 
 
 def _join_pairs(clips: Sequence[Clip]) -> list[Clip]:
-    """The clean side of a pair takes the pair's peak, so that one gain serves both sides.
-
-    That of a pair whose noisy file cannot be read, or does not fit, is left out with it.
-    """
+    """The clean side takes its pair's peak, so that one gain serves both; a noisy file of no use takes it along."""
     noise_of = {clip.minus: clip for clip in clips if clip.minus}
     result = []
     for clip in clips:

@@ -1,8 +1,4 @@
-"""A small corpus made from nothing: voices of espeak-ng, and noise from numpy.
-
-For the demo and the tests: it shows that everything works, on any machine, without a download. Models that
-shall hear people need recordings of people.
-"""
+"""A small corpus made from nothing, for the demo and the tests: voices of espeak-ng, and noise from numpy."""
 
 from __future__ import annotations
 
@@ -16,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ww_data.atomic import whole_folder
 from ww_data.audio import write_audio
-from ww_data.manifest import CorpusError, Progress
+from ww_data.manifest import CorpusError
+from ww_data.parallel import Progress
 from ww_data.randomness import keyed_order
-from ww_data.synthetic.noises import KINDS
+from ww_data.storage import whole_folder
+from ww_data.synthetic.noises import KINDS, Signal
 from ww_data.synthetic.sentences import SENTENCES
 from ww_data.synthetic.voices import ESPEAK_SAMPLE_RATE as SAMPLE_RATE
 from ww_data.synthetic.voices import Line, speaker
@@ -31,17 +28,10 @@ _NOISE_S = 15.0  # of each recording
 _NOISE_PER_SPEECH = 0.6
 _NUM_TALKERS = (4, 8)  # of a babble
 
-_ACCENTS = (
-    "en-us",
-    "en",
-    "en-gb-scotland",
-    "en-gb-x-rp",
-    "en-029",
-    "en-us-nyc",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-)
 # fmt: off
+_ACCENTS = (
+    "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd",
+)
 _SPEAKERS = (
     "f1", "f2", "f3", "f4", "f5", "Annie", "linda", "steph", "belinda", "anika", "shelby", "grandma",
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Andy", "Gene", "Lee",
@@ -69,10 +59,9 @@ def write_synthetic_corpus(
 ) -> tuple[Path, Path]:
     """Write `minutes` of speech by 32 voices, and 0.6 times as much noise of 8 kinds, as WAV of 22.05 kHz.
 
-    speech/<voice>/<n>.wav and noise/<kind>_<n>.wav, byte for byte the same for the same arguments; a folder
-    that already holds just them is left as it is. Returns the two folders.
-
-    Raises SpeechError without espeak-ng, CorpusError if the folder holds anything else.
+    speech/<voice>/<n>.wav and noise/<kind>_<n>.wav, byte for byte the same for the same arguments; a folder that holds
+    just them is left as it is. Returns the two folders. Raises SpeechError without espeak-ng, CorpusError if the folder
+    holds anything else.
     """
     if not 0.5 <= minutes <= 600:
         raise CorpusError(f"minutes is {minutes}: expected 0.5 to 600 minutes of speech")
@@ -139,9 +128,7 @@ class _Maker:
             num_samples += len(samples)
             number += 1
 
-    def _babble(
-        self, rng: np.random.Generator, crowd: list[_Voice], num_samples: int
-    ) -> npt.NDArray[np.float64]:
+    def _babble(self, rng: np.random.Generator, crowd: list[_Voice], num_samples: int) -> Signal:
         """Several talkers at once, none of them in the speech, each starting in the middle of something."""
         total = np.zeros(num_samples)
         for index in rng.permutation(len(crowd))[: rng.integers(_NUM_TALKERS[0], _NUM_TALKERS[1] + 1)]:

@@ -1,7 +1,6 @@
 """Made-up noise. Each kind is a function of a generator and a length: no recording is like another.
 
-All return float64 (T,) at any level. Filtering is done by shaping the spectrum of the whole recording at
-once.
+All return float64 (T,) at any level. Filters shape the spectrum of the whole recording at once.
 """
 
 from __future__ import annotations
@@ -23,25 +22,14 @@ def coloured(rng: np.random.Generator, num_samples: int, sample_rate: int, expon
     return _unit(np.fft.irfft(spectrum, num_samples))
 
 
-def white(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal:
-    """White noise, a little tilted, slowly swelling."""
-    return coloured(rng, num_samples, sample_rate, rng.uniform(-0.3, 0.3)) * _swell(
-        rng, num_samples, sample_rate
-    )
+def swelling(exponents: tuple[float, float]) -> Noise:
+    """Slowly swelling noise of a colour: each recording has an exponent of its own between these two."""
 
+    def noise(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal:
+        steady = coloured(rng, num_samples, sample_rate, rng.uniform(*exponents))
+        return steady * _swell(rng, num_samples, sample_rate)
 
-def pink(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal:
-    """Pink noise, slowly swelling."""
-    return coloured(rng, num_samples, sample_rate, rng.uniform(0.8, 1.2)) * _swell(
-        rng, num_samples, sample_rate
-    )
-
-
-def brown(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal:
-    """Brown noise: a distant rumble, slowly swelling."""
-    return coloured(rng, num_samples, sample_rate, rng.uniform(1.7, 2.3)) * _swell(
-        rng, num_samples, sample_rate
-    )
+    return noise
 
 
 def hum(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal:
@@ -65,9 +53,8 @@ def rain(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Signal
     """Rain: a bright hiss and very many drops of a few sizes."""
     drops = np.zeros(num_samples)
     for _ in range(3):
-        drops += _strikes(
-            rng, num_samples, sample_rate, per_s=rng.uniform(40, 200), decay_s=rng.uniform(0.001, 0.006)
-        )
+        per_s, decay_s = rng.uniform(40, 200), rng.uniform(0.001, 0.006)
+        drops += _strikes(rng, num_samples, sample_rate, per_s=per_s, decay_s=decay_s)
     hiss = coloured(rng, num_samples, sample_rate, rng.uniform(0.2, 0.9))
     return (hiss + rng.uniform(0.5, 1.5) * _unit(drops)) * _swell(rng, num_samples, sample_rate)
 
@@ -79,9 +66,9 @@ def clicks(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Sign
 
 
 KINDS: dict[str, Noise] = {
-    "white": white,
-    "pink": pink,
-    "brown": brown,
+    "white": swelling((-0.3, 0.3)),
+    "pink": swelling((0.8, 1.2)),
+    "brown": swelling((1.7, 2.3)),
     "hum": hum,
     "rain": rain,
     "clicks": clicks,
@@ -99,9 +86,8 @@ def _strikes(
     t = np.arange(round(8 * decay_s * sample_rate)) / sample_rate
     ring = np.sin(2 * np.pi * rng.uniform(800, 5000) * t) + 0.5 * rng.standard_normal(len(t))
     size = 1 << (num_samples + len(t) - 1).bit_length()  # odd sizes are slow
-    return np.fft.irfft(np.fft.rfft(train, size) * np.fft.rfft(ring * np.exp(-t / decay_s), size), size)[
-        :num_samples
-    ]
+    spectrum = np.fft.rfft(train, size) * np.fft.rfft(ring * np.exp(-t / decay_s), size)
+    return np.fft.irfft(spectrum, size)[:num_samples]
 
 
 def _harmonics(
@@ -110,8 +96,7 @@ def _harmonics(
     """Overtones of a (moving) frequency with random levels that fall by `decay` each."""
     phase = 2 * np.pi * np.cumsum(hz) / sample_rate
     rotation = np.exp(1j * phase)
-    current = np.ones_like(rotation)
-    total = np.zeros(len(hz))
+    current, total = np.ones_like(rotation), np.zeros(len(hz))
     for number in range(num_harmonics):
         current *= rotation
         weight = decay**number * rng.uniform(0.2, 1.0) * np.exp(2j * np.pi * rng.random())

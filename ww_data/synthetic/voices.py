@@ -1,8 +1,6 @@
 """Speech from espeak-ng (package `espeakng-loader`), spoken in a process of its own.
 
-espeak-ng is one global state in C that remembers what it said before. A fresh process for each corpus makes
-the sound depend on nothing but the lines; it also keeps the library out of a process that runs a cluster or a
-trainer.
+espeak-ng remembers what it said before: with a fresh process for each corpus, the sound depends on the lines alone.
 """
 
 from __future__ import annotations
@@ -99,9 +97,7 @@ class _Espeak:
         callback_type = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
         )
-        self._callback = callback_type(
-            self._keep
-        )  # espeak-ng holds it, so it must live as long as this object
+        self._callback = callback_type(self._keep)  # espeak-ng holds it: it must live as long as this object
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _keep(self, samples: Any, num_samples: int, events: Any) -> int:

@@ -1,7 +1,6 @@
-"""From a manifest to a corpus on disk (see `ww_data.corpus`): its parts, fixed mixtures, corpus.json at the end.
+"""From a manifest to a corpus on disk (see `ww_data.corpus`): its parts, stored mixtures, corpus.json at the end.
 
-A run that is killed goes on where it stopped. A corpus may grow: files that it has stay as they are, its fixed mixtures
-too, and only what is new is read.
+A run that was killed resumes where it stopped. A corpus may grow: files that it has stay as they are.
 """
 
 from __future__ import annotations
@@ -9,62 +8,41 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ww_data.corpus.corpus import (
-    MANIFEST_FILE,
-    Corpus,
-    SplitSummary,
-    open_corpus,
-    read_corpus_file,
-    write_corpus_file,
-)
-from ww_data.manifest import CorpusError, Manifest, Progress
-from ww_data.parallel import Run, on_threads
-from ww_data.scan.splits import SPLITS
+import pyarrow as pa
+
+from ww_data.corpus.corpus import Corpus, SplitSummary, open_corpus, read_corpus_file, write_corpus_file
+from ww_data.corpus.stored_mixtures import read_sources
+from ww_data.manifest import SPLITS, CorpusError, Manifest
+from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.storage import Storage
 from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
-from ww_data.write.mixtures import read_candidates, read_sources, write_mixtures
+from ww_data.write.mixtures import read_candidates, write_mixtures
 from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
 
-_OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial$")
+_OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial(\.|$)")
 
 
-def write_shards(
+def write_corpus(
     manifest: Manifest,
     out_uri: str | os.PathLike[str],
     *,
-    sample_rate: int = 16000,
-    segment_s: float = 4.0,
-    num_val_mixtures: int = 60,
-    num_test_mixtures: int = 120,
-    eval_snr_db: Sequence[float] = (-5, 0, 5, 10, 15),
     drop_missing: bool = False,
-    run: Run = on_threads,
+    executor: Executor = on_threads,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Corpus:
-    """Write the corpus of a manifest to a folder or address and open it. Clips are made mono at `sample_rate` Hz.
+    """Write the corpus of a manifest to a folder or address and open it; `settings` are those of `checked_settings`.
 
-    Where it holds a corpus of these settings already, only what is new is written; the fixed mixtures stay as long as
-    all that they are made of is still there. Clips of that corpus that the manifest lacks are an error, unless
-    `drop_missing`. `run` spreads the work (see ww_data.parallel); `progress(done, total, what)` counts clips.
-
+    Of a corpus of these settings that is there already, all files stay whose clips still are; clips that the manifest
+    lacks are an error, unless `drop_missing`. `executor` spreads the work; `progress(done, total, what)` counts clips.
     Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
     """
-    settings = checked_settings(
-        sample_rate=sample_rate,
-        segment_s=segment_s,
-        num_val_mixtures=num_val_mixtures,
-        num_test_mixtures=num_test_mixtures,
-        eval_snr_db=eval_snr_db,
-        seed=manifest.seed,
-    )
+    settings = checked_settings(**settings, seed=manifest.seed)
     manifest.check()
     storage = open_storage(out_uri)
     with alone(storage):
@@ -76,7 +54,7 @@ def write_shards(
             )
         known = Manifest(clips=()) if before is None else before.manifest()
         lost = set() if before is None else lost_files(before)
-        writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, run, progress)
+        writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, executor, progress)
         if before is None or lost or not _is_written(manifest, known):
             writer.write()
         writer.remove_leftovers()
@@ -105,7 +83,7 @@ def checked_settings(
             "expected at least one of each"
         )
     if not all(-60 <= snr <= 120 for snr in eval_snr_db):
-        raise CorpusError(f"the SNRs of the fixed mixtures are {list(eval_snr_db)}: expected -60 to 120 dB")
+        raise CorpusError(f"the SNRs of the stored mixtures are {list(eval_snr_db)}: expected -60 to 120 dB")
     return {
         "sample_rate": sample_rate,
         "segment_s": float(segment_s),
@@ -128,7 +106,7 @@ def _is_written(manifest: Manifest, known: Manifest) -> bool:
 
 @dataclass
 class _Writer:
-    """One run of `write_shards`."""
+    """One run of `write_corpus`."""
 
     manifest: Manifest
     storage: Storage
@@ -137,7 +115,7 @@ class _Writer:
     known: Manifest  # its manifest,
     lost: set[str]  # and those of its files that are not there or not whole
     drop_missing: bool
-    run: Run
+    executor: Executor
     progress: Progress | None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_mixtures: dict[str, int] = field(default_factory=dict)  # by split
@@ -161,7 +139,7 @@ class _Writer:
         content = self.manifest.to_parquet()
         self._write_named("manifest", content)
         write_corpus_file(replace(corpus, splits={split: self._summary(split) for split in SPLITS}))
-        self.storage.write(MANIFEST_FILE, content)  # for people: nothing reads it again
+        self.storage.write("manifest.parquet", content)  # for people: nothing reads it again
 
     def _keep_files(self) -> dict[str, list[str]]:
         """Take over what is still good of the corpus that is there: clip id -> the files it lies in."""
@@ -180,23 +158,18 @@ class _Writer:
 
     def _write_parts(self, kept: dict[str, list[str]]) -> None:
         parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept)
-        done = len(kept)
-        total = sum(not clip.skip_reason for clip in self.manifest.clips)
-        for name, about, num_clips in self.run(partial(write_part, self.storage), parts):
+        done, total = len(kept), self._num_used()
+        for name, about, num_clips in self.executor(partial(write_part, self.storage), parts):
             self.files[name] = about
             done += num_clips
             if self.progress:
                 self.progress(done, total, "writing shards")
         shards = kept | shards_of_clips(parts)
-        self.manifest = replace(
-            self.manifest,
-            clips=tuple(
-                replace(clip, shard=" ".join(shards.get(clip.id, []))) for clip in self.manifest.clips
-            ),
-        )
+        clips = (replace(clip, shard=" ".join(shards.get(clip.id, []))) for clip in self.manifest.clips)
+        self.manifest = replace(self.manifest, clips=tuple(clips))
 
     def _write_mixtures(self, corpus: Corpus, split: str) -> None:
-        """The fixed mixtures of a held-out split: those that are there, or new ones."""
+        """The stored mixtures of a held-out split: those that are there, or new ones."""
         clips = {clip.id for role in ("speech", "noise") for clip in self.manifest.used(role, split)}
         if self.before is not None:
             name = self.before.mixtures_name(split)
@@ -205,29 +178,27 @@ class _Writer:
                 self.num_mixtures[split] = self.before.splits[split].num_mixtures
                 return
         if self.progress:
-            total = sum(not clip.skip_reason for clip in self.manifest.clips)
-            self.progress(total, total, f"mixing {split}")
-        found = self.run(
-            partial(read_candidates, self.storage, self.sample_rate),
-            [shard.name for shard in corpus.shards(split)],
+            self.progress(self._num_used(), self._num_used(), f"mixing {split}")
+        shards = [shard.name for shard in corpus.shards(split)]
+        found = self.executor(partial(read_candidates, self.storage, self.sample_rate), shards)
+        candidates = [candidate for of_shard in found for candidate in of_shard]
+        candidates.sort(key=lambda candidate: (candidate.shard, candidate.row))
+        content = pa.BufferOutputStream()
+        self.num_mixtures[split] = write_mixtures(
+            content,
+            self.storage,
+            candidates,
+            corpus.noise_bank(split),
+            split=split,
+            num_mixtures=self.settings["num_mixtures"][split],
+            snr_db=self.settings["eval_snr_db"],
+            seed=self.manifest.seed,
+            manifest_hash=self.manifest.hash,
         )
-        candidates = sorted(
-            (item for items in found for item in items), key=lambda item: (item.shard, item.row)
-        )
-        with tempfile.TemporaryDirectory(prefix="wave-wizard-") as folder:
-            path = Path(folder, "mixtures")
-            self.num_mixtures[split] = write_mixtures(
-                path,
-                self.storage,
-                candidates,
-                corpus.noise_bank(split),
-                split=split,
-                num_mixtures=self.settings["num_mixtures"][split],
-                snr_db=self.settings["eval_snr_db"],
-                seed=self.manifest.seed,
-                manifest_hash=self.manifest.hash,
-            )
-            self._write_named(f"mixtures/{split}", path.read_bytes())
+        self._write_named(f"mixtures/{split}", bytes(content.getvalue()))
+
+    def _num_used(self) -> int:
+        return sum(not clip.skip_reason for clip in self.manifest.clips)
 
     def _unchanged(self) -> set[str]:
         """Ids of the clips that still hold the sound that they held before."""
@@ -243,16 +214,13 @@ class _Writer:
 
     def _summary(self, split: str) -> SplitSummary:
         speech, noise = self.manifest.used("speech", split), self.manifest.used("noise", split)
+        shards = [about for name, about in self.files.items() if name.startswith(f"speech/{split}/")]
         return SplitSummary(
-            num_segments=sum(
-                about["num_segments"]
-                for name, about in self.files.items()
-                if name.startswith(f"speech/{split}/")
-            ),
+            num_segments=sum(about["num_segments"] for about in shards),
             speech_hours=sum(clip.seconds for clip in speech) / 3600,
-            num_speakers=len(Counter(clip.speaker for clip in speech)),
+            num_speakers=len({clip.speaker for clip in speech}),
             noise_hours=sum(clip.seconds for clip in noise) / 3600,
-            num_recordings=len(Counter(clip.speaker for clip in noise)),
+            num_recordings=len({clip.speaker for clip in noise}),
             num_mixtures=self.num_mixtures.get(split, 0),
             num_rooms=len(self.manifest.used("rir", split)),
         )

@@ -23,7 +23,10 @@ def open_storage(out_uri: str | os.PathLike[str]) -> Storage:
 
 
 def corpus_there(storage: Storage) -> Corpus | None:
-    """The corpus that a storage holds; None where there is nothing yet, or what an interrupted run left."""
+    """The corpus that a storage holds; None where there is nothing yet, or what an interrupted run left.
+
+    Raises CorpusError for a folder that holds anything else.
+    """
     if storage.is_local and storage.path().exists() and not storage.path().is_dir():
         raise CorpusError(f"{storage}: is not a folder: choose another name")
     names = [file.name for file in storage.files() if file.name != _LOCK_FILE]
@@ -40,10 +43,7 @@ def corpus_there(storage: Storage) -> Corpus | None:
 
 
 def known_manifest(out_uri: str | os.PathLike[str]) -> Manifest | None:
-    """The manifest of the corpus that lies where one is to be written; None if there is none that can be read.
-
-    Raises CorpusError for a folder that holds anything else.
-    """
+    """The manifest of the corpus that is there; None if there is none that can be read. Raises like `corpus_there`."""
     corpus = corpus_there(open_storage(out_uri))
     return None if corpus is None else corpus.manifest()
 

@@ -1,8 +1,7 @@
-"""The fixed mixtures of the held-out splits: drawn once, stored as float32, the same for every model.
+"""Writes the stored mixtures of the held-out splits (see ww_data.corpus.stored_mixtures).
 
 They take turns over all speakers and all noise recordings of their split; every SNR occurs equally often. Segments
-that were recorded with a noise of their own become mixtures as they were recorded, each of them once. The file names
-the manifest (its hash, in the metadata) and the clips that each mixture was made of.
+that were recorded with a noise of their own become mixtures as they were recorded, each of them once.
 """
 
 from __future__ import annotations
@@ -12,23 +11,24 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ww_data.activity import activity, frame_energies, frame_length
-from ww_data.corpus.noise_bank import NoiseBank
+from ww_data.corpus.banks import NoiseBank
 from ww_data.corpus.segments import SegmentBlock, read_shard
+from ww_data.dsp import activity, frame_energies, frame_length
 from ww_data.manifest import CorpusError
-from ww_data.mixing.draw import MixingConfig, MixtureParams, draw_mixture, mixture_rng
+from ww_data.mixing.draw import MixingConfig, MixtureDraw, draw_mixture, mixture_rng
 from ww_data.mixing.levels import gains
 from ww_data.mixing.mix import mix
 from ww_data.randomness import hash64, keyed_order, philox
 from ww_data.storage import Storage
 
 Item = TypeVar("Item")
+Row = dict[str, Any]  # of the file: its value in each column
 
 # Segments of which less than this is speech (or is there at all) are taken only of speakers without others.
 _MIN_ACTIVITY = 0.4
@@ -55,7 +55,7 @@ class Candidate:
 
 
 def write_mixtures(
-    path: Path,
+    target: Path | pa.NativeFile,
     storage: Storage,
     candidates: Sequence[Candidate],
     bank: NoiseBank,
@@ -83,9 +83,9 @@ def write_mixtures(
             rng = mixture_rng(seed, index, candidate.key)
             rows.append(recorded or _mixture(name, block, bank, noise_index, snr, rng))
             if len(rows) == _ROWS_PER_GROUP or index == len(chosen) - 1:
-                table = _to_table(rows, bank.sample_rate).replace_schema_metadata({_HASH_KEY: manifest_hash})
+                table = _to_table(rows).replace_schema_metadata({_HASH_KEY: manifest_hash})
                 writer = writer or pq.ParquetWriter(
-                    path, table.schema, compression="none", use_dictionary=False
+                    target, table.schema, compression="none", use_dictionary=False
                 )
                 writer.write_table(table)
                 rows = []
@@ -107,18 +107,11 @@ def read_candidates(storage: Storage, sample_rate: int, shard: str) -> list[Cand
             clip_id=str(block.clip_id_N[row]),
             start=int(block.start_N[row]),
             speaker=str(block.speaker_N[row]),
-            activity=activity(block.pcm_NS[row], sample_rate, int(block.active_floor_N[row])),
-            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NS.shape[1],
+            activity=activity(block.pcm_NT[row], sample_rate, int(block.active_floor_N[row])),
+            valid_fraction=int(block.valid_samples_N[row]) / block.pcm_NT.shape[1],
         )
         for row in range(len(block))
     ]
-
-
-def read_sources(storage: Storage, name: str) -> set[str]:
-    """The ids of the clips of speech and noise that a file of mixtures was made of."""
-    with storage.open(name) as file:
-        table = pq.read_table(file, columns=["clip_id", "noise_id"])
-    return {clip_id for column in table.columns for clip_id in column.to_pylist()}
 
 
 def _read_chosen(storage: Storage, chosen: Iterable[Candidate]) -> dict[tuple[str, int], SegmentBlock]:
@@ -134,55 +127,40 @@ def _read_chosen(storage: Storage, chosen: Iterable[Candidate]) -> dict[tuple[st
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    id: str
-    key: int
-    noisy: np.ndarray
-    clean: np.ndarray
-    snr_db: float
-    level_dbfs: float
-    speaker: str
-    clip_id: str
-    noise_id: str
-
-
 def _mixture(
     name: str, block: SegmentBlock, bank: NoiseBank, noise_index: int, snr_db: float, rng: np.random.Generator
-) -> _Row:
+) -> Row:
     """Mix one segment as a whole with the noise and the SNR chosen for it; the rest is drawn."""
-    params, noise_T = _draw_audible(block, bank, noise_index, rng)
-    params = replace(params, snr_db=snr_db, noise_index=noise_index)
-    return _mixed(name, block, bank, noise_T, params)
+    draw, noise_T = _draw_audible(block, bank, noise_index, rng)
+    return _mixed(name, block, bank, noise_T, replace(draw, snr_db=snr_db, noise_index=noise_index))
 
 
-def _mixed(
-    name: str, block: SegmentBlock, bank: NoiseBank, noise_T: np.ndarray, params: MixtureParams
-) -> _Row:
-    noisy_T, clean_T = mix(block.pcm_NS[0], noise_T, params, active_floor=int(block.active_floor_N[0]))
-    return _Row(
-        id=name,
-        key=int(block.key_N[0]),
-        noisy=noisy_T,
-        clean=clean_T,
-        snr_db=params.snr_db,
-        level_dbfs=params.level_dbfs,
-        speaker=str(block.speaker_N[0]),
-        clip_id=str(block.clip_id_N[0]),
-        noise_id=bank.ids[params.noise_index],
-    )
+def _mixed(name: str, block: SegmentBlock, bank: NoiseBank, noise_T: np.ndarray, draw: MixtureDraw) -> Row:
+    noisy_T, clean_T = mix(block.pcm_NT[0], noise_T, draw, active_floor=int(block.active_floor_N[0]))
+    return {
+        "id": name,
+        "key": int(block.key_N[0]),
+        "noisy": noisy_T,
+        "clean": clean_T,
+        "snr_db": draw.snr_db,
+        "level_dbfs": draw.level_dbfs,
+        "speaker": str(block.speaker_N[0]),
+        "clip_id": str(block.clip_id_N[0]),
+        "noise_id": bank.ids[draw.noise_index],
+        "sample_rate": bank.sample_rate,
+    }
 
 
-def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> _Row | None:
+def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> Row | None:
     """A segment with the noise that was recorded with it, at the levels of both; None without (audible) ones."""
     own = bank.own_noise(str(block.clip_id_N[0]), int(block.start_N[0]))
     if own is None:
         return None
-    num_samples = block.pcm_NS.shape[1]
+    num_samples = block.pcm_NT.shape[1]
     noise_T = np.zeros(num_samples, np.int16)
     recorded_T = bank.pcm(own[0])[own[1] : own[1] + num_samples]
     noise_T[: len(recorded_T)] = recorded_T
-    params = MixtureParams(
+    draw = MixtureDraw(
         crop_start=0,
         num_samples=num_samples,
         valid_samples=int(block.valid_samples_N[0]),
@@ -194,40 +172,36 @@ def _as_recorded(name: str, block: SegmentBlock, bank: NoiseBank) -> _Row | None
         sample_rate=bank.sample_rate,
     )
     frame = frame_length(bank.sample_rate)
+    speech_energy_M, noise_energy_M = (frame_energies(x_T, frame) for x_T in (block.pcm_NT[0], noise_T))
     # At 0 dB and full scale, a gain is one over the level that it brings there.
-    gain = gains(
-        frame_energies(block.pcm_NS[0], frame),
-        frame_energies(noise_T, frame),
-        params,
-        int(block.active_floor_N[0]),
-    )
+    gain = gains(speech_energy_M, noise_energy_M, draw, int(block.active_floor_N[0]))
     if not (gain.speech_active and gain.noise_active):
         return None
     snr_db = 20 * math.log10(gain.noise / gain.speech)
     level_dbfs = -20 * math.log10(32768 * gain.speech)
-    return _mixed(name, block, bank, noise_T, replace(params, snr_db=snr_db, level_dbfs=level_dbfs))
+    return _mixed(name, block, bank, noise_T, replace(draw, snr_db=snr_db, level_dbfs=level_dbfs))
 
 
 def _draw_audible(
     block: SegmentBlock, bank: NoiseBank, noise_index: int, rng: np.random.Generator
-) -> tuple[MixtureParams, np.ndarray]:
+) -> tuple[MixtureDraw, np.ndarray]:
     """Draw until the noise is not in a pause of its recording, or take the loudest of a few draws."""
     pcm_T = bank.pcm(noise_index)
     audible = _power(pcm_T) * 10 ** (-_PAUSE_DB / 10)
-    best: tuple[float, MixtureParams, np.ndarray] | None = None
+    best: tuple[float, MixtureDraw, np.ndarray] | None = None
     for _ in range(_MAX_DRAWS):
-        params = draw_mixture(
+        draw = draw_mixture(
             rng,
             MixingConfig(crop_s=None),
             valid_samples=int(block.valid_samples_N[0]),
             sample_rate=bank.sample_rate,
             noise_lengths=np.array([len(pcm_T)]),
-            segment_samples=block.pcm_NS.shape[1],
+            segment_samples=block.pcm_NT.shape[1],
         )
-        noise_T = bank.crop(noise_index, params.noise_start, params.num_samples)
+        noise_T = bank.crop(noise_index, draw.noise_start, draw.num_samples)
         power = _power(noise_T)
         if best is None or power > best[0]:
-            best = (power, params, noise_T)
+            best = (power, draw, noise_T)
         if power >= audible:
             break
     assert best is not None
@@ -314,19 +288,9 @@ def _power(pcm_T: np.ndarray) -> float:
     return float(frame_energies(pcm_T, 1 << 10).sum() / len(pcm_T))
 
 
-def _to_table(rows: Sequence[_Row], sample_rate: int) -> pa.Table:
-    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray
-    return pa.table(
-        {
-            "id": [row.id for row in rows],
-            "key": pa.array([row.key for row in rows], pa.uint64()),
-            "noisy": tensor(np.stack([row.noisy for row in rows])),
-            "clean": tensor(np.stack([row.clean for row in rows])),
-            "snr_db": [row.snr_db for row in rows],
-            "level_dbfs": [row.level_dbfs for row in rows],
-            "speaker": [row.speaker for row in rows],
-            "clip_id": [row.clip_id for row in rows],
-            "noise_id": [row.noise_id for row in rows],
-            "sample_rate": pa.array([sample_rate] * len(rows), pa.int64()),
-        }
-    )
+def _to_table(rows: Sequence[Row]) -> pa.Table:
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["key"] = pa.array(columns["key"], pa.uint64())
+    for name in ("noisy", "clean"):
+        columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(columns[name]))
+    return pa.table(columns)

@@ -1,7 +1,6 @@
 """A corpus is written in parts: files of about half a minute's work each, named after what is in them.
 
-A part that is there already is never written again: a run that was killed goes on where it stopped, and a corpus that
-grew keeps the files it has.
+A part that is there already is never written again, after a run was killed or when a corpus grows.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ww_data.activity import active_floor, frame_length
 from ww_data.audio import AudioError
+from ww_data.corpus.banks import BankRow, NoiseBank
 from ww_data.corpus.corpus import FORMAT_VERSION
-from ww_data.corpus.noise_bank import BankRow, write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.rooms import RoomBank
 from ww_data.corpus.segments import SegmentBlock, segment_key, segment_starts, write_shard
-from ww_data.manifest import Clip, CorpusError, Manifest
+from ww_data.dsp import active_floor, frame_length
+from ww_data.manifest import SPLITS, Clip, CorpusError, Manifest
 from ww_data.randomness import keyed_order
-from ww_data.scan.splits import SPLITS
-from ww_data.storage import Storage
+from ww_data.storage import Storage, sha256_of
 from ww_data.write.pieces import Piece, pcm_gain, pieces_of, read_piece, to_pcm
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
@@ -37,7 +35,7 @@ _BANK_S = {"noise": 2000, "rir": 1000}
 PROGRESS_FOLDER = ".progress"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
     """One file of a corpus to be: the pieces that go into it, all of one role and split."""
 
@@ -68,10 +66,7 @@ class Part:
 def plan_parts(
     manifest: Manifest, sample_rate: int, segment_samples: int, kept_clips: Iterable[str] = ()
 ) -> list[Part]:
-    """The parts of a manifest, without the clips (by id) that files of the corpus hold already.
-
-    A pure function of its arguments, so that a run that was killed finds the files it wrote.
-    """
+    """The parts of a manifest, without the clips (by id) that files of the corpus hold already; a pure function."""
     kept = set(kept_clips)
     parts = []
     for role in ("speech", "noise", "rir"):
@@ -83,16 +78,9 @@ def plan_parts(
             else:
                 clips.sort(key=lambda clip: (clip.speaker, clip.id))
                 limit = _BANK_S[role] * sample_rate
-            parts += [
-                Part(
-                    role=role,
-                    split=split,
-                    sample_rate=sample_rate,
-                    segment_samples=segment_samples,
-                    pieces=tuple(pieces),
-                )
-                for pieces in _fill(clips, limit, sample_rate, segment_samples if role == "speech" else 1)
-            ]
+            unit = segment_samples if role == "speech" else 1
+            for pieces in _fill(clips, limit, sample_rate, unit):
+                parts.append(Part(role, split, sample_rate, segment_samples, tuple(pieces)))
     return parts
 
 
@@ -125,21 +113,18 @@ def write_part(storage: Storage, part: Part) -> tuple[str, dict[str, Any], int]:
             block = SegmentBlock.concatenate([_segments(part, piece) for piece in part.pieces])
             write_shard(path, block)
             about["num_segments"] = len(block)
-        elif part.role == "noise":
-            rows = (BankRow(*_row(piece, part), pcm_T=_read_pcm(piece, part)) for piece in part.pieces)
-            write_noise_bank(path, rows, part.sample_rate)
         else:
-            responses = ((*_row(piece, part), _read(piece, part)) for piece in part.pieces)
-            write_room_bank(path, responses, part.sample_rate)
-        with path.open("rb") as file:
-            about["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            bank = NoiseBank if part.role == "noise" else RoomBank
+            bank.write(path, (_bank_row(piece, part) for piece in part.pieces), part.sample_rate)
+        about["sha256"] = sha256_of(path)
         about["bytes"] = path.stat().st_size
     storage.write(record, json.dumps(about).encode())  # the mark that the file is whole
     return part.name, about, part.num_clips
 
 
-def _row(piece: Piece, part: Part) -> tuple[str, str, int]:
-    return piece.clip.id, piece.clip.speaker, piece.start_s * part.sample_rate
+def _bank_row(piece: Piece, part: Part) -> BankRow:
+    pcm_T = _read_pcm(piece, part) if part.role == "noise" else _read(piece, part)
+    return BankRow(piece.clip.id, piece.clip.speaker, piece.start_s * part.sample_rate, pcm_T)
 
 
 def _read_pcm(piece: Piece, part: Part) -> np.ndarray:
@@ -174,12 +159,12 @@ def _segments(part: Part, piece: Piece) -> SegmentBlock:
     pcm_T, segment_samples = _read_pcm(piece, part), part.segment_samples
     clip, offset = piece.clip, piece.start_s * part.sample_rate
     starts = list(segment_starts(len(pcm_T), segment_samples))
-    pcm_NS = np.zeros((len(starts), segment_samples), np.int16)
+    pcm_NT = np.zeros((len(starts), segment_samples), np.int16)
     valid_samples_N = np.minimum(len(pcm_T) - np.array(starts), segment_samples)
     for row, (start, valid) in enumerate(zip(starts, valid_samples_N, strict=True)):
-        pcm_NS[row, :valid] = pcm_T[start : start + valid]
+        pcm_NT[row, :valid] = pcm_T[start : start + valid]
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=valid_samples_N.astype(np.int64),
         key_N=np.array([segment_key(clip.split, clip.id, offset + start) for start in starts], np.uint64),
         start_N=np.array(starts, np.int64) + offset,

@@ -46,10 +46,7 @@ def pieces_of(clip: Clip) -> Iterator[Piece]:
 
 
 def read_piece(piece: Piece, sample_rate: int) -> FloatArray:
-    """Samples (T,) of a piece at `sample_rate` Hz: channels averaged (of a room's response, the first one).
-
-    Raises AudioError if the file can no longer be read.
-    """
+    """Samples (T,) of a piece at `sample_rate` Hz, channels averaged (of a room, the first). Raises AudioError."""
     x_T = _read(piece, piece.clip.path, sample_rate)
     if not piece.clip.minus:
         return x_T

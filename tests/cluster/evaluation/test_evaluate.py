@@ -53,7 +53,7 @@ def report(local_ray: str, small_corpus: Path, bundles: list[Path]) -> Evaluatio
 def test_scores_equal_direct_scoring(
     report: EvaluationReport, small_corpus: Path, bundles: list[Path]
 ) -> None:
-    table = pq.read_table(open_corpus(small_corpus).mixtures_path("test"))
+    table = pq.read_table(open_corpus(small_corpus).mixtures("test").path)
     noisy_NT, clean_NT = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
     models = {"first": load_bundle(bundles[0]), "second": load_bundle(bundles[1])}
     row_of = {mixture_id: row for row, mixture_id in enumerate(table["id"].to_pylist())}
@@ -113,11 +113,10 @@ def test_examples_are_what_the_models_make(report: EvaluationReport, bundles: li
 
 
 def test_a_limit_takes_evenly_from_all_snrs(small_corpus: Path) -> None:
-    path = open_corpus(small_corpus).mixtures_path("test")
-    table = pq.read_table(path, columns=["id", "snr_db"])
-    snr_db = dict(zip(table["id"].to_pylist(), table["snr_db"].to_pylist(), strict=True))
-    assert len({snr_db[mixture_id] for mixture_id in choose_mixtures(str(path), 5)}) == 5
-    assert sorted(choose_mixtures(str(path), None)) == sorted(snr_db)
+    mixtures = open_corpus(small_corpus).mixtures("test")
+    snr_db = dict(zip(mixtures.ids, mixtures.snrs_db, strict=True))
+    assert len({snr_db[mixture_id] for mixture_id in choose_mixtures(mixtures, 5)}) == 5
+    assert sorted(choose_mixtures(mixtures, None)) == sorted(snr_db)
 
 
 def test_wrong_use_is_refused_in_one_line(

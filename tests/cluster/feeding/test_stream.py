@@ -23,7 +23,7 @@ from ww_data import (
     AugmentConfig,
     CorpusError,
     MixingConfig,
-    MixtureParams,
+    MixtureDraw,
     Mixtures,
     mix_segments,
     open_corpus,
@@ -118,11 +118,11 @@ def test_stopped_in_an_epoch_it_goes_on_with_just_what_was_not_seen(
 
 
 def test_rooms_of_the_corpus_are_heard(monkeypatch: pytest.MonkeyPatch, small_corpus: Path) -> None:
-    drawn: list[MixtureParams] = []
+    drawn: list[MixtureDraw] = []
 
     def noting(*arguments: Any) -> Mixtures:
         mixed = mix_segments(*arguments)
-        drawn.extend(mixed.params)
+        drawn.extend(mixed.draws)
         return mixed
 
     monkeypatch.setattr("cluster.feeding.blocks.mix_segments", noting)

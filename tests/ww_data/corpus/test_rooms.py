@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tests.ww_data.made_sounds import RATE, syllables
 from tests.ww_data.mixing.made_blocks import room_bank, room_response
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.rooms import RoomBank, aligned, write_room_bank
+from ww_data.corpus.banks import BankRow
+from ww_data.corpus.rooms import RoomBank, aligned
 from ww_data.mixing.reverb import in_room
 from ww_data.write.pieces import to_pcm
 
 
 def bank_of(folder: Path, response_T: np.ndarray) -> RoomBank:
-    write_room_bank(folder / "rooms", [BankRow("rir/a", "a", 0, response_T)], RATE)
+    RoomBank.write(folder / "rooms", [BankRow("rir/a", "a", 0, response_T)], RATE)
     return RoomBank(folder / "rooms")
 
 

@@ -21,10 +21,10 @@ from ww_data.corpus.segments import SegmentRows, segment_key, segment_starts, wr
 
 def block_of(num_segments: int, num_samples: int, seed: int = 0) -> SegmentBlock:
     rng = np.random.default_rng(seed)
-    pcm_NS = rng.integers(-32768, 32768, (num_segments, num_samples), np.int16)
-    pcm_NS[:1, :1], pcm_NS[-1:, -1:] = -32768, 32767
+    pcm_NT = rng.integers(-32768, 32768, (num_segments, num_samples), np.int16)
+    pcm_NT[:1, :1], pcm_NT[-1:, -1:] = -32768, 32767
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=rng.integers(1, num_samples + 1, num_segments),
         key_N=rng.integers(0, 2**64, num_segments, np.uint64),
         start_N=rng.integers(0, 2**40, num_segments),
@@ -83,8 +83,8 @@ def test_samples_of_files_are_mapped(tmp_path: Path) -> None:
     write_shard(tmp_path / "shard.parquet", block_of(50, 16_000))
     before = pa.total_allocated_bytes()
     block = read_shard(tmp_path / "shard.parquet")
-    assert pa.total_allocated_bytes() - before < block.pcm_NS.nbytes / 10
-    assert not block.pcm_NS.flags.writeable
+    assert pa.total_allocated_bytes() - before < block.pcm_NT.nbytes / 10
+    assert not block.pcm_NT.flags.writeable
 
 
 def test_shards_that_something_else_wrote_are_read(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_pandas_reads_shards(tmp_path: Path) -> None:
     frame = pd.read_parquet(tmp_path / "shard.parquet")
     assert frame["speaker"].tolist() == block.speaker_N.tolist()
     assert frame["key"].tolist() == block.key_N.tolist()
-    np.testing.assert_array_equal(np.frombuffer(frame["pcm"][2], "<i2"), block.pcm_NS[2])
+    np.testing.assert_array_equal(np.frombuffer(frame["pcm"][2], "<i2"), block.pcm_NT[2])
 
 
 def test_shards_take_hardly_more_than_their_samples(tmp_path: Path) -> None:
     block = block_of(64, 16_000)
     write_shard(tmp_path / "shard.parquet", block)
-    assert (tmp_path / "shard.parquet").stat().st_size < block.pcm_NS.nbytes + 20_000
+    assert (tmp_path / "shard.parquet").stat().st_size < block.pcm_NT.nbytes + 20_000
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     other.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(pa.ArrowInvalid):
         read_shard(other)
-    nothing = dataclasses.replace(block_of(2, 1), pcm_NS=np.empty((2, 0), np.int16))
+    nothing = dataclasses.replace(block_of(2, 1), pcm_NT=np.empty((2, 0), np.int16))
     with pytest.raises(ValueError, match="no samples: expected 1 or more"):
         write_shard(other, nothing)
 
@@ -133,8 +133,8 @@ def test_gathered_rows_are_those_that_were_asked_for(data: st.DataObject) -> Non
     for name in vars(found).keys() & vars(expected).keys():
         assert np.asarray(vars(found)[name]).dtype == vars(expected)[name].dtype
         np.testing.assert_array_equal(vars(found)[name], vars(expected)[name])
-    for (index, _), pcm_S in zip(wanted, found.pcm_NS, strict=True):
-        assert np.shares_memory(pcm_S, blocks[index].pcm_NS)
+    for (index, _), pcm_S in zip(wanted, found.pcm_NT, strict=True):
+        assert np.shares_memory(pcm_S, blocks[index].pcm_NT)
 
 
 @given(st.integers(1, 2000), st.integers(1, 300))

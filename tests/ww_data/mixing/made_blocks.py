@@ -9,25 +9,23 @@ import numpy as np
 
 from tests.ww_data.made_sounds import RATE, hiss
 from ww_data import NoiseBank, RoomBank, SegmentBlock, segment_key
-from ww_data.activity import active_floor
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.banks import BankRow
+from ww_data.dsp import active_floor
 from ww_data.write.pieces import to_pcm
 
 
 def block_of(clips: Sequence[np.ndarray], floors: Sequence[int] | None = None) -> SegmentBlock:
     """A segment of each clip of int16 PCM, padded to the longest of them."""
     valid_samples_N = np.array([len(clip) for clip in clips])
-    pcm_NS = np.zeros((len(clips), int(valid_samples_N.max())), np.int16)
+    pcm_NT = np.zeros((len(clips), int(valid_samples_N.max())), np.int16)
     for row, clip in enumerate(clips):
-        pcm_NS[row, : len(clip)] = clip
+        pcm_NT[row, : len(clip)] = clip
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=valid_samples_N,
         key_N=np.array([segment_key("train", "x", row) for row in range(len(clips))], np.uint64),
         start_N=np.zeros(len(clips), np.int64),
-        active_floor_N=np.array([active_floor(row, RATE) for row in pcm_NS] if floors is None else floors),
+        active_floor_N=np.array([active_floor(row, RATE) for row in pcm_NT] if floors is None else floors),
         clip_id_N=np.full(len(clips), "x", object),
         speaker_N=np.full(len(clips), "y", object),
     )
@@ -36,7 +34,7 @@ def block_of(clips: Sequence[np.ndarray], floors: Sequence[int] | None = None) -
 def noise_bank(folder: Path) -> NoiseBank:
     """Four clips of noise, 0.3 to 3.3 s long."""
     rows = (BankRow(f"n{index}", f"n{index}", 0, to_pcm(hiss(index, 0.3 + index))) for index in range(4))
-    write_noise_bank(folder / "bank.arrow", rows, RATE)
+    NoiseBank.write(folder / "bank.arrow", rows, RATE)
     return NoiseBank(folder / "bank.arrow")
 
 
@@ -52,5 +50,5 @@ def room_response(seed: int, direct: int = 100, seconds: float = 0.4, gain: floa
 def room_bank(folder: Path) -> RoomBank:
     """Three rooms."""
     rows = [BankRow(f"r{seed}", f"r{seed}", 0, room_response(seed)) for seed in range(3)]
-    write_room_bank(folder / "rooms.arrow", rows, RATE)
+    RoomBank.write(folder / "rooms.arrow", rows, RATE)
     return RoomBank(folder / "rooms.arrow")

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from tests.ww_data.made_sounds import RATE, hiss, syllables
 from tests.ww_data.mixing.made_blocks import block_of, noise_bank, room_bank
 from ww_data import AugmentConfig, MixingConfig, Mixtures, NoiseBank, RoomBank, SegmentBlock, mix_segments
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.corpus.rooms import write_room_bank
+from ww_data.corpus.banks import BankRow
 from ww_data.mixing.augment import EFFECTS
 from ww_data.mixing.channel import clipped, gain_over_time, quantised, with_dropouts
 from ww_data.mixing.draw_effects import DRAWS, Dropouts, Echo, GainChange, Quantisation
@@ -129,11 +127,11 @@ def test_one_effect_s_chance_does_not_change_what_others_draw() -> None:
         "second_noise": ("further_noises",),
         "third_noise": ("further_noises",),
     }
-    both = [draw.augmentation for draw in mixed(**ALL).params]
+    both = [draw.augmentation for draw in mixed(**ALL).draws]
     for name in EFFECTS:
         own = fields_of.get(name, (name,)) + (("echo",) if name == "room" else ())
         off = {name: 0.0, "third_noise": 0.0} if name == "second_noise" else {name: 0.0}
-        without = [draw.augmentation for draw in mixed(**(ALL | off)).params]
+        without = [draw.augmentation for draw in mixed(**(ALL | off)).draws]
         for one, other in zip(both, without, strict=True):
             one_drawn, other_drawn = ({} if a is None else asdict(a) for a in (one, other))
             for field in (one_drawn.keys() & other_drawn.keys()) - set(own):
@@ -146,7 +144,7 @@ def test_each_effect_occurs_as_often_as_asked_for() -> None:
     many = replace(
         many,
         key_N=np.arange(600, dtype=np.uint64),
-        pcm_NS=many.pcm_NS[:, :3200],
+        pcm_NT=many.pcm_NT[:, :3200],
         valid_samples_N=np.full(600, 3200),
     )
     config = MixingConfig(
@@ -155,7 +153,7 @@ def test_each_effect_occurs_as_often_as_asked_for() -> None:
             clipping=0.3, second_noise=0.5, third_noise=0.5, noise_only=0.2, clean_only=0.1
         ),
     )
-    draws = [draw.augmentation for draw in mix_segments(many, 0, bank, config, seed=1).params]
+    draws = [draw.augmentation for draw in mix_segments(many, 0, bank, config, seed=1).draws]
     found = [draw for draw in draws if draw is not None]
     assert 130 < sum(draw.clipping_db is not None for draw in found) < 230
     assert 250 < sum(len(draw.further_noises) > 0 for draw in found) < 350
@@ -188,7 +186,7 @@ def test_a_row_is_the_same_bit_for_bit_in_any_company(
     part = mix_segments(block.take(rows), epochs[rows], bank, config, seed, RoomBank(rooms.paths))
     np.testing.assert_array_equal(part.noisy_NT, whole.noisy_NT[rows])
     np.testing.assert_array_equal(part.clean_NT, whole.clean_NT[rows])
-    assert list(part.params) == [whole.params[row] for row in rows]
+    assert list(part.draws) == [whole.draws[row] for row in rows]
     assert np.isfinite(whole.noisy_NT).all()
     assert max(np.abs(whole.noisy_NT).max(), np.abs(whole.clean_NT).max()) <= 1.0
 
@@ -209,7 +207,7 @@ def test_the_difference_is_noise_at_the_snr_drawn(extra: dict[str, float]) -> No
     block, bank, _ = sources()
     config = MixingConfig(crop_s=0.7, snr_over="clip", level_dbfs=(-40, -30), augment=AugmentConfig(**extra))
     result = mix_segments(block.take(range(1, 12)), 0, bank, config, 0)
-    for noisy, clean, draw in zip(result.noisy_NT, result.clean_NT, result.params, strict=True):
+    for noisy, clean, draw in zip(result.noisy_NT, result.clean_NT, result.draws, strict=True):
         drawn = draw.augmentation.further_noises if draw.augmentation else ()
         sounds = [bank.crop(draw.noise_index, draw.noise_start, draw.num_samples)]
         sounds += [bank.crop(noise.noise_index, noise.noise_start, draw.num_samples) for noise in drawn]
@@ -246,7 +244,7 @@ def test_a_pause_stays_a_pause_where_it_reverberates(effect: str, tmp_path: Path
     response = np.concatenate(
         [[1.0], np.full(240, 0.1) * np.sign(np.random.default_rng(0).standard_normal(240))]
     )
-    write_room_bank(tmp_path / "rooms", [BankRow("r", "r", 0, response)], RATE)
+    RoomBank.write(tmp_path / "rooms", [BankRow("r", "r", 0, response.astype(np.float32))], RATE)
     echo = {"echo_initial": (0.3, 0.3), "echo_delay_ms": (3.0, 3.0), "echo_rt60_s": (0.1, 0.1)}
     augment = AugmentConfig(clean_only=1.0, **{effect: 1.0}, **echo)
     config = MixingConfig(crop_s=None, level_dbfs=(-30, -30), augment=augment)
@@ -281,7 +279,7 @@ def test_faster_speech_is_higher_and_ends_early(factor: float, tmp_path: Path) -
     for crop_s in (0.5, None):
         config = MixingConfig(crop_s=crop_s, augment=augment)
         result = mix_segments(block, 0, bank, config, 0)
-        tone = result.clean_NT[0][: result.params[0].valid_samples]
+        tone = result.clean_NT[0][: result.draws[0].valid_samples]
         assert len(tone) == (12800 if (crop_s, factor) == (None, 1.25) else result.clean_NT.shape[1])
         peak_hz = np.abs(np.fft.rfft(tone * np.hanning(len(tone)))).argmax() * RATE / len(tone)
         assert peak_hz == pytest.approx(1000 * factor, abs=3)
@@ -369,7 +367,7 @@ def test_mels_are_turned_back(hz: float) -> None:
 
 def test_masked_bands_lie_within_the_mel_scale() -> None:
     for epoch in range(5):
-        for draw in mixed(crop_s=0.1, band_mask=1.0, epoch=epoch).params:
+        for draw in mixed(crop_s=0.1, band_mask=1.0, epoch=epoch).draws:
             low_hz, high_hz = draw.augmentation.masked_band_hz
             assert 40 - 1e-6 <= low_hz <= high_hz <= 8000 + 1e-6
             assert mel_of(high_hz) - mel_of(low_hz) <= 0.2 * (mel_of(8000) - mel_of(40)) + 1e-6
@@ -427,10 +425,10 @@ def test_scattered_numbers_never_change_and_are_even() -> None:
 
 def test_silent_noises_are_never_divided_by(tmp_path: Path) -> None:
     silence = BankRow("a", "a", 0, np.zeros(RATE, np.int16))
-    write_noise_bank(tmp_path / "bank", [silence, BankRow("b", "b", 0, to_pcm(hiss(0, 1.0)))], RATE)
+    NoiseBank.write(tmp_path / "bank", [silence, BankRow("b", "b", 0, to_pcm(hiss(0, 1.0)))], RATE)
     block, _, rooms = sources()
     config = MixingConfig(crop_s=0.5, augment=AugmentConfig(**(ALL | {"second_noise": 1.0})))
-    block = replace(block, pcm_NS=np.where(np.arange(12)[:, None] % 3 > 0, block.pcm_NS, 0).astype(np.int16))
+    block = replace(block, pcm_NT=np.where(np.arange(12)[:, None] % 3 > 0, block.pcm_NT, 0).astype(np.int16))
     with np.errstate(divide="raise", invalid="raise"):
         result = mix_segments(block, np.arange(12), NoiseBank(tmp_path / "bank"), config, 0, rooms)
     assert np.isfinite(result.noisy_NT).all()

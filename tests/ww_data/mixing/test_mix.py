@@ -12,29 +12,19 @@ from hypothesis import strategies as st
 
 from tests.ww_data.made_sounds import RATE, hiss, syllables
 from tests.ww_data.mixing.made_blocks import block_of, noise_bank
-from ww_data import (
-    MixingConfig,
-    MixtureParams,
-    NoiseBank,
-    SegmentBlock,
-    draw_mixture,
-    mix,
-    mix_segments,
-    mixture_rng,
-    segment_key,
-)
-from ww_data.activity import active_floor
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
-from ww_data.mixing.draw import SnrOver
+from ww_data import MixingConfig, MixtureDraw, NoiseBank, SegmentBlock, mix_segments, segment_key
+from ww_data.corpus.banks import BankRow
+from ww_data.dsp import active_floor
+from ww_data.mixing.draw import SnrOver, draw_mixture, mixture_rng
+from ww_data.mixing.mix import mix
 from ww_data.randomness import PhiloxStreams
 from ww_data.write.pieces import to_pcm
 
 FRAME = 320  # 20 ms
 
 
-def params_of(num_samples: int, **changes: object) -> MixtureParams:
-    params = MixtureParams(
+def draw_of(num_samples: int, **changes: object) -> MixtureDraw:
+    draw = MixtureDraw(
         crop_start=0,
         num_samples=num_samples,
         valid_samples=num_samples,
@@ -45,7 +35,7 @@ def params_of(num_samples: int, **changes: object) -> MixtureParams:
         snr_over="active",
         sample_rate=RATE,
     )
-    return replace(params, **changes)
+    return replace(draw, **changes)
 
 
 def db(ratio: float) -> float:
@@ -78,8 +68,8 @@ def test_the_snr_is_the_one_asked_for_and_the_difference_is_the_noise(
     floor = active_floor(speech, RATE)
     active = active_samples(speech, floor) if over == "active" else np.ones(num_samples, bool)
     assume(active_samples(speech, floor).sum() >= 5 * FRAME)
-    params = params_of(num_samples, snr_db=snr_db, level_dbfs=level_dbfs, snr_over=over)
-    noisy, clean = mix(speech, noise, params, active_floor=floor)
+    draw = draw_of(num_samples, snr_db=snr_db, level_dbfs=level_dbfs, snr_over=over)
+    noisy, clean = mix(speech, noise, draw, active_floor=floor)
     assert noisy.dtype == clean.dtype == np.float32
     assert max(np.abs(noisy).max(), np.abs(clean).max()) <= 1.0
     difference = noisy.astype(np.float64) - clean
@@ -98,7 +88,7 @@ def test_the_snr_is_the_one_asked_for_and_the_difference_is_the_noise(
 def test_inactive_speech_stays_as_it_is_and_noise_takes_the_level() -> None:
     speech = to_pcm(0.001 * hiss(0, 1.0))  # a pause: far below the floor of its clip
     noise = to_pcm(hiss(1, 1.0))
-    noisy, clean = mix(speech, noise, params_of(RATE, level_dbfs=-30.0), active_floor=10**9)
+    noisy, clean = mix(speech, noise, draw_of(RATE, level_dbfs=-30.0), active_floor=10**9)
     np.testing.assert_array_equal(clean, speech / np.float32(32768))
     difference = (noisy - clean).astype(np.float64)
     assert db(np.mean(difference**2)) == pytest.approx(-30.0, abs=1e-3)
@@ -110,7 +100,7 @@ def test_silence_is_flagged_and_never_divided_by(over: SnrOver, tmp_path: Path) 
     config = MixingConfig(crop_s=None, snr_over=over)
     for is_noise, noise_T in ((False, silence), (True, noise)):
         block = block_of([silence, speech, to_pcm(0.0001 * hiss(0, 1.0))], floors=[0, 0, 10**9])
-        write_noise_bank(tmp_path / "bank", [BankRow("n", "n", 0, noise_T)], RATE)
+        NoiseBank.write(tmp_path / "bank", [BankRow("n", "n", 0, noise_T)], RATE)
         with np.errstate(all="raise"):
             mixed = mix_segments(block, 0, NoiseBank(tmp_path / "bank"), config, seed=0)
         assert mixed.speech_active_N.tolist() == [False, True, False]
@@ -125,15 +115,15 @@ def test_a_word_s_last_sound_is_not_blown_up() -> None:
     speech = to_pcm(0.0001 * hiss(0, 1.0))
     speech[: 3 * FRAME] = to_pcm(0.02 * hiss(1, 3 * FRAME / RATE))
     floor = int((speech[: 3 * FRAME].astype(np.int64) ** 2).sum()) // 6
-    _, clean = mix(speech, speech, params_of(RATE), active_floor=floor)
+    _, clean = mix(speech, speech, draw_of(RATE), active_floor=floor)
     np.testing.assert_array_equal(clean, speech / np.float32(32768))
 
 
 def test_padding_does_not_count_as_clip() -> None:
     speech, noise = to_pcm(hiss(0, 1.0)), to_pcm(hiss(1, 2.0))
     padded = np.concatenate([speech, np.zeros(RATE, np.int16)])
-    params = params_of(2 * RATE, valid_samples=RATE, snr_over="clip", snr_db=10.0)
-    noisy, clean = mix(padded, noise, params)
+    draw = draw_of(2 * RATE, valid_samples=RATE, snr_over="clip", snr_db=10.0)
+    noisy, clean = mix(padded, noise, draw)
     power = np.mean(clean[:RATE].astype(np.float64) ** 2)
     assert db(power / np.mean((noisy - clean).astype(np.float64) ** 2)) == pytest.approx(10.0, abs=1e-3)
 
@@ -141,13 +131,13 @@ def test_padding_does_not_count_as_clip() -> None:
 @pytest.mark.parametrize("noise", [np.zeros(99, np.int16), np.zeros(100, np.float32)])
 def test_what_does_not_fit_is_refused(noise: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected int16 PCM of 100 and 100 samples"):
-        mix(np.zeros(100, np.int16), noise, params_of(100))
+        mix(np.zeros(100, np.int16), noise, draw_of(100))
 
 
 # Draws
 
 
-def draw(seed: int, epoch: int, key: int, config: MixingConfig | None = None) -> MixtureParams:
+def draw(seed: int, epoch: int, key: int, config: MixingConfig | None = None) -> MixtureDraw:
     return draw_mixture(
         mixture_rng(seed, epoch, key),
         config or MixingConfig(),
@@ -170,7 +160,7 @@ def test_a_draw_is_a_function_of_seed_epoch_and_key(seed: int, epoch: int, key: 
 def test_a_draw_stays_within_its_bounds(key: int, valid_samples: int, crop_s: float | None) -> None:
     lengths = np.array([1, 4000, 24000, 64000, 100000])
     config = MixingConfig(crop_s=crop_s)
-    params = draw_mixture(
+    draw = draw_mixture(
         mixture_rng(0, 0, key),
         config,
         valid_samples=valid_samples,
@@ -178,14 +168,14 @@ def test_a_draw_stays_within_its_bounds(key: int, valid_samples: int, crop_s: fl
         noise_lengths=lengths,
         segment_samples=64000,
     )
-    assert params.num_samples == (64000 if crop_s is None else round(crop_s * RATE))
-    assert 0 <= params.crop_start <= max(valid_samples - params.num_samples, 0)
-    assert 1 <= params.valid_samples <= min(params.num_samples, valid_samples)
-    length = lengths[params.noise_index]
-    assert 0 <= params.noise_start < length
-    assert params.noise_start + params.num_samples <= length or length < params.num_samples
-    assert -5 <= params.snr_db <= 25
-    assert -35 <= params.level_dbfs <= -15
+    assert draw.num_samples == (64000 if crop_s is None else round(crop_s * RATE))
+    assert 0 <= draw.crop_start <= max(valid_samples - draw.num_samples, 0)
+    assert 1 <= draw.valid_samples <= min(draw.num_samples, valid_samples)
+    length = lengths[draw.noise_index]
+    assert 0 <= draw.noise_start < length
+    assert draw.noise_start + draw.num_samples <= length or length < draw.num_samples
+    assert -5 <= draw.snr_db <= 25
+    assert -35 <= draw.level_dbfs <= -15
 
 
 def test_draws_never_change() -> None:
@@ -218,10 +208,10 @@ def test_levels_of_a_list_occur_equally_often() -> None:
 
 def test_draws_reach_all_of_their_ranges() -> None:
     draws = [draw(0, 0, key) for key in range(2000)]
-    snrs = np.array([params.snr_db for params in draws])
+    snrs = np.array([draw.snr_db for draw in draws])
     assert np.abs(np.histogram(snrs, 10, (-5, 25))[0] - 200).max() < 70
-    assert set(np.bincount([params.noise_index for params in draws]) // 100) <= {5, 6, 7}
-    starts = np.array([params.crop_start for params in draws])
+    assert set(np.bincount([draw.noise_index for draw in draws]) // 100) <= {5, 6, 7}
+    starts = np.array([draw.crop_start for draw in draws])
     assert starts.min() < 400
     assert starts.max() > 39600
 
@@ -313,7 +303,7 @@ def test_a_block_is_mixed_as_its_segments_one_by_one(bank: NoiseBank, crop_s: fl
     shuffled = mix_segments(block.take(order), epochs[order], bank, config, seed=5)
     np.testing.assert_array_equal(shuffled.noisy_NT, mixed.noisy_NT[order])
     for row in range(11):
-        params = draw_mixture(
+        draw = draw_mixture(
             mixture_rng(5, int(epochs[row]), int(block.key_N[row])),
             config,
             valid_samples=int(block.valid_samples_N[row]),
@@ -321,14 +311,13 @@ def test_a_block_is_mixed_as_its_segments_one_by_one(bank: NoiseBank, crop_s: fl
             noise_lengths=bank.lengths_N,
             segment_samples=2 * RATE,
         )
-        assert params == mixed.params[row]
-        speech = block.pcm_NS[row, params.crop_start : params.crop_start + params.num_samples]
-        noise = bank.crop(params.noise_index, params.noise_start, params.num_samples)
-        noisy, clean = mix(speech, noise, params, active_floor=int(block.active_floor_N[row]))
+        assert draw == mixed.draws[row]
+        speech = block.pcm_NT[row, draw.crop_start : draw.crop_start + draw.num_samples]
+        noise = bank.crop(draw.noise_index, draw.noise_start, draw.num_samples)
+        noisy, clean = mix(speech, noise, draw, active_floor=int(block.active_floor_N[row]))
         np.testing.assert_array_equal(noisy, mixed.noisy_NT[row])
         np.testing.assert_array_equal(clean, mixed.clean_NT[row])
-        assert mixed.snr_db_N[row] == params.snr_db
-    assert mixed.snr_over == "active"
+        assert mixed.snr_db_N[row] == draw.snr_db
 
 
 def test_another_epoch_is_another_mixture(bank: NoiseBank) -> None:
@@ -365,14 +354,14 @@ def test_mixtures_without_augmentation_never_change(bank: NoiseBank) -> None:
 def test_a_pair_s_own_noise_is_taken_where_it_was_recorded(remix: float, tmp_path: Path) -> None:
     ramp = (np.arange(4 * RATE) % 20000 + 1).astype(np.int16)
     rows = [BankRow("noise/x", "x", 0, ramp), BankRow("noise/z", "z", 0, to_pcm(hiss(1, 4.0)))]
-    write_noise_bank(tmp_path / "bank", rows, RATE)
+    NoiseBank.write(tmp_path / "bank", rows, RATE)
     block = make_block(40)
     block = replace(block, clip_id_N=np.full(40, "speech/x", object), start_N=np.full(40, RATE))
     mixed = mix_segments(
         block, 0, NoiseBank(tmp_path / "bank"), MixingConfig(remix=remix, crop_s=1.0), seed=0
     )
-    own = [draw.noise_index == 0 and draw.noise_start == RATE + draw.crop_start for draw in mixed.params]
+    own = [draw.noise_index == 0 and draw.noise_start == RATE + draw.crop_start for draw in mixed.draws]
     assert sum(own) == 40 if remix == 0 else 8 < sum(own) < 32
     strangers = replace(block, clip_id_N=np.full(40, "speech/y", object))
-    drawn = mix_segments(strangers, 0, NoiseBank(tmp_path / "bank"), MixingConfig(remix=0.0), seed=0).params
+    drawn = mix_segments(strangers, 0, NoiseBank(tmp_path / "bank"), MixingConfig(remix=0.0), seed=0).draws
     assert {draw.noise_index for draw in drawn} == {0, 1}

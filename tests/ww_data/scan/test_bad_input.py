@@ -13,7 +13,7 @@ import soundfile
 from tests.ww_data.made_sounds import RATE, hiss, syllables, write_folders
 from ww_data import read_mono, scan_corpus, write_audio
 from ww_data.manifest import Role
-from ww_data.scan.corpora import Entry
+from ww_data.scan.files import Recording
 from ww_data.scan.inspection import inspect
 
 
@@ -103,7 +103,7 @@ def test_what_may_not_be_read_is_listed(tmp_path: Path) -> None:
 
 def _reason(path: Path, x: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> str:
     soundfile.write(path, x, rate, subtype=subtype)
-    return inspect(Entry(path=str(path), name=path.name, role="speech")).skip_reason
+    return inspect(Recording(path=str(path), name=path.name, role="speech")).skip_reason
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
@@ -123,7 +123,7 @@ def test_a_constant_is_no_sound(tmp_path: Path, subtype: str) -> None:
 def test_a_level_is_that_of_the_sound_without_its_offset(tmp_path: Path, subtype: str, offset: float) -> None:
     x = 0.001 * np.random.default_rng(0).standard_normal((20 * RATE, 2))
     soundfile.write(tmp_path / "x.wav", x + np.array([offset, -offset]), RATE, subtype=subtype)
-    clip = inspect(Entry(path=str(tmp_path / "x.wav"), name="x.wav", role="speech"))
+    clip = inspect(Recording(path=str(tmp_path / "x.wav"), name="x.wav", role="speech"))
     assert clip.skip_reason == ""
     assert clip.level_dbfs == pytest.approx(-60.0, abs=0.05)
 
@@ -148,7 +148,7 @@ def test_any_rate_and_number_of_channels_is_measured_rightly(
 ) -> None:
     x = np.random.default_rng(0).normal(0, 0.1, (3 * rate, num_channels))
     soundfile.write(tmp_path / "x.flac", x, rate, subtype="PCM_24")
-    clip = inspect(Entry(path=str(tmp_path / "x.flac"), name="x.flac", role="noise"))
+    clip = inspect(Recording(path=str(tmp_path / "x.flac"), name="x.flac", role="noise"))
     assert (clip.sample_rate, clip.num_channels, clip.num_frames) == (rate, num_channels, 3 * rate)
     assert clip.seconds == 3.0
     assert clip.level_dbfs == pytest.approx(-20.0, abs=0.1)
@@ -166,7 +166,7 @@ def test_one_sound_is_known_in_any_container(tmp_path: Path) -> None:
     for name, (y, rate) in others.items():
         soundfile.write(tmp_path / name, y, rate, subtype="FLOAT")
     hashes = {
-        path.name: inspect(Entry(path=str(path), name=path.name, role="speech")).content_hash
+        path.name: inspect(Recording(path=str(path), name=path.name, role="speech")).content_hash
         for path in tmp_path.iterdir()
     }
     assert len({hashes[name] for name in ("a.wav", "b.flac", "c.wav", "d.wav", "e.aiff")}) == 1
@@ -196,7 +196,7 @@ def test_names_with_spaces_and_unicode_come_through(tmp_path: Path) -> None:
         write_audio(speech / name / f"{name}.wav", syllables(600 + n, 2.0), RATE)
     (speech / "speaker0" / "0.wav").rename(os.fsdecode(os.fsencode(speech / "speaker0") + b"/\xff.wav"))
     manifest = scan_corpus(speech, noise)
-    manifest.write(tmp_path / "manifest.parquet")
+    (tmp_path / "manifest.parquet").write_bytes(manifest.to_parquet())
     assert [clip.skip_reason for clip in manifest.skipped] == ["file name is not UTF-8: rename it"]
     clips = {clip.speaker: clip for clip in manifest.clips if clip.speaker in names}
     assert clips.keys() == set(names)
@@ -207,17 +207,17 @@ def test_what_is_wrong_with_a_pair_is_said_of_the_right_file(tmp_path: Path) -> 
     clean, noisy = tmp_path / "clean.flac", tmp_path / "noisy.flac"
     write_audio(clean, syllables(0, 30.0), RATE)
     write_audio(noisy, syllables(0, 30.0) + hiss(0, 30.0), RATE)
-    entry = Entry(path=str(noisy), name="noisy.flac", role="noise", minus=str(clean))
-    assert inspect(entry).skip_reason == ""
+    recording = Recording(path=str(noisy), name="noisy.flac", role="noise", minus=str(clean))
+    assert inspect(recording).skip_reason == ""
     for path, start in (
         (noisy, "cannot be read as audio"),
         (clean, "its clean file cannot be used (cannot be read"),
     ):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) * 2 // 3] + bytes(len(whole) // 3))
-        assert inspect(entry).skip_reason.startswith(start)
+        assert inspect(recording).skip_reason.startswith(start)
         path.unlink()
-        assert "cannot be opened (No such file" in inspect(entry).skip_reason
+        assert "cannot be opened (No such file" in inspect(recording).skip_reason
         path.write_bytes(whole)
 
 
@@ -228,7 +228,7 @@ def test_peaks_are_those_of_the_channels_mean(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "b.wav", np.round(x[:, 0] * 8192) / 32768, RATE, subtype="PCM_16")
 
     def peak(name: str, role: Role) -> float:
-        return inspect(Entry(path=str(tmp_path / name), name=name, role=role)).peak
+        return inspect(Recording(path=str(tmp_path / name), name=name, role=role)).peak
 
     assert peak("a.wav", "speech") == pytest.approx(1.375)
     assert peak("a.wav", "rir") == pytest.approx(0.75)

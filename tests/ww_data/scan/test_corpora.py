@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ww_data import LAYOUTS, CorpusError, Storage
-from ww_data.scan.corpora import Entry, find_entries
+from ww_data.scan.corpora import find_recordings
+from ww_data.scan.files import Recording
 
 GROUPING = {"speech": "auto", "noise": "file", "rir": "auto"}
 
@@ -116,8 +117,12 @@ def tree(root: Path, layout: str) -> Path:
     return lay_out(root / "my data", names)
 
 
-def found(entries: list[Entry]) -> dict[str, tuple[str, str, str]]:
-    return {entry.name: (entry.role, entry.group, entry.hint) for entry in entries if not entry.skip_reason}
+def found(recordings: list[Recording]) -> dict[str, tuple[str, str, str]]:
+    return {
+        recording.name: (recording.role, recording.group, recording.hint)
+        for recording in recordings
+        if not recording.skip_reason
+    }
 
 
 def test_every_layout_has_a_tree() -> None:
@@ -128,24 +133,24 @@ def test_every_layout_has_a_tree() -> None:
 @pytest.mark.parametrize("layout", TREES)
 def test_a_data_set_is_recognised_by_its_files(tmp_path: Path, layout: str, forced: bool) -> None:
     root = tree(tmp_path, layout)
-    entries = find_entries(root, None, layout=layout if forced else "auto", grouping=GROUPING)
-    assert {entry.layout for entry in entries} == {layout}
-    assert not any(entry.skip_reason for entry in entries)
-    assert found([entry for entry in entries if not entry.minus]) == TREES[layout]
+    recordings = find_recordings(root, None, layout=layout if forced else "auto", grouping=GROUPING)
+    assert {recording.layout for recording in recordings} == {layout}
+    assert not any(recording.skip_reason for recording in recordings)
+    assert found([recording for recording in recordings if not recording.minus]) == TREES[layout]
 
 
 @pytest.mark.parametrize("layout", TREES)
 def test_a_data_set_may_lie_a_folder_deeper_or_behind_an_address(tmp_path: Path, layout: str) -> None:
     tree(tmp_path, layout)
-    there = find_entries(Storage(tmp_path).uri, None, grouping=GROUPING)
-    assert {entry.layout for entry in there} == {layout}
+    there = find_recordings(Storage(tmp_path).uri, None, grouping=GROUPING)
+    assert {recording.layout for recording in there} == {layout}
     expected = {
         (role, hint) if group.endswith(".wav") else (role, hint, group)
         for role, group, hint in TREES[layout].values()
     }
     assert {
         (role, hint) if group.endswith(".wav") else (role, hint, group)
-        for role, group, hint in found([entry for entry in there if not entry.minus]).values()
+        for role, group, hint in found([recording for recording in there if not recording.minus]).values()
     } == expected
 
 
@@ -169,31 +174,33 @@ def test_a_data_set_may_lie_a_folder_deeper_or_behind_an_address(tmp_path: Path,
 def test_a_part_of_a_data_set_is_recognised_as_well(
     tmp_path: Path, layout: str, below: str, name: str, expected: tuple[str, str, str]
 ) -> None:
-    entries = find_entries(tree(tmp_path, layout) / below, expected[0], grouping=GROUPING)
-    assert {entry.layout for entry in entries} == {layout}
-    assert found(entries)[name] == expected
+    recordings = find_recordings(tree(tmp_path, layout) / below, expected[0], grouping=GROUPING)
+    assert {recording.layout for recording in recordings} == {layout}
+    assert found(recordings)[name] == expected
 
 
 def test_the_readers_of_dns_are_known_without_their_folder(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "clean", [f"book_0000{n}_chp_0009_reader_0670{n}_0.wav" for n in range(3)])
-    entries = find_entries(root, "speech", grouping=GROUPING)
-    assert {entry.group for entry in entries} == {f"reader_0670{n}" for n in range(3)}
+    recordings = find_recordings(root, "speech", grouping=GROUPING)
+    assert {recording.group for recording in recordings} == {f"reader_0670{n}" for n in range(3)}
 
 
 def test_only_the_role_in_question_is_taken(tmp_path: Path) -> None:
     root = tree(tmp_path, "musan")
-    assert {entry.role for entry in find_entries(root, "speech", grouping=GROUPING)} == {"speech"}
-    assert len(find_entries(root, "noise", grouping=GROUPING)) == 2
+    assert {recording.role for recording in find_recordings(root, "speech", grouping=GROUPING)} == {"speech"}
+    assert len(find_recordings(root, "noise", grouping=GROUPING)) == 2
     pairs = tree(tmp_path / "other", "pairs")
-    assert not any("noisy" in entry.path for entry in find_entries(pairs, "speech", grouping=GROUPING))
+    assert not any(
+        "noisy" in recording.path for recording in find_recordings(pairs, "speech", grouping=GROUPING)
+    )
     with pytest.raises(CorpusError, match="has the layout esc50, in which no speech was found"):
-        find_entries(tree(tmp_path / "third", "esc50"), "speech", grouping=GROUPING)
+        find_recordings(tree(tmp_path / "third", "esc50"), "speech", grouping=GROUPING)
 
 
 def test_a_layout_that_holds_nothing_of_a_role_is_not_forced_on_it(tmp_path: Path) -> None:
     root = lay_out(tmp_path, ["fan 1.wav", "rain 2.wav"])
-    entries = find_entries(root, "noise", layout="librispeech", grouping=GROUPING)
-    assert {entry.layout for entry in entries} == {"folder"}
+    recordings = find_recordings(root, "noise", layout="librispeech", grouping=GROUPING)
+    assert {recording.layout for recording in recordings} == {"folder"}
 
 
 @pytest.mark.parametrize("layout", sorted(TREES))
@@ -202,7 +209,7 @@ def test_a_forced_layout_that_does_not_fit_says_what_was_expected(tmp_path: Path
     with pytest.raises(
         CorpusError, match=f"has not the layout {layout}: expected (files|the folders|a folder)"
     ) as caught:
-        find_entries(root, None, layout=layout, grouping=GROUPING)
+        find_recordings(root, None, layout=layout, grouping=GROUPING)
     assert "\n" not in str(caught.value)
 
 
@@ -219,11 +226,11 @@ def test_a_forced_layout_that_does_not_fit_says_what_was_expected(tmp_path: Path
 )
 def test_a_plain_folder_is_not_taken_for_a_data_set(tmp_path: Path, names: list[str]) -> None:
     root = lay_out(tmp_path / "speech", names)
-    entries = find_entries(root, "speech", grouping=GROUPING)
-    assert {entry.layout for entry in entries} == {"folder"}
-    assert len(entries) == len(names)
+    recordings = find_recordings(root, "speech", grouping=GROUPING)
+    assert {recording.layout for recording in recordings} == {"folder"}
+    assert len(recordings) == len(names)
     with pytest.raises(CorpusError, match="use --speech and --noise for plain folders"):
-        find_entries(root, None, grouping=GROUPING)
+        find_recordings(root, None, grouping=GROUPING)
 
 
 @pytest.mark.parametrize("role", ["speech", "noise", "rir"])
@@ -231,20 +238,20 @@ def test_a_plain_folder_is_not_taken_for_a_data_set(tmp_path: Path, names: list[
 def test_a_root_that_is_no_folder_is_one_clear_line(tmp_path: Path, root: str, role: str) -> None:
     (tmp_path / "file.wav").touch()
     with pytest.raises(CorpusError, match=f"is not a folder of {role} that can be read"):
-        find_entries(tmp_path / root, role, grouping=GROUPING)
+        find_recordings(tmp_path / root, role, grouping=GROUPING)
 
 
 def test_an_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no layout 'voicebank': expected auto, folder, pairs"):
-        find_entries(tmp_path, None, layout="voicebank", grouping=GROUPING)
+        find_recordings(tmp_path, None, layout="voicebank", grouping=GROUPING)
 
 
 def test_files_that_do_not_belong_are_listed_with_the_reason(tmp_path: Path) -> None:
     root = tree(tmp_path, "vctk")
     lay_out(root, [*(f"wav48_silence_trimmed/p300/p300_{n:03}_mic1.flac" for n in range(20)), "readme.wav"])
     lay_out(root, ["wav48_silence_trimmed/p225/p225_001_mic2.flac", "video.m4a"])
-    entries = find_entries(root, None, grouping=GROUPING)
-    assert {entry.name: entry.skip_reason for entry in entries if entry.skip_reason} == {
+    recordings = find_recordings(root, None, grouping=GROUPING)
+    assert {recording.name: recording.skip_reason for recording in recordings if recording.skip_reason} == {
         "readme.wav": "does not belong to the layout vctk",
         "video.m4a": ".m4a files cannot be read: convert them to WAV or FLAC",
         "wav48_silence_trimmed/p225/p225_001_mic2.flac": "is the same sentence from the second microphone",
@@ -258,10 +265,12 @@ def test_the_test_sets_of_dns_are_left_out_of_its_training_data(tmp_path: Path) 
         root,
         [f"{tests}/clean/clean_fileid_1.wav", f"{tests}/noisy/clnsp1_train_69005_1_snr15_tl-21_fileid_1.wav"],
     )
-    entries = find_entries(root, None, grouping=GROUPING)
-    assert found(entries) == TREES["dns"]
-    assert all("challenge's test set" in entry.skip_reason for entry in entries if tests in entry.name)
-    (speech, noise) = find_entries(root / tests, None, grouping=GROUPING)
+    recordings = find_recordings(root, None, grouping=GROUPING)
+    assert found(recordings) == TREES["dns"]
+    assert all(
+        "challenge's test set" in recording.skip_reason for recording in recordings if tests in recording.name
+    )
+    (speech, noise) = find_recordings(root / tests, None, grouping=GROUPING)
     assert (speech.name, noise.name) == ("clean/clean_fileid_1.wav", "clean/clean_fileid_1.wav")
     assert noise.path.endswith("snr15_tl-21_fileid_1.wav")
     assert noise.minus == speech.path
@@ -280,19 +289,19 @@ def test_the_test_sets_of_dns_are_left_out_of_its_training_data(tmp_path: Path) 
 def test_pairs_lie_at_any_depth(tmp_path: Path, names: list[str], hints: list[str]) -> None:
     noisy = [name.replace("clean", "noisy").replace("Clean", "Noisy") for name in names]
     lay_out(tmp_path, names + [name.replace(".wav", ".flac") for name in noisy])
-    entries = find_entries(tmp_path, None, grouping=GROUPING)
-    assert {entry.layout for entry in entries} == {"pairs"}
-    speech = [entry for entry in entries if entry.role == "speech"]
-    assert sorted(entry.name for entry in speech) == sorted(names)
-    assert sorted(entry.hint for entry in speech) == hints
-    noise = {entry.name: entry for entry in entries if entry.role == "noise"}
-    for entry in speech:
-        twin = noise[entry.name]
-        assert twin.minus == entry.path
+    recordings = find_recordings(tmp_path, None, grouping=GROUPING)
+    assert {recording.layout for recording in recordings} == {"pairs"}
+    speech = [recording for recording in recordings if recording.role == "speech"]
+    assert sorted(recording.name for recording in speech) == sorted(names)
+    assert sorted(recording.hint for recording in speech) == hints
+    noise = {recording.name: recording for recording in recordings if recording.role == "noise"}
+    for recording in speech:
+        twin = noise[recording.name]
+        assert twin.minus == recording.path
         assert twin.path == str(
-            tmp_path / dict(zip(names, noisy, strict=True))[entry.name].replace(".wav", ".flac")
+            tmp_path / dict(zip(names, noisy, strict=True))[recording.name].replace(".wav", ".flac")
         )
-        assert twin.hint == entry.hint
+        assert twin.hint == recording.hint
 
 
 def test_mixtures_made_of_dns_do_not_belong_to_it(tmp_path: Path) -> None:
@@ -301,12 +310,12 @@ def test_mixtures_made_of_dns_do_not_belong_to_it(tmp_path: Path) -> None:
         f"training_set/{kind}/{kind}_fileid_{n}.wav" for kind in ("clean", "noise", "noisy") for n in range(9)
     ]
     lay_out(root, made)
-    entries = find_entries(root, None, grouping=GROUPING)
-    assert found(entries) == TREES["dns"]
-    reasons = {entry.name: entry.skip_reason for entry in entries if entry.skip_reason}
+    recordings = find_recordings(root, None, grouping=GROUPING)
+    assert found(recordings) == TREES["dns"]
+    reasons = {recording.name: recording.skip_reason for recording in recordings if recording.skip_reason}
     assert reasons == dict.fromkeys(made, "lies beside noisy speech: give its folder by itself")
-    alone = find_entries(root / "training_set", None, grouping=GROUPING)
-    assert {entry.layout for entry in alone} == {"pairs"}
+    alone = find_recordings(root / "training_set", None, grouping=GROUPING)
+    assert {recording.layout for recording in alone} == {"pairs"}
 
 
 @pytest.mark.parametrize(
@@ -327,15 +336,15 @@ def test_the_noises_of_dns_are_known_without_its_speech(
 ) -> None:
     root = lay_out(tmp_path / folder, names)
     for above in (root, root.parent):
-        entries = find_entries(above, "noise", grouping=GROUPING)
-        assert {entry.layout for entry in entries} == {"dns"}
-        assert len({entry.group for entry in entries}) == groups
+        recordings = find_recordings(above, "noise", grouping=GROUPING)
+        assert {recording.layout for recording in recordings} == {"dns"}
+        assert len({recording.group for recording in recordings}) == groups
 
 
 def test_the_speech_of_dns_is_known_without_its_noise(tmp_path: Path) -> None:
     names = ["read_speech/book_0_chp_0_reader_7_0.wav", *(f"german_speech/ann/{n}.wav" for n in range(9))]
-    entries = find_entries(lay_out(tmp_path / "clean_fullband", names), "speech", grouping=GROUPING)
-    assert {entry.group for entry in entries} == {"reader_7", "german_speech/ann"}
+    recordings = find_recordings(lay_out(tmp_path / "clean_fullband", names), "speech", grouping=GROUPING)
+    assert {recording.group for recording in recordings} == {"reader_7", "german_speech/ann"}
 
 
 def test_what_was_made_of_ms_snsd_may_lie_with_it(tmp_path: Path) -> None:
@@ -345,6 +354,6 @@ def test_what_was_made_of_ms_snsd_may_lie_with_it(tmp_path: Path) -> None:
         *(f"NoisySpeech_training/noisy{n}_SNRdb_0.0_clnsp{n}.wav" for n in range(9)),
         *(f"Noise_training/noisy{n}_SNRdb_0.0.wav" for n in range(9)),
     ]
-    entries = find_entries(lay_out(root, made), None, grouping=GROUPING)
-    assert found(entries) == TREES["ms-snsd"]
-    assert {entry.name for entry in entries if entry.skip_reason} == set(made)
+    recordings = find_recordings(lay_out(root, made), None, grouping=GROUPING)
+    assert found(recordings) == TREES["ms-snsd"]
+    assert {recording.name for recording in recordings if recording.skip_reason} == set(made)

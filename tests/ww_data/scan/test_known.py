@@ -17,11 +17,11 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     journal = Storage(tmp_path / "journal")
     first: list[str] = []
     with pytest.raises(StopError):
-        scan_corpus(speech, noise, journal=journal, run=counting(first, stop_after=5))
+        scan_corpus(speech, noise, journal=journal, executor=counting(first, stop_after=5))
     assert first
     write_audio(speech / "speaker0" / "added.wav", syllables(900, 2.0), RATE)  # other chunks, same files
     second: list[str] = []
-    manifest = scan_corpus(speech, noise, journal=journal, run=counting(second))
+    manifest = scan_corpus(speech, noise, journal=journal, executor=counting(second))
     assert not set(first) & set(second)
     assert len(first) + len(second) == len(manifest.clips) == 12 * 2 + 4 + 1
     assert manifest == scan_corpus(speech, noise)
@@ -32,11 +32,11 @@ def test_what_is_known_is_not_read_again_unless_it_changed(tmp_path: Path) -> No
     (speech / "speaker0" / "empty.wav").touch()
     before = scan_corpus(speech, noise)
     read: list[str] = []
-    assert scan_corpus(speech, noise, known=before, run=counting(read)) == before
+    assert scan_corpus(speech, noise, known=before, executor=counting(read)) == before
     assert read == ["speech/speaker0/empty.wav"]  # perhaps it is whole by now
     write_audio(speech / "speaker1" / "0.wav", syllables(77, 3.0), RATE)
     read.clear()
-    after = scan_corpus(speech, noise, known=before, run=counting(read))
+    after = scan_corpus(speech, noise, known=before, executor=counting(read))
     assert "speech/speaker1/0.wav" in read
     assert after == scan_corpus(speech, noise)
 
@@ -46,7 +46,7 @@ def test_a_folder_that_was_moved_is_not_read_again(tmp_path: Path) -> None:
     before = scan_corpus(speech, noise)
     (tmp_path / "a").rename(tmp_path / "b")
     read: list[str] = []
-    after = scan_corpus(tmp_path / "b/speech", tmp_path / "b/noise", known=before, run=counting(read))
+    after = scan_corpus(tmp_path / "b/speech", tmp_path / "b/noise", known=before, executor=counting(read))
     assert not read
     assert after.hash == before.hash
     assert all("/b/" in clip.path for clip in after.clips)

@@ -61,7 +61,7 @@ def test_a_changed_clean_side_is_noticed(tmp_path: Path) -> None:
     write_audio(path, syllables(77, 1.0), RATE)
     os.utime(path, ns=(10**18, 10**18))
     read: list[str] = []
-    assert scan_corpus(corpus_dirs=tmp_path, known=before, run=counting(read)) == scan_corpus(
+    assert scan_corpus(corpus_dirs=tmp_path, known=before, executor=counting(read)) == scan_corpus(
         corpus_dirs=tmp_path
     )
     assert sorted(read) == [f"{role}/clean_trainset_wav/p1_000.wav" for role in ("noise", "speech")]

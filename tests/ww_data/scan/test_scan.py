@@ -116,7 +116,7 @@ def test_nothing_depends_on_the_order_of_the_work(tmp_path: Path) -> None:
             [pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(item))))) for item in items[::-1]]
         )
 
-    assert scan_corpus(speech, noise, run=backwards) == scan_corpus(speech, noise)
+    assert scan_corpus(speech, noise, executor=backwards) == scan_corpus(speech, noise)
 
 
 def _write_splits(root: Path, splits: Sequence[str]) -> Path:
@@ -235,7 +235,7 @@ def test_a_file_that_was_listed_and_is_not_found(tmp_path: Path, comes_back: boo
         with pytest.raises(
             CorpusError, match=r"0.wav: is not reached from node .*: all nodes must see the folders"
         ):
-            scan_corpus(speech, noise, run=elsewhere)
+            scan_corpus(speech, noise, executor=elsewhere)
     else:
-        reasons = [clip.skip_reason for clip in scan_corpus(speech, noise, run=elsewhere).skipped]
+        reasons = [clip.skip_reason for clip in scan_corpus(speech, noise, executor=elsewhere).skipped]
         assert reasons == ["was removed while the folders were read"]

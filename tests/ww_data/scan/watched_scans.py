@@ -13,16 +13,16 @@ class StopError(Exception):
 
 
 def counting(read: list[str], stop_after: int = 1000) -> Any:
-    """A way to run that notes in `read` which files are read, and dies after some chunks of them."""
+    """An executor that notes in `read` which files are read, and dies after some chunks of them."""
 
-    def run(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def execute(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         for index, item in enumerate(items):
             if index == stop_after:
                 raise StopError
-            read.extend(entry.id for entry in item)
+            read.extend(recording.id for recording in item)
             yield function(item)
 
-    return run
+    return execute
 
 
 def splits_of(manifest: Manifest, key: str = "id") -> dict[str, str]:

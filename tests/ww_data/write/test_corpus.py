@@ -24,7 +24,7 @@ from ww_data import (
     scan_corpus,
     segment_key,
     write_audio,
-    write_shards,
+    write_corpus,
 )
 from ww_data.corpus.segments import segment_starts
 from ww_data.write.pieces import to_pcm
@@ -50,7 +50,7 @@ def manifest(folders: tuple[Path, Path]) -> Manifest:
 
 @pytest.fixture(scope="module")
 def corpus(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_shards(manifest, tmp_path_factory.mktemp("out") / "corpus", **SETTINGS)
+    return write_corpus(manifest, tmp_path_factory.mktemp("out") / "corpus", **SETTINGS)
 
 
 def segments_of(corpus: Corpus, split: str) -> SegmentBlock:
@@ -69,8 +69,8 @@ def test_shards_hold_the_clips_sample_for_sample(corpus: Corpus, manifest: Manif
         for row in range(len(block)):
             clip, start, valid = clips[block.clip_id_N[row]], block.start_N[row], block.valid_samples_N[row]
             pcm = to_pcm(read_mono(clip.path))
-            np.testing.assert_array_equal(block.pcm_NS[row, :valid], pcm[start : start + valid])
-            assert not block.pcm_NS[row, valid:].any()
+            np.testing.assert_array_equal(block.pcm_NT[row, :valid], pcm[start : start + valid])
+            assert not block.pcm_NT[row, valid:].any()
             assert block.speaker_N[row] == clip.speaker
             assert block.key_N[row] == segment_key(split, clip.id, int(start))
         assert len(set(block.key_N.tolist())) == len(block)
@@ -122,10 +122,10 @@ def test_opening_finds_what_was_written(corpus: Corpus, manifest: Manifest) -> N
 
 def test_writing_again_finds_it_done(corpus: Corpus, manifest: Manifest) -> None:
     before = (corpus.storage.path() / "corpus.json").stat().st_mtime_ns
-    assert write_shards(manifest, corpus.storage.path(), **SETTINGS) == corpus
+    assert write_corpus(manifest, corpus.storage.path(), **SETTINGS) == corpus
     assert (corpus.storage.path() / "corpus.json").stat().st_mtime_ns == before
     with pytest.raises(CorpusError, match=r"other settings \(segment_s 1.0, now 2.0\)"):
-        write_shards(manifest, corpus.storage.path(), **SETTINGS | {"segment_s": 2.0})
+        write_corpus(manifest, corpus.storage.path(), **SETTINGS | {"segment_s": 2.0})
 
 
 def test_a_corpus_is_the_same_wherever_it_is_written(
@@ -133,7 +133,7 @@ def test_a_corpus_is_the_same_wherever_it_is_written(
 ) -> None:
     told: list[tuple[int, int, str]] = []
     (tmp_path / "corpus").mkdir()
-    again = write_shards(manifest, tmp_path / "corpus", **SETTINGS, progress=lambda *step: told.append(step))
+    again = write_corpus(manifest, tmp_path / "corpus", **SETTINGS, progress=lambda *step: told.append(step))
     assert again.files == corpus.files
     num_used = sum(not clip.skip_reason for clip in manifest.clips)
     assert told[-1][:2] == (num_used, num_used)
@@ -143,10 +143,10 @@ def test_a_corpus_is_the_same_wherever_it_is_written(
 def test_a_folder_with_something_else_is_left_alone(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").touch()
     with pytest.raises(CorpusError, match="is not an empty folder"):
-        write_shards(manifest, tmp_path, **SETTINGS)
+        write_corpus(manifest, tmp_path, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
     with pytest.raises(CorpusError, match="no file system is known"):
-        write_shards(manifest, "tape://reel/corpus", **SETTINGS)
+        write_corpus(manifest, "tape://reel/corpus", **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_folder_with_something_else_is_left_alone(manifest: Manifest, tmp_path
 )
 def test_settings_are_checked(manifest: Manifest, tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(CorpusError):
-        write_shards(manifest, tmp_path / "corpus", **SETTINGS | wrong)
+        write_corpus(manifest, tmp_path / "corpus", **SETTINGS | wrong)
 
 
 def test_a_file_that_vanished_since_the_scan_is_one_clear_error(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_file_that_vanished_since_the_scan_is_one_clear_error(tmp_path: Path) 
     with pytest.raises(
         CorpusError, match=r"1\.wav: cannot be opened .*readable when the folders were scanned"
     ):
-        write_shards(manifest, tmp_path / "out" / "corpus", **SETTINGS)
+        write_corpus(manifest, tmp_path / "out" / "corpus", **SETTINGS)
     with pytest.raises(CorpusError, match="holds no corpus"):
         open_corpus(tmp_path / "out" / "corpus")
 
@@ -194,7 +194,7 @@ def damage_json(path: Path, **changes: object) -> None:
 def test_damage_is_one_clear_line(
     manifest: Manifest, tmp_path: Path, name: str, damage: object, message: str
 ) -> None:
-    corpus = write_shards(manifest, tmp_path / "corpus", **SETTINGS)
+    corpus = write_corpus(manifest, tmp_path / "corpus", **SETTINGS)
     damage(next(corpus.storage.path().glob(name)))  # type: ignore[operator]
     with pytest.raises(CorpusError, match=message) as caught:
         open_corpus(corpus.storage.path())
@@ -203,7 +203,7 @@ def test_damage_is_one_clear_line(
 
 
 def test_damage_within_a_file_is_found_by_its_checksum(manifest: Manifest, tmp_path: Path) -> None:
-    corpus = write_shards(manifest, tmp_path / "corpus", **SETTINGS)
+    corpus = write_corpus(manifest, tmp_path / "corpus", **SETTINGS)
     path = next(corpus.storage.path().glob("noise/train/*"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -220,7 +220,7 @@ def test_damage_within_a_file_is_found_by_its_checksum(manifest: Manifest, tmp_p
 
 def test_mixtures_are_fixed_balanced_and_held_out(corpus: Corpus, manifest: Manifest) -> None:
     for split, count in (("val", 5), ("test", 10)):
-        table = pq.read_table(corpus.mixtures_path(split))
+        table = pq.read_table(corpus.mixtures(split).path)
         frame = table.drop(["noisy", "clean"]).to_pandas()
         assert len(frame) == frame.id.nunique() == count
         assert set(Counter(frame.snr_db)) == {-5.0, 0.0, 5.0, 10.0, 15.0}
@@ -234,8 +234,8 @@ def test_mixtures_are_fixed_balanced_and_held_out(corpus: Corpus, manifest: Mani
 def test_mixtures_have_the_snr_they_state(corpus: Corpus) -> None:
     block = segments_of(corpus, "test")
     floors = dict(zip(block.key_N.tolist(), block.active_floor_N.tolist(), strict=True))
-    pcms = dict(zip(block.key_N.tolist(), block.pcm_NS, strict=True))
-    table = pq.read_table(corpus.mixtures_path("test"))
+    pcms = dict(zip(block.key_N.tolist(), block.pcm_NT, strict=True))
+    table = pq.read_table(corpus.mixtures("test").path)
     noisy, clean = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
     assert noisy.dtype == clean.dtype == np.float32
     assert noisy.shape == clean.shape == (10, RATE)
@@ -251,8 +251,8 @@ def test_mixtures_have_the_snr_they_state(corpus: Corpus) -> None:
         assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.01)
 
 
-def test_there_are_no_fixed_mixtures_of_train(corpus: Corpus) -> None:
+def test_there_are_no_stored_mixtures_of_train(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match="not for 'train'"):
-        corpus.mixtures_path("train")
+        corpus.mixtures("train")
     with pytest.raises(CorpusError, match="no split 'tset'"):
         corpus.shards("tset")

@@ -25,9 +25,9 @@ from ww_data import (
     read_shard,
     scan_corpus,
     write_audio,
-    write_shards,
+    write_corpus,
 )
-from ww_data.activity import activity
+from ww_data.dsp import activity
 from ww_data.storage import Storage
 from ww_data.write import parts as parts_module
 from ww_data.write import pieces as pieces_module
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def corpus(folder: Path) -> Corpus:
-    return write_shards(scan(folder), folder / "corpus", **SETTINGS)
+    return write_corpus(scan(folder), folder / "corpus", **SETTINGS)
 
 
 def written(corpus_folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -68,18 +68,19 @@ def written(corpus_folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def grow(corpus: Corpus, folder: Path, **options: bool) -> Corpus:
     again = scan(folder, known=corpus.manifest())
-    return write_shards(again, corpus.storage.uri, **SETTINGS, **options)
+    return write_corpus(again, corpus.storage.uri, **SETTINGS, **options)
 
 
 KILLED = """
 import sys, time
-from ww_data import Manifest, write_shards, parts
+from ww_data import Manifest, write_corpus
+from ww_data.write import parts
 parts.SHARD_SEGMENTS = 4
 def stop(done, total, what):
     if done >= 6:
         print("half", flush=True)
         time.sleep(60)
-write_shards(
+write_corpus(
     Manifest.read(sys.argv[1]), sys.argv[2], segment_s=1.0, num_val_mixtures=4, num_test_mixtures=4, progress=stop
 )
 """
@@ -87,7 +88,7 @@ write_shards(
 
 def test_a_killed_run_goes_on_where_it_stopped(folder: Path) -> None:
     manifest = scan(folder)
-    manifest.write(folder / "manifest.parquet")
+    (folder / "manifest.parquet").write_bytes(manifest.to_parquet())
     out = folder / "corpus"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(folder / "manifest.parquet"), str(out)],
@@ -103,24 +104,24 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path) -> None:
     before = {name: seen for name, seen in written(out).items() if name.startswith(("speech/", "noise/"))}
     marked = {path.stem.replace("-", "/", 2) for path in (out / ".progress").glob("*.json")}
     assert marked  # it had begun
-    corpus = write_shards(manifest, out, **SETTINGS)
+    corpus = write_corpus(manifest, out, **SETTINGS)
     corpus.verify()
     after = written(out)
     assert {name: after[name] for name in marked} == {name: before[name] for name in marked}
-    uninterrupted = write_shards(manifest, folder / "other", **SETTINGS)
+    uninterrupted = write_corpus(manifest, folder / "other", **SETTINGS)
     assert corpus.files == uninterrupted.files
     assert not list(out.glob(".*"))
 
 
 def test_a_part_without_its_mark_is_not_taken_for_whole(folder: Path) -> None:
     manifest = scan(folder)
-    whole = write_shards(manifest, folder / "whole", **SETTINGS)
+    whole = write_corpus(manifest, folder / "whole", **SETTINGS)
     name = next(name for name in whole.files if name.startswith("speech/train/"))
     half = folder / "corpus"
     for path, content in ((half / name, b"half"), (half / ".progress" / "x", b"")):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-    corpus = write_shards(manifest, half, **SETTINGS)
+    corpus = write_corpus(manifest, half, **SETTINGS)
     corpus.verify()
     assert corpus.files == whole.files
 
@@ -208,11 +209,11 @@ def test_a_growing_run_killed_at_any_write_leaves_a_good_corpus(
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "writing", dying)
         with pytest.raises(KeyboardInterrupt):
-            write_shards(again, corpus.storage.uri, **SETTINGS)
+            write_corpus(again, corpus.storage.uri, **SETTINGS)
     left = open_corpus(corpus.storage.uri)
     left.verify()
     assert left.manifest_hash == left.manifest().hash
-    grown = write_shards(scan(folder, known=left.manifest()), corpus.storage.uri, **SETTINGS)
+    grown = write_corpus(scan(folder, known=left.manifest()), corpus.storage.uri, **SETTINGS)
     grown.verify()
     assert grown.manifest_hash == again.hash
 
@@ -232,7 +233,7 @@ def test_what_is_damaged_is_made_good(lost: str, gone: bool, corpus: Corpus, fol
             known_manifest(corpus.storage.uri)
         return
     again = scan(folder, known=known_manifest(corpus.storage.uri))
-    repaired = write_shards(again, corpus.storage.uri, **SETTINGS)
+    repaired = write_corpus(again, corpus.storage.uri, **SETTINGS)
     repaired.verify()
     assert repaired.files == corpus.files
 
@@ -242,19 +243,19 @@ def test_a_corpus_prepared_anew_is_not_mistaken_for_the_old_one(
 ) -> None:
     monkeypatch.setenv("WW_CACHE", str(folder / "cache"))
     manifest, address = scan(folder), f"memory://{uuid.uuid4().hex}/corpus"
-    first = write_shards(manifest, address, **SETTINGS)
-    assert pq.read_metadata(first.mixtures_path("test")).num_rows == 4
+    first = write_corpus(manifest, address, **SETTINGS)
+    assert pq.read_metadata(first.mixtures("test").path).num_rows == 4
     for file in list(first.storage.files()):
         first.storage.delete(file.name)
-    second = write_shards(manifest, address, **SETTINGS | {"num_test_mixtures": 3, "segment_s": 2.0})
-    assert pq.read_metadata(second.mixtures_path("test")).num_rows == 3
+    second = write_corpus(manifest, address, **SETTINGS | {"num_test_mixtures": 3, "segment_s": 2.0})
+    assert pq.read_metadata(second.mixtures("test").path).num_rows == 3
 
 
 def test_a_file_that_changed_since_the_scan_is_refused(folder: Path) -> None:
     manifest = scan(folder)
     write_audio(folder / "speech" / "speaker2" / "1.wav", syllables(9000, 3.0), RATE)
     with pytest.raises(CorpusError, match=r"1\.wav: changed since the folders were scanned"):
-        write_shards(manifest, folder / "corpus", **SETTINGS)
+        write_corpus(manifest, folder / "corpus", **SETTINGS)
 
 
 def test_another_run_into_the_same_folder_is_refused(folder: Path) -> None:
@@ -262,9 +263,9 @@ def test_another_run_into_the_same_folder_is_refused(folder: Path) -> None:
 
     def second_run(done: int, total: int, what: str) -> None:
         with pytest.raises(CorpusError, match="another run is writing there"):
-            write_shards(manifest, folder / "corpus", **SETTINGS)
+            write_corpus(manifest, folder / "corpus", **SETTINGS)
 
-    write_shards(manifest, folder / "corpus", **SETTINGS, progress=second_run).verify()
+    write_corpus(manifest, folder / "corpus", **SETTINGS, progress=second_run).verify()
 
 
 @pytest.mark.parametrize("rate", [RATE, 44_100])
@@ -286,7 +287,7 @@ def test_a_long_recording_is_cut_without_seams(
     [whole] = pieces_of(clip)
     assert np.abs(joined - read_piece(whole, RATE)).max() < 1e-5
     monkeypatch.setattr(pieces_module, "PIECE_S", 2)
-    corpus = write_shards(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
+    corpus = write_corpus(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
     corpus.verify()
     [stored] = [item for item in corpus.manifest().clips if item.id == clip.id]
     assert stored.shard
@@ -317,15 +318,15 @@ def test_a_pause_of_a_minute_is_no_speech(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "speech" / "speaker0" / "0.wav"
     quiet = np.concatenate([syllables(1, 4.0), 0.02 * hiss(2, 4.0)])
     write_audio(path, quiet, RATE)
-    corpus = write_shards(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
+    corpus = write_corpus(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
     [clip] = [clip for clip in corpus.manifest().clips if clip.id.endswith("speaker0/0.wav")]
     for name in clip.shard.split():
         block = read_shard(corpus.storage.path(name))
         for row in np.flatnonzero((block.clip_id_N == clip.id) & (block.start_N >= 4 * RATE)):
-            assert activity(block.pcm_NS[row], RATE, int(block.active_floor_N[row])) == 0
+            assert activity(block.pcm_NT[row], RATE, int(block.active_floor_N[row])) == 0
 
 
 @pytest.mark.parametrize("out", ["noise/noise0.wav", "noise/noise0.wav/below"])
 def test_a_file_in_the_way_is_one_clear_error(out: str, folder: Path) -> None:
     with pytest.raises(CorpusError, match=r"is not a folder|cannot be written"):
-        write_shards(scan(folder), folder / out, **SETTINGS)
+        write_corpus(scan(folder), folder / out, **SETTINGS)

@@ -1,4 +1,4 @@
-"""Fixed mixtures: the same file every time, all speakers, noises and SNRs in turn, and pairs as they were recorded."""
+"""Stored mixtures: the same file every time, all speakers, noises and SNRs in turn, and pairs as they were recorded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from tests.ww_data.made_sounds import RATE, hiss, syllables
 from ww_data import NoiseBank, SegmentBlock
-from ww_data.activity import active_floor
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import write_noise_bank
+from ww_data.corpus.banks import BankRow
 from ww_data.corpus.segments import segment_key, write_shard
+from ww_data.corpus.stored_mixtures import read_sources
+from ww_data.dsp import active_floor
 from ww_data.manifest import CorpusError
 from ww_data.storage import Storage
-from ww_data.write.mixtures import Candidate, read_sources, write_mixtures
+from ww_data.write.mixtures import Candidate, write_mixtures
 from ww_data.write.pieces import to_pcm
 
 SNRS = (0.0, 10.0)
@@ -28,14 +28,14 @@ SNRS = (0.0, 10.0)
 
 def shard_of(speaker: int) -> SegmentBlock:
     """Two clips of one speaker, a segment of 1 s each."""
-    pcm_NS = np.stack([to_pcm(0.2 * syllables(10 * speaker + n, 1.0)) for n in range(2)])
+    pcm_NT = np.stack([to_pcm(0.2 * syllables(10 * speaker + n, 1.0)) for n in range(2)])
     clips = [f"speech/s{speaker}/{n}.wav" for n in range(2)]
     return SegmentBlock(
-        pcm_NS=pcm_NS,
+        pcm_NT=pcm_NT,
         valid_samples_N=np.full(2, RATE),
         key_N=np.array([segment_key("val", clip, 0) for clip in clips], np.uint64),
         start_N=np.zeros(2, np.int64),
-        active_floor_N=np.array([active_floor(pcm_T, RATE) for pcm_T in pcm_NS]),
+        active_floor_N=np.array([active_floor(pcm_T, RATE) for pcm_T in pcm_NT]),
         clip_id_N=np.array(clips, object),
         speaker_N=np.full(2, f"s{speaker}", object),
     )
@@ -65,7 +65,7 @@ def candidates_in(folder: Path, num_speakers: int = 3) -> tuple[Storage, list[Ca
 
 def bank_of(folder: Path, names: list[str], seconds: float = 3.0) -> NoiseBank:
     rows = (BankRow(name, name, 0, to_pcm(hiss(index, seconds))) for index, name in enumerate(names))
-    write_noise_bank(folder / "bank", rows, RATE)
+    NoiseBank.write(folder / "bank", rows, RATE)
     return NoiseBank(folder / "bank")
 
 
@@ -112,7 +112,7 @@ def test_they_take_turns_and_say_what_they_are_made_of(tmp_path: Path) -> None:
         zip(table["clip_id"].to_pylist(), table["snr_db"].to_pylist(), strict=True)
     ):
         block = blocks[clip]
-        pcm_T, floor = block.pcm_NS[int(clip[-5])], block.active_floor_N[0]
+        pcm_T, floor = block.pcm_NT[int(clip[-5])], block.active_floor_N[0]
         frames = pcm_T.astype(np.float64).reshape(-1, 320)
         active = (frames**2).sum(axis=1) >= block.active_floor_N[int(clip[-5])]
         assert floor > 1
@@ -143,7 +143,7 @@ def test_pairs_are_mixed_as_they_were_recorded(tmp_path: Path) -> None:
             assert table["snr_db"][row].as_py() in SNRS
             continue
         assert table["noise_id"][row].as_py() == own
-        speech_T = shard_of(int(clip[8])).pcm_NS[int(clip[-5])]
+        speech_T = shard_of(int(clip[8])).pcm_NT[int(clip[-5])]
         noise_T = bank.pcm(bank.ids.index(own))
         np.testing.assert_array_equal(clean[row], speech_T / np.float32(32768))
         np.testing.assert_allclose(noisy[row], (speech_T + noise_T.astype(np.float64)) / 32768, atol=1e-7)
@@ -195,7 +195,7 @@ def test_a_pair_without_audible_noise_gets_another_noise(tmp_path: Path) -> None
         BankRow("noise/s0/0.wav", "a", 0, np.zeros(RATE, np.int16)),
         BankRow("noise/x", "b", 0, to_pcm(hiss(0, 2.0))),
     ]
-    write_noise_bank(tmp_path / "bank", rows, RATE)
+    NoiseBank.write(tmp_path / "bank", rows, RATE)
     table = write(tmp_path, storage, candidates[:1], NoiseBank(tmp_path / "bank"), count=2)
     (snr_db,) = table["snr_db"].to_pylist()
     assert snr_db in SNRS

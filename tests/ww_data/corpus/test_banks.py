@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from tests.ww_data.made_sounds import RATE, hiss
 from ww_data import NoiseBank
-from ww_data.corpus.bank import BankRow
-from ww_data.corpus.noise_bank import loop_period, write_noise_bank
+from ww_data.corpus.banks import BankRow, loop_period
 from ww_data.corpus.rooms import RoomBank
 from ww_data.write.pieces import to_pcm
 
@@ -26,7 +25,7 @@ CLIPS = {
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> NoiseBank:
     path = tmp_path_factory.mktemp("bank") / "train.arrow"
-    write_noise_bank(path, rows_of(CLIPS), RATE)
+    NoiseBank.write(path, rows_of(CLIPS), RATE)
     return NoiseBank(path)
 
 
@@ -80,10 +79,10 @@ def test_the_order_does_not_depend_on_the_files(tmp_path: Path) -> None:
         for n in range(6)
         for start in (0, 50)
     ]
-    write_noise_bank(tmp_path / "all", rows, RATE)
+    NoiseBank.write(tmp_path / "all", rows, RATE)
     shuffled = [rows[index] for index in np.random.default_rng(0).permutation(12)]
     for part in range(3):
-        write_noise_bank(tmp_path / f"{part}", shuffled[part::3], RATE)
+        NoiseBank.write(tmp_path / f"{part}", shuffled[part::3], RATE)
     one, three = NoiseBank(tmp_path / "all"), NoiseBank([tmp_path / f"{part}" for part in (2, 0, 1)])
     expected = sorted((row.recording, row.id, row.start) for row in rows)
     for bank in (one, three, pickle.loads(pickle.dumps(three))):
@@ -94,7 +93,7 @@ def test_the_order_does_not_depend_on_the_files(tmp_path: Path) -> None:
 def test_the_noise_of_a_pair_is_found_at_the_same_place(tmp_path: Path) -> None:
     ramp = np.arange(1000, dtype=np.int16)
     pieces = [BankRow("noise/p1.wav", "p1", start, ramp[start : start + 400]) for start in (0, 400, 800)]
-    write_noise_bank(tmp_path / "bank", [BankRow("noise/other.wav", "a", 0, ramp), *pieces], RATE)
+    NoiseBank.write(tmp_path / "bank", [BankRow("noise/other.wav", "a", 0, ramp), *pieces], RATE)
     bank = NoiseBank(tmp_path / "bank")
     for start in (0, 399, 400, 799, 800, 999):
         found = bank.own_noise("speech/p1.wav", start)
@@ -107,12 +106,12 @@ def test_the_noise_of_a_pair_is_found_at_the_same_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pcm", [np.zeros(0, np.int16), np.zeros((2, 5), np.int16), np.zeros(5, np.float32)])
 def test_what_is_no_pcm_is_refused(pcm: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"noise/x: came as .* expected samples"):
-        write_noise_bank(tmp_path / "bank", [BankRow("noise/x", "x", 0, pcm)], RATE)
+        NoiseBank.write(tmp_path / "bank", [BankRow("noise/x", "x", 0, pcm)], RATE)
 
 
 def test_files_that_are_no_such_bank_are_refused(tmp_path: Path) -> None:
-    write_noise_bank(tmp_path / "a", rows_of(CLIPS), RATE)
-    write_noise_bank(tmp_path / "b", rows_of(CLIPS), 8000)
+    NoiseBank.write(tmp_path / "a", rows_of(CLIPS), RATE)
+    NoiseBank.write(tmp_path / "b", rows_of(CLIPS), 8000)
     with pytest.raises(pa.ArrowInvalid, match="several sample rates"):
         NoiseBank([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(pa.ArrowInvalid, match="not a bank of float32 samples"):
