@@ -15,7 +15,7 @@ import soundfile as sf
 from fastapi import FastAPI
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import add_websocket
 from cluster.serving.models import ServedModels

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError, busy
-from cluster.serving.files.audio import AudioLimits, check_kind
+from cluster.serving.files.audio import check_extent, check_kind
 from cluster.serving.files.messages import END, ERROR, SOUND, START, pack, receive_order
 from cluster.serving.files.process import begin, say_ready
 from ww_data.audio import AudioError, iter_blocks, open_audio
@@ -142,13 +143,13 @@ def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterat
     with open_audio(path) as file:
         sample_rate, num_channels, subtype = file.samplerate, file.channels, file.subtype
         is_length_known = file.frames < 2**62
-        limits.check(file.frames if is_length_known else 0, sample_rate, num_channels)
+        check_extent(limits, file.frames if is_length_known else 0, sample_rate, num_channels)
         num_frames = 0
         kept: list[np.ndarray] = []
         for block_TC in iter_blocks(file, path):
             check()
             num_frames += len(block_TC)
-            limits.check(num_frames, sample_rate, num_channels)
+            check_extent(limits, num_frames, sample_rate, num_channels)
             if np.abs(block_TC).max() > MAX_PEAK:
                 message = f"{_NAME}: holds samples beyond {MAX_PEAK:g} times full scale: scale it to +-1"
                 raise ApiError(400, "bad_audio", message)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
 from cluster.serving.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"

@@ -18,8 +18,8 @@ from typing import Any, TypeGuard
 
 from starlette.websockets import WebSocket
 
+from cluster.serving.config import LiveConfig
 from cluster.serving.live.call import Call
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.inbox import Inbox
 from cluster.serving.live.outbox import Outbox
 from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, parse_text

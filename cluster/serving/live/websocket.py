@@ -19,9 +19,9 @@ from fastapi import FastAPI
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
 from cluster.serving.live.capacity import CONNECTION_COST, measure_max_streams
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.protocol import PATH, SUBPROTOCOL, Close, ProtocolError, parse_options
 from cluster.serving.live.session import LiveSession, error_message
 from cluster.serving.live.stepper import Stepper

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
 from cluster.serving.live.protocol import PATH
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import Admitted, LiveCalls, add_websocket

@@ -54,8 +54,7 @@ def main(bundle: str) -> None:
 
     import uvicorn
 
-    from cluster.serving.config import ServingConfig
-    from cluster.serving.live.config import LiveConfig
+    from cluster.serving.config import LiveConfig, ServingConfig
     from cluster.serving.models import ServedModels
     from cluster.serving.web.app import build_app
 

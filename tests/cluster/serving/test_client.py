@@ -19,8 +19,8 @@ from starlette.types import Scope
 from cluster.enhancement import enhance_audio
 from cluster.serving.auth import presented_key
 from cluster.serving.client import StreamClient, StreamError
+from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import LiveCalls, add_websocket
 from cluster.serving.models import ServedModels

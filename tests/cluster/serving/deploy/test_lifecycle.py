@@ -22,13 +22,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from cluster.serving.client import StreamClient, StreamError
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import LiveConfig, ScalingConfig, ServingConfig
 from cluster.serving.deploy.deployment import CONTROLLER, start_serving, stop_serving
 from cluster.serving.deploy.promotion import promote
 from cluster.serving.deploy.replica import APP_NAME
-from cluster.serving.deploy.scaling_config import ScalingConfig
 from cluster.serving.deploy.serve_config import DEPLOYMENT_NAME
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.protocol import PATH
 from tests.cluster.serving.clips import DENOISE, file_bytes, recording
 from ww_models import load_bundle, read_bundle_info

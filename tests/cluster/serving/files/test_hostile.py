@@ -19,8 +19,8 @@ import psutil
 import pytest
 import soundfile as sf
 
+from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError
-from cluster.serving.files.audio import AudioLimits
 from cluster.serving.files.job import FileJob
 from cluster.serving.files.messages import END, ERROR, Unpacker
 from cluster.serving.files.process import FileProcess

@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.serving.config import ServingConfig
-from cluster.serving.files.audio import AudioLimits
+from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker
 from cluster.serving.files.process import FileProcess
 from cluster.serving.files.service import FileService

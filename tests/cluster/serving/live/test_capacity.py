@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from cluster.serving.config import LiveConfig
 from cluster.serving.live import websocket
 from cluster.serving.live.capacity import MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import add_websocket
 from cluster.serving.models import ServedModels

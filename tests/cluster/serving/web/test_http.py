@@ -21,8 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.config import ServingConfig
-from cluster.serving.files.audio import AudioLimits
+from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
 from tests.cluster.serving.callers import half_an_upload, wait_until

@@ -16,8 +16,7 @@ from matplotlib.image import imread
 
 from cluster.enhancement import enhance_audio
 from cluster.serving.auth import read_keys
-from cluster.serving.config import ServingConfig
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
 from cluster.serving.web.error_replies import RequestIdMiddleware, install_error_handlers
