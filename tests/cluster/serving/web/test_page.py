@@ -111,7 +111,8 @@ def test_files_come_with_their_types_and_nothing_from_elsewhere(run_app: RunApp)
     with run_app(app) as host, httpx.Client(base_url=f"http://{host}") as client:
         index = client.get("/")
         linked = re.findall(r'(?:href|src)="([^"#]+)"', index.text)
-        modules = [f"page/{path.name}" for path in FOLDER.glob("*.js")]
+        modules = [f"page/{path.relative_to(FOLDER)}" for path in FOLDER.rglob("*.js")]
+        assert "page/audio/worklet.js" in modules
         assert {"page/page.js", "page/style.css"} <= set(linked)
         for name in {*linked, *modules}:
             reply = client.get(name)
@@ -128,7 +129,8 @@ def test_files_come_with_their_types_and_nothing_from_elsewhere(run_app: RunApp)
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert not re.search(r"<script(?![^>]*src=)|<style|\s(style|on\w+)=", index.text)
-        assert client.get("/page/..%2Fpage.py").status_code == 404
+        for outside in ("..%2Fconfig.py", "audio/..%2F..%2Fconfig.py", "%2Fetc%2Fpasswd", "audio", ""):
+            assert client.get(f"/page/{outside}").status_code == 404, outside
 
 
 # Files
