@@ -13,9 +13,9 @@ from pathlib import Path
 from cluster.machine.session import connect
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
 from cluster.serving.config import ServingConfig
-from cluster.serving.deploy.control import listening
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
+from cluster.serving.deploy.promotion import listening
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
 from jobs.cli import main, make_parser
 from ww_models.streaming.onnx_export import PRECISIONS

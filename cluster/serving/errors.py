@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# What a caller learns of an exception that nobody expected; the log has the rest.
+OUR_FAULT = "something went wrong on our side"
+
 
 class ApiError(Exception):
     """What is answered instead of a result; `message` is for people, `code` for programs.
@@ -27,12 +30,7 @@ class ApiError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """What another process makes the same error of: ApiError(**error.as_json())."""
-        return {
-            "status": self.status,
-            "code": self.code,
-            "message": self.message,
-            "headers": self.headers,
-        }
+        return {"status": self.status, "code": self.code, "message": self.message, "headers": self.headers}
 
 
 def busy(message: str, retry_after_s: int = 1) -> ApiError:

@@ -12,12 +12,14 @@ import numpy as np
 
 from cluster.enhancement import measure_real_time_factor
 from cluster.serving.errors import ApiError
-from ww_models import BundleInfo, load_bundle, read_bundle_info
+from ww_models import BundleInfo, StreamBatch, load_bundle, read_bundle_info
+from ww_models.streaming.engine import StepEngine
 from ww_models.streaming.onnx_engine import OnnxEngine
 from ww_models.streaming.onnx_export import Precision
 
 # Longer ones gain little more, and their graphs, in which a recurrent layer is there once for each row, are large.
 FILE_STEP_S = 0.128
+_NUM_STEPS = 9  # that are timed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,10 +109,13 @@ def load_model(bundle: Path, precision: Precision = "fp32") -> ServedModel:
     """Loads a bundle, exports its step where it has one, and measures how fast that is."""
     model, info = load_bundle(bundle), read_bundle_info(bundle)
     engine = file_engine = None
-    if model.latency_samples is not None:
+    if model.latency_samples is None:
+        real_time_factor = measure_real_time_factor(model, clip_s=1.0)
+    else:
         engine = OnnxEngine.from_model(model, precision)
         num_hops = max(1, round(FILE_STEP_S * model.sample_rate / model.hop_samples))
         file_engine = OnnxEngine.from_model(model, precision, num_hops)
+        real_time_factor = measure_step_s(engine, 1) * engine.sample_rate / engine.hop_samples
     return ServedModel(
         id=info.id,
         bundle=Path(bundle),
@@ -119,20 +124,29 @@ def load_model(bundle: Path, precision: Precision = "fp32") -> ServedModel:
         file_engine=file_engine,
         latency_samples=model.latency_samples,
         sample_rate=model.sample_rate,
-        real_time_factor=(
-            measure_real_time_factor(model, clip_s=1.0) if engine is None else stream_real_time_factor(engine)
-        ),
+        real_time_factor=real_time_factor,
     )
 
 
-def stream_real_time_factor(engine: OnnxEngine, num_hops: int = 30) -> float:
-    """Seconds of computing per second of audio of one stream, hop by hop; the median hop."""
-    rng = np.random.default_rng(0)
-    streamer = engine.streamer()
+def measure_step_s(engine: StepEngine, num_streams: int) -> float:
+    """Seconds that one step of so many streams takes, with a hop for each; a median."""
+    streams = StreamBatch(engine, num_streams)
+    rows = [streams.join() for _ in range(num_streams)]
+    hop = np.random.default_rng(0).normal(scale=0.1, size=engine.hop_samples).astype(np.float32)
+
+    def step() -> None:
+        for row in rows:
+            streams.feed(row, hop)
+        streams.advance()
+
+    return median_s(step, _NUM_STEPS)
+
+
+def median_s(work: Callable[[], object], num_times: int) -> float:
+    """Seconds that it takes."""
     times_s = []
-    for _ in range(num_hops):
-        hop = rng.normal(scale=0.1, size=(1, engine.hop_samples)).astype(np.float32)
+    for _ in range(num_times):
         start = time.perf_counter()
-        streamer.feed(hop)
+        work()
         times_s.append(time.perf_counter() - start)
-    return statistics.median(times_s) * engine.sample_rate / engine.hop_samples
+    return statistics.median(times_s)

@@ -41,7 +41,7 @@ class DenoiseServer:
         self._models = ServedModels(precision=config.precision)
         self._app = build_app(self._models, config, send_request_id=False)
         # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
-        self._app.state.live.holds_clients = False
+        self._app.state.live.holds_callers = False
         if not is_before_replicas():
             most = config.scaling.max_replicas or serve.get_replica_context().world_size
             self._app.state.live.connection_cost = PYTHON_PROXY_COST * most

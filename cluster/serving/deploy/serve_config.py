@@ -1,4 +1,4 @@
-"""The endpoint as a config of Ray Serve: what `start_serving` deploys, a promotion changes and `serve deploy` takes."""
+"""The endpoint as a config of Ray Serve: what `serve_bundles` deploys, a promotion changes and `serve deploy` takes."""
 
 from __future__ import annotations
 

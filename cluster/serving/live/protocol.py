@@ -41,7 +41,7 @@ class Close(IntEnum):
 
 
 class ProtocolError(ValueError):
-    """What ends a session: `code` for programs, str() for people, the close code, further fields of the message."""
+    """What ends a call: `code` for programs, str() for people, the close code, further fields of the message."""
 
     def __init__(self, code: str, message: str, close: Close, **fields: Any) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class ProtocolError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallOptions:
-    """How a session's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised)."""
+    """How a call's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised)."""
 
     encoding: Encoding = "pcm_s16le"
     sample_rate: int = 16_000

@@ -21,9 +21,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
+from cluster.serving.live.call import LiveCall, error_message
 from cluster.serving.live.capacity import CONNECTION_COST, measure_max_streams
 from cluster.serving.live.protocol import PATH, SUBPROTOCOL, Close, ProtocolError, parse_options
-from cluster.serving.live.session import LiveSession, error_message
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel, ServedModels
 
@@ -42,7 +42,7 @@ def add_websocket(
 ) -> LiveCalls:
     """Adds the live endpoint to an application. Measures first how many streams of each model this machine carries.
 
-    admitted: holds for the length of a session whoever asks for it; raises ApiError for those who may not.
+    admitted: holds for the length of a call; raises ApiError for a caller who may not.
     """
     live = LiveCalls(models, stepper, config, admitted)
     app.add_api_websocket_route(PATH, live.serve)
@@ -50,10 +50,10 @@ def add_websocket(
 
 
 class LiveCalls:
-    """All live sessions of a process: lets them in, counts them, sends them away.
+    """All live calls of a process: lets them in, counts them, sends them away.
 
-    holds_clients: whether the server takes no more from a client while nothing is received from it, so that TCP holds
-        the client back, as uvicorn does; elsewhere a session that is sent too much ends.
+    holds_callers: whether the server takes no more from a caller while nothing is received from it, so that TCP holds
+        the caller back, as uvicorn does; elsewhere a call that is sent too much ends.
     connection_cost: of a hop's way in and out, see `capacity.py`.
     """
 
@@ -61,24 +61,22 @@ class LiveCalls:
         self, models: ServedModels, stepper: Stepper, config: LiveConfig, admitted: Admitted
     ) -> None:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
-        self._sessions: set[LiveSession] = set()
+        self._calls: set[LiveCall] = set()
         self._is_draining = False
-        self.holds_clients, self.connection_cost = True, CONNECTION_COST
+        self.holds_callers, self.connection_cost = True, CONNECTION_COST
         self._measuring = threading.Lock()
         self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
         for model in models.all():
             self.prepare(model)
 
     @property
-    def num_sessions(self) -> int:
-        return len(self._sessions)
+    def num_calls(self) -> int:
+        return len(self._calls)
 
     @property
     def load(self) -> float:
-        """The share of what this process may carry that its sessions take, 0 to 1."""
-        return sum(
-            session.options.num_channels / self.max_streams(session.model) for session in self._sessions
-        )
+        """The share of what this process may carry that its calls take, 0 to 1."""
+        return sum(call.options.num_channels / self.max_streams(call.model) for call in self._calls)
 
     def prepare(self, model: ServedModel) -> None:
         """Measures how many streams of this model may run, before anybody calls. From any thread."""
@@ -105,7 +103,7 @@ class LiveCalls:
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
             try:
                 with self._admitted(websocket.scope):
-                    await self._run_session(websocket)
+                    await self._run_call(websocket)
             except (ApiError, ProtocolError) as error:
                 refusal = error if isinstance(error, ProtocolError) else _as_refusal(error)
                 await websocket.send_text(error_message(refusal, uuid.uuid4().hex))
@@ -113,7 +111,7 @@ class LiveCalls:
         except WebSocketDisconnect:
             return
 
-    async def _run_session(self, websocket: WebSocket) -> None:
+    async def _run_call(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
         model = self._models.get(query.get("model"))
         if model.engine is None:
@@ -126,20 +124,15 @@ class LiveCalls:
         if model not in self._max_streams:  # it came without being prepared
             await asyncio.to_thread(self.max_streams, model)
         self._check_room(model, options.num_channels)
-        session = LiveSession(
-            websocket,
-            model,
-            options,
-            self._config,
-            self._stepper,
-            self.max_streams(model),
-            self.holds_clients,
+        max_streams = self.max_streams(model)
+        call = LiveCall(
+            websocket, model, options, self._config, self._stepper, max_streams, self.holds_callers
         )
-        self._sessions.add(session)
+        self._calls.add(call)
         try:
-            await session.run()
+            await call.run()
         finally:
-            self._sessions.discard(session)
+            self._calls.discard(call)
 
     def _check_room(self, model: ServedModel, num_channels: int) -> None:
         if self._is_draining:
@@ -147,28 +140,28 @@ class LiveCalls:
         if self.load + num_channels / self.max_streams(model) > 1 + 1e-9:
             raise ProtocolError(
                 "busy",
-                f"{self.num_sessions} sessions are live, as many as this machine carries in real time; try again "
+                f"{self.num_calls} sessions are live, as many as this machine carries in real time; try again "
                 f"in {RETRY_AFTER_S} s",
                 Close.TRY_LATER,
                 retry_after_s=RETRY_AFTER_S,
             )
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
-        """Lets no more sessions in, tells those there are, and returns when they are gone or time is up.
+        """Lets no more calls in, tells those there are, and returns when they are gone or time is up.
 
-        reason: "shutdown" or "redeploy". Sessions that are there at the end are closed with 1001.
+        reason: "shutdown" or "redeploy". Calls that are there at the end are closed with 1001.
         """
         self._is_draining = True
-        for session in list(self._sessions):
-            session.say({"type": "draining", "reason": reason, "seconds": seconds})
+        for call in list(self._calls):
+            call.say({"type": "draining", "reason": reason, "seconds": seconds})
         await self._wait_until_gone(seconds)
-        for session in list(self._sessions):
-            session.go_away()
+        for call in list(self._calls):
+            call.go_away()
         await self._wait_until_gone(min(1.0, self._config.stuck_s))
 
     async def _wait_until_gone(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._sessions and time.monotonic() < deadline:
+        while self._calls and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
 
 

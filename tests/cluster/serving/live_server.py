@@ -43,13 +43,13 @@ class Server:
 
 @contextlib.contextmanager
 def serve(
-    models: Any, config: LiveConfig = CONFIG, admitted: Admitted | None = None, holds_clients: bool = True
+    models: Any, config: LiveConfig = CONFIG, admitted: Admitted | None = None, holds_callers: bool = True
 ) -> Iterator[Server]:
     app, stepper = FastAPI(), Stepper()
     live = add_websocket(app, models, stepper, config, *([admitted] if admitted else []))
     app.add_api_route("/drain", live.drain, methods=["POST"])
-    live.holds_clients = holds_clients
-    with run_app(app if holds_clients else TakesAll(app)) as host:
+    live.holds_callers = holds_callers
+    with run_app(app if holds_callers else TakesAll(app)) as host:
         yield Server(f"ws://{host}{PATH}", live, app)
     stepper.close()
 

@@ -124,7 +124,7 @@ def test_it_is_never_far_ahead_of_a_slow_server(run_app: RunApp, models: ServedM
     app, stepper = FastAPI(), Stepper()
     config = LiveConfig(max_streams=2, max_waiting_bytes=1, stats_interval_s=0.1)
     live = add_websocket(app, OneModel(model), stepper, config)  # type: ignore[arg-type]
-    live.holds_clients = False
+    live.holds_callers = False
     samples, most_s = sound(6 * 16_000), 0.0
     with run_app(TakesAll(app)) as host, StreamClient(f"ws://{host}", strength=0) as client:
         received = []
