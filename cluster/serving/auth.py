@@ -25,7 +25,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from cluster.serving.config import ApiKey
-from cluster.serving.errors import ApiError
+from cluster.serving.errors import ApiError, busy
 
 ENVIRONMENT_VARIABLE = "WW_API_KEYS"
 MIN_KEY_LENGTH = 16
@@ -139,9 +139,5 @@ def _unauthorized(message: str) -> ApiError:
 
 
 def _too_many(message: str, retry_after_s: int) -> ApiError:
-    return ApiError(
-        429,
-        "too_many_requests",
-        f"{message}; try again in {retry_after_s} s",
-        {"Retry-After": str(retry_after_s)},
-    )
+    message = f"{message}; try again in {retry_after_s} s"
+    return busy(message, retry_after_s, status=429, code="too_many_requests")

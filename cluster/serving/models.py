@@ -28,7 +28,6 @@ class ServedModel:
 
     engine: what runs its streams; None for a model that needs the whole clip and cannot run live.
     file_engine: what denoises files, in larger steps, which take a fraction of the time; None likewise.
-    latency_samples: at `sample_rate` (Hz), the model's own; None without an engine.
     real_time_factor: seconds of computing per second of audio for one stream, measured at the start.
     """
 
@@ -37,7 +36,6 @@ class ServedModel:
     info: BundleInfo
     engine: OnnxEngine | None
     file_engine: OnnxEngine | None
-    latency_samples: int | None
     sample_rate: int
     real_time_factor: float
 
@@ -45,44 +43,35 @@ class ServedModel:
 class ServedModels:
     """Models by id. Whoever works with one holds it: after `replace` it lives on until the last of them is done.
 
-    Loading takes seconds (weights, export, check, warm-up). Raises BundleError for a damaged bundle, ValueError
-    for a default that is not among them.
+    Loading takes seconds (weights, export, check, warm-up). Raises BundleError for a damaged bundle.
     """
 
-    def __init__(
-        self, bundles: Sequence[Path] = (), default: str | None = None, precision: Precision = "fp32"
-    ) -> None:
-        """bundles: none where `replace` says later what to serve, before anybody asks.
-
-        default: the id of the model for callers who name none; the first bundle's unless given.
-        """
+    def __init__(self, bundles: Sequence[Path] = (), precision: Precision = "fp32") -> None:
+        """bundles: none where `replace` says later what to serve, before anybody asks."""
         self._precision: Precision = precision
         self._models: dict[str, ServedModel] = {}
-        self._default_id = ""
         if bundles:
-            self.replace(bundles, default)
+            self.replace(bundles)
 
     @property
     def default(self) -> ServedModel:
-        return self._models[self._default_id]
+        """The first bundle's, for callers who name none."""
+        return self.all()[0]
 
     def all(self) -> list[ServedModel]:
+        """The default one first."""
         return list(self._models.values())
 
     def get(self, model_id: str | None) -> ServedModel:
         """The model of that id, or the default. ApiError 404 names those that there are."""
-        models, default_id = self._models, self._default_id
-        found = models.get(model_id or default_id)
-        if found is None:
+        models = self._models
+        if (model_id := model_id or next(iter(models), "")) not in models:
             known = ", ".join(models)
             raise ApiError(404, "unknown_model", f"no model is called {model_id!r}; there are: {known}")
-        return found
+        return models[model_id]
 
     def replace(
-        self,
-        bundles: Sequence[Path],
-        default: str | None = None,
-        prepare: Callable[[ServedModel], object] = lambda model: None,
+        self, bundles: Sequence[Path], prepare: Callable[[ServedModel], object] = lambda model: None
     ) -> None:
         """Serves these bundles from now on, all or none of them; one that is served already is not loaded again.
 
@@ -94,14 +83,9 @@ class ServedModels:
         for bundle in bundles:
             info = read_bundle_info(bundle)
             models[info.id] = self._models.get(info.id) or load_model(bundle, self._precision)
-        if default is not None and default not in models:
-            raise ValueError(f"the default model {default!r} is not served; there are: {', '.join(models)}")
         for model in models.values():
             if model is not self._models.get(model.id):
                 prepare(model)
-        # The models first: between the two lines both the old default and the new one can be found.
-        self._models = {**self._models, **models}
-        self._default_id = default or next(iter(models))
         self._models = models
 
 
@@ -122,7 +106,6 @@ def load_model(bundle: Path, precision: Precision = "fp32") -> ServedModel:
         info=info,
         engine=engine,
         file_engine=file_engine,
-        latency_samples=model.latency_samples,
         sample_rate=model.sample_rate,
         real_time_factor=real_time_factor,
     )

@@ -64,7 +64,7 @@ class DenoiseServer:
         except (BundleError, ValueError):
             if not self._models.all():
                 raise
-            logger.exception("not promoted: still serving %s", self._served())
+            logger.exception("not promoted: still serving %s", await self.served())
         self._app.state.files.synchronise()
 
     async def check(self, bundles: Sequence[str]) -> str:
@@ -78,11 +78,7 @@ class DenoiseServer:
 
     async def served(self) -> list[tuple[str, str]]:
         """(id, bundle) of the models, the default one first."""
-        return self._served()
-
-    def _served(self) -> list[tuple[str, str]]:
-        models = sorted(self._models.all(), key=lambda model: model is not self._models.default)
-        return [(model.id, str(model.bundle)) for model in models]
+        return [(model.id, str(model.bundle)) for model in self._models.all()]
 
     async def _depart(self) -> None:
         reason = await until_stopping(APP_NAME)

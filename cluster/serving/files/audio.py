@@ -10,12 +10,16 @@ KINDS = "WAV, FLAC, OGG or MP3"
 _OTHER_ACCEPTED_TYPES = {"", "application/octet-stream", "application/ogg", "application/x-flac", "video/ogg"}
 
 
+def bad_audio(message: str) -> ApiError:
+    """For what is damaged, or out of all bounds."""
+    return ApiError(400, "bad_audio", message)
+
+
 def check_extent(limits: AudioLimits, num_frames: int, sample_rate: int, num_channels: int) -> None:
     """Raises the ApiError for a recording that goes beyond."""
     low, high = limits.min_sample_rate, limits.max_sample_rate
     if not low <= sample_rate <= high:
-        what = f"a sample rate of {sample_rate} Hz; accepted are {low} to {high} Hz"
-        raise ApiError(400, "bad_audio", what)
+        raise bad_audio(f"a sample rate of {sample_rate} Hz; accepted are {low} to {high} Hz")
     if num_channels > limits.max_channels:
         what = f"{num_channels} channels; the limit is {limits.max_channels}: send fewer"
         raise ApiError(413, "too_many_channels", what)
@@ -28,12 +32,9 @@ def check_media_type(content_type: str) -> None:
     """Raises a 415 for what is declared to be other than audio; the bytes themselves decide the rest."""
     media_type = content_type.split(";")[0].strip().lower()
     if not media_type.startswith("audio/") and media_type not in _OTHER_ACCEPTED_TYPES:
-        raise ApiError(
-            415,
-            "unsupported_media_type",
-            f"{media_type[:100]!r} is not audio; send {KINDS} as the multipart field `file`, "
-            "or as the body with Content-Type audio/* or application/octet-stream",
-        )
+        how = "as the multipart field `file`, or as the body with Content-Type audio/* or application/octet-stream"
+        what = f"{media_type[:100]!r} is not audio; send {KINDS} {how}"
+        raise ApiError(415, "unsupported_media_type", what)
 
 
 def check_kind(first_bytes: bytes) -> None:
@@ -42,6 +43,5 @@ def check_kind(first_bytes: bytes) -> None:
         len(first_bytes) > 1 and first_bytes[0] == 0xFF and first_bytes[1] & 0xE0 == 0xE0
     )
     if not is_mp3 and first_bytes[:4] not in {b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS"}:
-        raise ApiError(
-            415, "unsupported_audio", f"these bytes do not begin a {KINDS} file: convert it to one of them"
-        )
+        what = f"these bytes do not begin a {KINDS} file: convert it to one of them"
+        raise ApiError(415, "unsupported_audio", what)

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from cluster.serving.errors import ApiError
+from cluster.serving.errors import ApiError, our_fault
 from cluster.serving.files.job import FileJob
-from cluster.serving.files.messages import Unpacker, receive_order
-from cluster.serving.files.process import begin, say_ready
+from cluster.serving.files.messages import Unpacker
+from cluster.serving.files.process import begin, receive_order, say_ready
 from cluster.serving.files.streams import BatchedStreams, Streams, WindowedStreams
 from ww_models import load_bundle
 from ww_models.streaming.onnx_engine import OnnxEngine, StreamSpec
@@ -118,7 +118,7 @@ class FileEngine:
             logger.exception("a model failed")
             for connection in self._connections:
                 if connection.job.streams is streams:
-                    connection.job.fail(_our_fault())
+                    connection.job.fail(our_fault())
             return True
 
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ class FileEngine:
             connection.job.fail(error)
         except Exception:
             logger.exception("a job failed")
-            connection.job.fail(_our_fault())
+            connection.job.fail(our_fault())
 
     def _drop(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -171,10 +171,6 @@ class FileEngine:
             os.close(files[0])
         else:
             say_ready(self._control)
-
-
-def _our_fault() -> ApiError:
-    return ApiError(500, "internal_error", "something went wrong on our side")
 
 
 def main(descriptor: str) -> None:

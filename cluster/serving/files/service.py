@@ -66,11 +66,6 @@ class FileService:
         self._engine_pid, self._known, self._is_asked = 0, set[str](), False
         self.synchronise()
 
-    @property
-    def pids(self) -> tuple[int, int]:
-        """Of the decoder and the engine, as they run now."""
-        return self._decoder.pid, self._engine.pid
-
     def wait_until_ready(self) -> None:
         """Raises RuntimeError if a process does not start."""
         self._decoder.wait_until_ready(START_TIMEOUT_S)
@@ -113,11 +108,11 @@ class FileService:
         if engine is None:
             self._engine.order({"load": model.id, "bundle": str(model.bundle.resolve())})
         else:
+            order = {"load": model.id, "spec": dataclasses.asdict(engine.spec), "rows": self._num_rows}
             with tempfile.TemporaryFile() as graph:
                 graph.write(engine.graph)
                 graph.flush()
-                spec = dataclasses.asdict(engine.spec)
-                self._engine.order({"load": model.id, "spec": spec, "rows": self._num_rows}, graph.fileno())
+                self._engine.order(order, graph.fileno())
         self._known.add(model.id)
 
     @contextlib.asynccontextmanager
@@ -136,14 +131,7 @@ class FileService:
             if kind != START:
                 raise ApiError(**start)
             steps_s = {"decode": time.perf_counter() - began}
-            yield FileReply(
-                sample_rate=start["sample_rate"],
-                num_channels=start["num_channels"],
-                num_frames=start["num_frames"],
-                num_bytes=start["num_bytes"],
-                steps_s=steps_s,
-                body=_body(reader, steps_s),
-            )
+            yield FileReply(**start, steps_s=steps_s, body=_body(reader, steps_s))
         finally:
             writer.close()
 

@@ -19,8 +19,8 @@ from typing import Any, TypeGuard
 from starlette.websockets import WebSocket
 
 from cluster.serving.config import LiveConfig
-from cluster.serving.errors import OUR_FAULT
-from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, parse_text
+from cluster.serving.errors import our_fault
+from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, as_protocol_error, parse_text
 from cluster.serving.live.queues import Inbox, Outbox
 from cluster.serving.live.sound import CallSound
 from cluster.serving.live.stats import LiveStats
@@ -51,14 +51,15 @@ class LiveCall:
         max_streams: int,
         holds_callers: bool,
     ) -> None:
-        assert model.latency_samples is not None, "a model that needs the whole clip cannot run live"
+        assert model.engine is not None, "a model that needs the whole clip cannot run live"
         self.id = uuid.uuid4().hex
         self.model, self.options = model, options
         self._websocket, self._config, self._stepper = websocket, config, stepper
         self._max_streams, self._holds_callers = max_streams, holds_callers
-        self._sound = CallSound(options, model.sample_rate, model.latency_samples)
+        self._sound = CallSound(options, model.sample_rate, model.engine.latency_samples)
         self._stats = LiveStats(self._sound, config.overrun_ms / 1000, self._unfed_s)
         bytes_per_s = options.bytes_per_sample * options.sample_rate
+        self._hop_samples = model.engine.hop_samples
         self._piece_bytes = max(1, round(_PIECE_S * options.sample_rate)) * options.bytes_per_sample
         self._max_behind = config.max_backlog_s * model.sample_rate
         self._inbox = Inbox(max(config.max_waiting_bytes, round(config.max_backlog_s * bytes_per_s)))
@@ -103,7 +104,7 @@ class LiveCall:
                 if self._holds_callers:
                     await self._inbox.until_below(self._config.max_message_bytes)
         except Exception as error:
-            self._on_fault(error)
+            self._fail(error)
         else:
             self._stop()
             self._outbox.hang_up()
@@ -141,10 +142,8 @@ class LiveCall:
                     await self._on_samples(message)
                 else:
                     await self._on_text(message)
-        except ProtocolError as error:
-            self.end(error)
         except Exception as error:
-            self._on_fault(error)
+            self._fail(error)
 
     async def _on_samples(self, data: bytes) -> None:
         for start in range(0, len(data), self._piece_bytes):
@@ -162,7 +161,7 @@ class LiveCall:
     def _feed(self, samples_Cn: Samples) -> None:
         if self._stream is None:
             self._stream = self._stepper.open(
-                self.model, self.options.num_channels, self._max_streams, self._on_clean, self._on_fault
+                self.model, self.options.num_channels, self._max_streams, self._on_clean, self._fail
             )
         self._stream.feed(samples_Cn)
         self._stats.came()
@@ -210,10 +209,12 @@ class LiveCall:
         if self._sound.is_over:
             self._is_flushed.set()
 
-    def _on_fault(self, error: Exception) -> None:
-        """Our fault: logged here, without details to the caller."""
-        logger.error("live session %s failed", self.id, exc_info=error)
-        self.end(ProtocolError("internal_error", OUR_FAULT, Close.FAULT))
+    def _fail(self, error: Exception) -> None:
+        """The end by the caller's fault or ours; of ours the log has the details, and the caller none."""
+        if not isinstance(error, ProtocolError):
+            logger.error("live session %s failed", self.id, exc_info=error)
+            error = as_protocol_error(our_fault())
+        self.end(error)
 
     async def _watch(self) -> None:
         """Statistics, and an end to calls that nobody uses."""
@@ -260,8 +261,7 @@ class LiveCall:
 
     def _created(self) -> dict[str, Any]:
         rate, model_rate = self.options.sample_rate, self.model.sample_rate
-        assert self.model.engine is not None
-        hop_samples, latency_samples = self.model.engine.hop_samples, self._sound.latency_samples()
+        latency_samples = self._sound.latency_samples()
         return {
             "type": "session.created",
             "session_id": self.id,
@@ -270,8 +270,8 @@ class LiveCall:
             "channels": self.options.num_channels,
             "input_sample_rate": rate,
             "model_sample_rate": model_rate,
-            "frame_samples": round(hop_samples * rate / model_rate),
-            "frame_ms": 1000 * hop_samples / model_rate,
+            "frame_samples": round(self._hop_samples * rate / model_rate),
+            "frame_ms": 1000 * self._hop_samples / model_rate,
             "latency_ms": round(1000 * latency_samples / rate, 2),
             "latency_samples": latency_samples,
             "max_message_bytes": self._config.max_message_bytes,

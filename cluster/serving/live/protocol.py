@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cluster.serving.config import LiveConfig
+from cluster.serving.errors import ApiError
 from cluster.serving.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"
@@ -46,6 +47,14 @@ class ProtocolError(ValueError):
     def __init__(self, code: str, message: str, close: Close, **fields: Any) -> None:
         super().__init__(message)
         self.code, self.close, self.fields = code, close, fields
+
+
+def as_protocol_error(error: ApiError) -> ProtocolError:
+    """The same error over a WebSocket."""
+    if error.type == "overloaded":
+        retry_after_s = int(error.headers.get("Retry-After", 1))
+        return ProtocolError(error.code, error.message, Close.TRY_LATER, retry_after_s=retry_after_s)
+    return ProtocolError(error.code, error.message, Close.FAULT if error.status >= 500 else Close.REFUSED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

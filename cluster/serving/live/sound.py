@@ -11,12 +11,10 @@ sockets, no clock; for one thread at a time.
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from cluster.serving.live.protocol import CallOptions, Update, decode_samples, encode_samples
-from cluster.serving.resampling import Samples, StreamResampler
+from cluster.serving.resampling import SampleQueue, Samples, StreamResampler
 
 RAMP_S = 0.02
 
@@ -43,7 +41,7 @@ class CallSound:
         """Begins a new stream; strength and bypass stay."""
         self.num_in = self.num_out = self.fed = self.finished = 0
         self._num_wanted: int | None = None  # of the model's samples; known once the stream has ended
-        self._dry = _Fifo(self.options.num_channels)
+        self._dry = SampleQueue(self.options.num_channels)
 
     @property
     def behind_samples(self) -> int:
@@ -129,26 +127,3 @@ class _Mix:
         if self._gain == 0:
             return dry_Cn
         return self._gain * wet_Cn + (1 - self._gain) * dry_Cn
-
-
-class _Fifo:
-    """Samples in the order in which they came, (C, n) in any pieces; nothing is copied twice."""
-
-    def __init__(self, num_channels: int) -> None:
-        self._pieces: deque[Samples] = deque()
-        self._empty: Samples = np.zeros((num_channels, 0), np.float32)
-
-    def push(self, samples_Cn: Samples) -> None:
-        if samples_Cn.shape[-1]:
-            self._pieces.append(samples_Cn)
-
-    def pop(self, num_samples: int) -> Samples:
-        taken = []
-        while num_samples:
-            piece = self._pieces.popleft()
-            if piece.shape[-1] > num_samples:
-                self._pieces.appendleft(piece[:, num_samples:])
-                piece = piece[:, :num_samples]
-            taken.append(piece)
-            num_samples -= piece.shape[-1]
-        return taken[0] if len(taken) == 1 else np.concatenate([self._empty, *taken], axis=-1)

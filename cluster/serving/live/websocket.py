@@ -1,6 +1,6 @@
 """Live calls over WebSocket: GET /v1/audio/denoise/stream (docs/serving.md has the protocol).
 
-live = add_websocket(app, models, Stepper(), config.live, admitted=keys.admitted)
+live = LiveCalls(app, models, Stepper(), config.live, admitted=keys.admitted)
 await live.drain(20)        # before the process ends
 """
 
@@ -20,10 +20,17 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cluster.serving.config import LiveConfig
-from cluster.serving.errors import ApiError
+from cluster.serving.errors import ApiError, busy
 from cluster.serving.live.call import LiveCall, error_message
 from cluster.serving.live.capacity import CONNECTION_COST, measure_max_streams
-from cluster.serving.live.protocol import PATH, SUBPROTOCOL, Close, ProtocolError, parse_options
+from cluster.serving.live.protocol import (
+    PATH,
+    SUBPROTOCOL,
+    Close,
+    ProtocolError,
+    as_protocol_error,
+    parse_options,
+)
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel, ServedModels
 
@@ -33,32 +40,24 @@ _POLL_S = 0.05
 Admitted = Callable[[Scope], AbstractContextManager[object]]
 
 
-def add_websocket(
-    app: FastAPI,
-    models: ServedModels,
-    stepper: Stepper,
-    config: LiveConfig,
-    admitted: Admitted = lambda scope: contextlib.nullcontext(),
-) -> LiveCalls:
-    """Adds the live endpoint to an application. Measures first how many streams of each model this machine carries.
+class LiveCalls:
+    """All live calls of an application, to which it adds the endpoint: lets them in, counts them, sends them away.
+
+    Measures first how many streams of each model this machine carries.
 
     admitted: holds for the length of a call; raises ApiError for a caller who may not.
-    """
-    live = LiveCalls(models, stepper, config, admitted)
-    app.add_api_websocket_route(PATH, live.serve)
-    return live
-
-
-class LiveCalls:
-    """All live calls of a process: lets them in, counts them, sends them away.
-
     holds_callers: whether the server takes no more from a caller while nothing is received from it, so that TCP holds
         the caller back, as uvicorn does; elsewhere a call that is sent too much ends.
     connection_cost: of a hop's way in and out, see `capacity.py`.
     """
 
     def __init__(
-        self, models: ServedModels, stepper: Stepper, config: LiveConfig, admitted: Admitted
+        self,
+        app: FastAPI,
+        models: ServedModels,
+        stepper: Stepper,
+        config: LiveConfig,
+        admitted: Admitted = lambda scope: contextlib.nullcontext(),
     ) -> None:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
         self._calls: set[LiveCall] = set()
@@ -68,6 +67,7 @@ class LiveCalls:
         self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
         for model in models.all():
             self.prepare(model)
+        app.add_api_websocket_route(PATH, self.serve)
 
     @property
     def num_calls(self) -> int:
@@ -105,7 +105,7 @@ class LiveCalls:
                 with self._admitted(websocket.scope):
                     await self._run_call(websocket)
             except (ApiError, ProtocolError) as error:
-                refusal = error if isinstance(error, ProtocolError) else _as_refusal(error)
+                refusal = as_protocol_error(error) if isinstance(error, ApiError) else error
                 await websocket.send_text(error_message(refusal, uuid.uuid4().hex))
                 await websocket.close(refusal.close)
         except WebSocketDisconnect:
@@ -115,11 +115,8 @@ class LiveCalls:
         query = dict(websocket.query_params)
         model = self._models.get(query.get("model"))
         if model.engine is None:
-            raise ProtocolError(
-                "not_live",
-                f"the model {model.id} needs the whole clip; send it files, or take another model",
-                Close.REFUSED,
-            )
+            what = f"the model {model.id} needs the whole clip; send it files, or take another model"
+            raise ProtocolError("not_live", what, Close.REFUSED)
         options = parse_options(query, model.sample_rate, self._config)
         if model not in self._max_streams:  # it came without being prepared
             await asyncio.to_thread(self.max_streams, model)
@@ -138,13 +135,8 @@ class LiveCalls:
         if self._is_draining:
             raise ProtocolError("draining", "this server is going away; connect again", Close.GOING_AWAY)
         if self.load + num_channels / self.max_streams(model) > 1 + 1e-9:
-            raise ProtocolError(
-                "busy",
-                f"{self.num_calls} sessions are live, as many as this machine carries in real time; try again "
-                f"in {RETRY_AFTER_S} s",
-                Close.TRY_LATER,
-                retry_after_s=RETRY_AFTER_S,
-            )
+            what = f"{self.num_calls} sessions are live, as many as this machine carries in real time"
+            raise busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
         """Lets no more calls in, tells those there are, and returns when they are gone or time is up.
@@ -163,10 +155,3 @@ class LiveCalls:
         deadline = time.monotonic() + seconds
         while self._calls and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
-
-
-def _as_refusal(error: ApiError) -> ProtocolError:
-    if error.status in {429, 503}:
-        retry_after_s = int(error.headers.get("Retry-After", RETRY_AFTER_S))
-        return ProtocolError(error.code, error.message, Close.TRY_LATER, retry_after_s=retry_after_s)
-    return ProtocolError(error.code, error.message, Close.FAULT if error.status >= 500 else Close.REFUSED)

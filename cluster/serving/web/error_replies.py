@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.serving.errors import ApiError, describe_fields
+from cluster.serving.errors import ApiError, describe_fields, our_fault
 
 logger = logging.getLogger(__name__)
 
@@ -26,39 +26,27 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 def install_error_handlers(app: FastAPI) -> None:
     """Makes every error that a caller can cause answer in the form above."""
 
-    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
-        return error_reply(request, error)
+    async def on_error(request: Request, error: Exception) -> JSONResponse:
+        return error_reply(request, _as_api_error(error))
 
-    async def on_invalid_field(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return error_reply(request, ApiError(422, "invalid_field", describe_fields(list(error.errors()))))
-
-    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        code = _CODES.get(error.status_code, "invalid_request")
-        return error_reply(
-            request, ApiError(error.status_code, code, str(error.detail), dict(error.headers or {}))
-        )
-
-    app.add_exception_handler(ApiError, on_api_error)
-    app.add_exception_handler(RequestValidationError, on_invalid_field)
-    app.add_exception_handler(HTTPException, on_http_error)
+    for kind in (ApiError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, on_error)
 
 
-def request_id(request: Request) -> str:
-    """The id that stands in this request's reply and logs."""
-    return request.state.request_id
+def _as_api_error(error: Exception) -> ApiError:
+    if isinstance(error, RequestValidationError):
+        return ApiError(422, "invalid_field", describe_fields(error.errors()))
+    if isinstance(error, HTTPException):
+        code, headers = _CODES.get(error.status_code, "invalid_request"), dict(error.headers or {})
+        return ApiError(error.status_code, code, str(error.detail), headers)
+    assert isinstance(error, ApiError)
+    return error
 
 
 def error_reply(request: Request, error: ApiError) -> JSONResponse:
     """The error as this request's answer."""
-    content = {
-        "type": error.type,
-        "code": error.code,
-        "message": error.message,
-        "request_id": request_id(request),
-    }
+    content = {"type": error.type, "code": error.code, "message": error.message}
+    content["request_id"] = request.state.request_id
     return JSONResponse({"error": content}, status_code=error.status, headers=error.headers)
 
 
@@ -86,7 +74,7 @@ class RequestIdMiddleware:
             if message["type"] == "http.response.start":
                 has_started = True
                 if self.send_header:
-                    header = (b"x-request-id", request_id(request).encode())
+                    header = (b"x-request-id", request.state.request_id.encode())
                     message = {**message, "headers": [*message.get("headers", []), header]}
             await send(message)
 
@@ -95,8 +83,7 @@ class RequestIdMiddleware:
         except ClientDisconnect:  # in the middle of an upload: nobody is left to answer
             return
         except Exception:
-            logger.exception("request %s failed", request_id(request))
+            logger.exception("request %s failed", request.state.request_id)
             if has_started:
                 raise
-            fault = ApiError(500, "internal_error", "something went wrong on our side")
-            await error_reply(request, fault)(scope, receive, send_with_id)
+            await error_reply(request, our_fault())(scope, receive, send_with_id)

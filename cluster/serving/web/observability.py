@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,36 +18,25 @@ _SECONDS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300, 1000]
 _FACTORS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
 
 
-def _metric(kind: str, name: str, description: str, tags: tuple[str, ...], *buckets: float) -> Any:
-    """The metric of this name, None outside Ray."""
+_METHODS = {"Counter": "inc", "Gauge": "set", "Histogram": "observe"}
+
+
+def record(
+    kind: str, name: str, description: str, value: float, buckets: Sequence[float] = (), **tags: str
+) -> None:
+    """Adds to a Counter or Histogram, or sets a Gauge; outside Ray nothing."""
     ray = sys.modules.get("ray")  # a replica of Ray Serve has it; others need not load it
-    return _made(kind, name, description, tags, *buckets) if ray and ray.is_initialized() else None
+    if ray and ray.is_initialized():
+        metric = _metric(kind, name, description, tuple(tags), tuple(buckets))
+        getattr(metric, _METHODS[kind])(value, tags=tags)
 
 
 @functools.cache
-def _made(kind: str, name: str, description: str, tags: tuple[str, ...], *buckets: float) -> Any:
+def _metric(kind: str, name: str, description: str, tags: tuple[str, ...], buckets: tuple[float, ...]) -> Any:
     from ray.util import metrics
 
     options = {"boundaries": list(buckets)} if buckets else {}
     return getattr(metrics, kind)(name, description=description, tag_keys=tags, **options)
-
-
-def count(name: str, description: str, tags: dict[str, str], amount: float = 1.0) -> None:
-    """Adds to a counter. Like the others below it does nothing outside Ray."""
-    if amount > 0 and (counter := _metric("Counter", name, description, tuple(tags))):
-        counter.inc(amount, tags=tags)
-
-
-def gauge(name: str, description: str, value: float) -> None:
-    """Sets what is so right now."""
-    if found := _metric("Gauge", name, description, ()):
-        found.set(value)
-
-
-def observe(name: str, description: str, tags: dict[str, str], value: float, buckets: list[float]) -> None:
-    """Adds a value to a histogram."""
-    if histogram := _metric("Histogram", name, description, tuple(tags), *buckets):
-        histogram.observe(value, tags=tags)
 
 
 class RequestLog:
@@ -89,11 +79,13 @@ class RequestLog:
             **facts,
         }
         logger.info(json.dumps(line))
-        count("ww_requests", "HTTP requests answered", {"path": path, "status": str(status)})
-        observe(
-            "ww_request_seconds", "From a request to the end of its reply", {"path": path}, seconds, _SECONDS
-        )
+        record("Counter", "ww_requests", "HTTP requests answered", 1, path=path, status=str(status))
+        what = "From a request to the end of its reply"
+        record("Histogram", "ww_request_seconds", what, seconds, _SECONDS, path=path)
         if "audio_s" in facts:
-            tags, factor = {"model": facts["model"]}, facts["real_time_factor"]
-            count("ww_file_audio_seconds", "Seconds of audio in files denoised", tags, facts["audio_s"])
-            observe("ww_file_real_time_factor", "Seconds of work per second of audio", tags, factor, _FACTORS)
+            model, factor = facts["model"], facts["real_time_factor"]
+            if facts["audio_s"] > 0:
+                what = "Seconds of audio in files denoised"
+                record("Counter", "ww_file_audio_seconds", what, facts["audio_s"], model=model)
+            what = "Seconds of work per second of audio"
+            record("Histogram", "ww_file_real_time_factor", what, factor, _FACTORS, model=model)

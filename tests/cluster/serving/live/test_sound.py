@@ -125,7 +125,7 @@ def test_the_latency_that_it_tells_is_kept(models: ServedModels, rate: int, size
 
 
 def test_resampling_adds_little_to_the_latency(models: ServedModels) -> None:
-    own_s = models.default.latency_samples / models.default.sample_rate
+    own_s = models.default.engine.latency_samples / models.default.sample_rate
     for rate in RATES:
         added_s = Driver(models, sample_rate=rate).sound.latency_samples() / rate - own_s
         assert 0 <= added_s < 0.005

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import soundfile as sf
 from fastapi import FastAPI
@@ -26,6 +25,7 @@ from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
 from tests.cluster.serving.callers import half_an_upload, wait_until
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
+from tests.cluster.serving.replica import file_process
 from ww_models import load_bundle, read_bundle_info
 
 CONFIG = ServingConfig(
@@ -310,13 +310,13 @@ def test_an_upload_that_stands_still_or_drips_is_408(client: httpx.Client) -> No
             assert b"upload_timeout" in answer
 
 
-def test_a_file_process_that_died_is_started_anew(app: FastAPI, client: httpx.Client) -> None:
-    for number in range(2):
-        pid = app.state.files.pids[number]
-        psutil.Process(pid).kill()
-        psutil.Process(pid).wait(30)
+def test_a_file_process_that_died_is_started_anew(client: httpx.Client) -> None:
+    for name in ("decoder", "engine"):
+        dead = file_process(name)
+        dead.kill()
+        dead.wait(30)
         wait_until(lambda: client.get("/readyz").status_code == 200)
-        assert app.state.files.pids[number] != pid
+        assert file_process(name) != dead
         assert client.post(DENOISE, content=file_bytes(recording(0.1))).status_code == 200
 
 
