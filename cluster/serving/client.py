@@ -120,7 +120,9 @@ class StreamClient:
                 while self._num_sent - self._num_received > most and (clean := self.receive()) is not None:
                     yield clean
                 self._send_sound(piece)
-                yield from self._arrived()
+                with contextlib.suppress(TimeoutError):  # what has come back already
+                    while (clean := self.receive(0.0)) is not None:
+                        yield clean
         self.flush()
         while (clean := self.receive()) is not None:
             yield clean
@@ -177,16 +179,6 @@ class StreamClient:
         if self._dtype.kind == "i":
             samples /= 32768
         return samples if self.channels == 1 else samples.reshape(-1, self.channels)
-
-    def _arrived(self) -> Iterator[Samples]:
-        """What has come back already."""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                message = self._next(0.0)
-                if isinstance(message, bytes):
-                    yield self._samples(message)
-                else:
-                    self._note(message)
 
     def _note(self, message: str | bytes) -> str:
         """Keeps what the server says about the call; returns the type of that."""

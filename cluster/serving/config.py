@@ -144,8 +144,7 @@ class ServingConfig:
     precision: of causal models, "fp32" or "int8".
     max_pending: files that one replica holds, those being uploaded included; one more is answered 503.
     max_upload_bytes: larger bodies are answered 413.
-    audio: what a recording may be.
-    live: of the WebSocket.
+    audio, live: what a recording and a live call may be.
     upload_stall_s, reply_stall_s: how long a caller may send, or take, nothing; the first is answered 408. The
         second is seen where sending waits for the caller: with uvicorn alone, not under Ray Serve.
     max_transfer_s: how long an upload, and likewise a reply, may be waited for altogether.

@@ -39,9 +39,7 @@ def check_media_type(content_type: str) -> None:
 
 def check_kind(first_bytes: bytes) -> None:
     """Raises a 415 for bytes that begin no file of an accepted kind, so that no other decoder ever sees them."""
-    is_mp3 = first_bytes[:3] == b"ID3" or (
-        len(first_bytes) > 1 and first_bytes[0] == 0xFF and first_bytes[1] & 0xE0 == 0xE0
-    )
+    is_mp3 = first_bytes[:3] == b"ID3" or (first_bytes[:1] == b"\xff" and first_bytes[1:2] >= b"\xe0")
     if not is_mp3 and first_bytes[:4] not in {b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS"}:
         what = f"these bytes do not begin a {KINDS} file: convert it to one of them"
         raise ApiError(415, "unsupported_audio", what)

@@ -93,9 +93,8 @@ class FileEngine:
         by_sound = {one.sound: one for one in self._connections if one.job.wants_input}
         by_reply = {one.reply: one for one in self._connections}
         waiting = [reply for reply, one in by_reply.items() if one.job.outbox]
-        readable, writable, _ = select.select(
-            [self._control, *by_sound, *by_reply], waiting, [], None if wait else 0
-        )
+        sources, timeout_s = [self._control, *by_sound, *by_reply], None if wait else 0
+        readable, writable, _ = select.select(sources, waiting, [], timeout_s)
         for ready in readable:
             if ready is self._control:
                 if not self._take_orders():

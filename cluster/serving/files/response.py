@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.responses import Response
@@ -38,7 +38,7 @@ class DenoiseResponse(Response):
         upload: Upload,
         model: ServedModel,
         config: ServingConfig,
-        held: contextlib.AsyncExitStack,
+        held: AsyncExitStack,
     ) -> None:
         super().__init__()
         self._files, self._upload, self._model, self._config = files, upload, model, config
@@ -50,10 +50,8 @@ class DenoiseResponse(Response):
             await _while_connected(self._answer(scope, send), receive)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
-        options = self._upload.options
-        denoising = self._files.denoise(
-            self._upload.audio, self._model, options.response_format, options.strength
-        )
+        audio, options = self._upload.audio, self._upload.options
+        denoising = self._files.denoise(audio, self._model, options.response_format, options.strength)
         async with denoising as reply:
             headers, parts = self._describe(reply), reply.body
             if self._is_short(reply):

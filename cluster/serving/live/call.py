@@ -85,12 +85,14 @@ class LiveCall:
         self._post(json.dumps(message))
 
     def end(self, error: ProtocolError, *, now: bool = False) -> None:
-        """Tells the caller what is wrong, after all that waits or `now` instead of it, and closes."""
-        self._close(error.close, error_message(error, self.id), now=now)
+        """Tells the caller what is wrong, and closes."""
+        self.close(error.close, error_message(error, self.id), now=now)
 
-    def go_away(self) -> None:
-        """Closes because the server ends."""
-        self._close(Close.GOING_AWAY)
+    def close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
+        """Closes with `code` after all that waits, or `now` instead of it."""
+        if not self._is_ended:
+            self._stop()
+            self._outbox.close(code, last_words, now=now)
 
     async def _read(self) -> None:
         """Reads to the end, also what nobody wants any more: that the caller has left comes behind it."""
@@ -178,7 +180,7 @@ class LiveCall:
         else:
             await self._flush()
             if kind == "close":
-                self._close(Close.DONE)
+                self.close(Close.DONE)
 
     async def _flush(self) -> None:
         """Ends the stream; returns when all of it is in the outbox, `flushed` included."""
@@ -240,11 +242,6 @@ class LiveCall:
             return
         what = f"{self._outbox.num_bytes} bytes wait to be read: read faster"
         self.end(ProtocolError("too_slow", what, Close.REFUSED), now=True)
-
-    def _close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
-        if not self._is_ended:
-            self._stop()
-            self._outbox.close(code, last_words, now=now)
 
     def _stop(self) -> None:
         """Nothing is taken from the caller or the model any more."""

@@ -15,7 +15,7 @@ from cluster.serving.live.protocol import Close
 class Inbox:
     """What the caller has sent and the model has not been given yet. `put` never waits; one task takes.
 
-    max_bytes: of memory, for messages that wait; `put` returns False for one that finds more than that.
+    max_bytes: of memory, for messages that wait; `put` returns False for one that finds more, and does not take it.
     is_idle: nothing waits, and whoever takes is waiting for something.
     num_bytes: of memory that they take; small messages take more than they bring.
     num_sound_bytes: of sound that was put here and not `fed` to the model.
@@ -36,7 +36,6 @@ class Inbox:
         return len(self._waiting)
 
     def put(self, message: str | bytes) -> bool:
-        """A text or sound from the caller; False if too much waits already, and this was not taken."""
         if self.num_bytes > self._max_bytes:
             return False
         self.num_bytes += sys.getsizeof(message)
@@ -65,7 +64,6 @@ class Inbox:
             await self._has_less.wait()
 
     def fed(self, num_bytes: int) -> None:
-        """So much of the sound has gone to the model."""
         self.num_sound_bytes -= num_bytes
 
     def clear(self) -> None:
@@ -77,7 +75,7 @@ class Inbox:
 class Outbox:
     """What waits to be sent to the caller. `post` never waits; `run` sends.
 
-    max_bytes: what may wait; more of it makes `post` return False, and nothing of it was taken.
+    max_bytes: what may wait; `post` returns False for what would be more, and does not take it.
     """
 
     def __init__(self, websocket: WebSocket, *, max_bytes: int) -> None:
@@ -89,7 +87,6 @@ class Outbox:
         self.num_bytes = 0
 
     def post(self, message: str | bytes) -> bool:
-        """Text or sound for the caller; False if too much waits already."""
         if self.num_bytes + len(message) > self._max_bytes:
             return False
         self.num_bytes += len(message)

@@ -7,13 +7,12 @@ await live.drain(20)        # before the process ends
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from fastapi import FastAPI
 from starlette.types import Scope
@@ -57,7 +56,7 @@ class LiveCalls:
         models: ServedModels,
         stepper: Stepper,
         config: LiveConfig,
-        admitted: Admitted = lambda scope: contextlib.nullcontext(),
+        admitted: Admitted = nullcontext,
     ) -> None:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
         self._calls: set[LiveCall] = set()
@@ -148,7 +147,7 @@ class LiveCalls:
             call.say({"type": "draining", "reason": reason, "seconds": seconds})
         await self._wait_until_gone(seconds)
         for call in list(self._calls):
-            call.go_away()
+            call.close(Close.GOING_AWAY)
         await self._wait_until_gone(min(1.0, self._config.stuck_s))
 
     async def _wait_until_gone(self, seconds: float) -> None:

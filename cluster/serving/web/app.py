@@ -26,7 +26,7 @@ from cluster.serving.files.upload import read_upload, request_body_schema
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModel, ServedModels
-from cluster.serving.web.error_replies import RequestIdMiddleware, install_error_handlers
+from cluster.serving.web.error_replies import install_error_handlers
 from cluster.serving.web.observability import RequestLog, record
 from cluster.serving.web.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
 from cluster.serving.web.origins import OriginGuard, is_loopback
@@ -151,5 +151,4 @@ def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) 
         )
     is_local = is_loopback(config.host) and not config.api_keys
     app.add_middleware(OriginGuard, allowed=config.allowed_origins, is_local=is_local)
-    app.add_middleware(RequestLog)
-    app.add_middleware(RequestIdMiddleware, send_header=send_request_id)
+    app.add_middleware(RequestLog, send_id=send_request_id)

@@ -6,15 +6,11 @@
 from __future__ import annotations
 
 import logging
-import re
-import uuid
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.serving.errors import ApiError, describe_fields, our_fault
 
@@ -50,40 +46,7 @@ def error_reply(request: Request, error: ApiError) -> JSONResponse:
     return JSONResponse({"error": content}, status_code=error.status, headers=error.headers)
 
 
-class RequestIdMiddleware:
-    """Gives every request an id (the caller's X-Request-Id if that is sane) and answers what nobody caught.
-
-    An exception that reaches this far is our fault: it is logged with the id, the caller sees a bare 500.
-    """
-
-    def __init__(self, app: ASGIApp, *, send_header: bool) -> None:
-        self.app, self.send_header = app, send_header
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        is_sane = re.fullmatch(r"[\w.:-]{1,128}", given, re.ASCII)
-        scope.setdefault("state", {})["request_id"] = given if is_sane else uuid.uuid4().hex
-        request = Request(scope)
-        has_started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal has_started
-            if message["type"] == "http.response.start":
-                has_started = True
-                if self.send_header:
-                    header = (b"x-request-id", request.state.request_id.encode())
-                    message = {**message, "headers": [*message.get("headers", []), header]}
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:  # in the middle of an upload: nobody is left to answer
-            return
-        except Exception:
-            logger.exception("request %s failed", request.state.request_id)
-            if has_started:
-                raise
-            await error_reply(request, our_fault())(scope, receive, send_with_id)
+def fault_reply(request: Request) -> JSONResponse:
+    """For an exception that nobody caught, which is our fault: it is logged with the id, the caller sees a bare 500."""
+    logger.exception("request %s failed", request.state.request_id)
+    return error_reply(request, our_fault())

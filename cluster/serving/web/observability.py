@@ -5,12 +5,17 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.serving.web.error_replies import fault_reply
 
 logger = logging.getLogger(__name__)
 
@@ -40,38 +45,52 @@ def _metric(kind: str, name: str, description: str, tags: tuple[str, ...], bucke
 
 
 class RequestLog:
-    """A line and a few numbers for each HTTP request, when its reply is over.
+    """Around each HTTP request: an id before it, a line and a few numbers when its reply is over.
 
-    The endpoint adds what it knows to `scope["state"]["facts"]`: the model, the seconds of audio, the key's name.
+    The id is the caller's X-Request-Id if that is sane. The endpoint adds what it knows to `scope["state"]["facts"]`:
+    the model, the seconds of audio, the key's name. What nobody caught is answered here.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, send_id: bool) -> None:
+        self.app, self._send_id = app, send_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        facts: dict[str, Any] = scope.setdefault("state", {}).setdefault("facts", {})
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        is_sane = re.fullmatch(r"[\w.:-]{1,128}", given, re.ASCII)
+        request_id = given if is_sane else uuid.uuid4().hex
+        scope.setdefault("state", {}).update(request_id=request_id, facts={})
         status, began = 0, time.perf_counter()
 
         async def send_and_look(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._send_id:
+                    headers = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                    message = {**message, "headers": headers}
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_look)
-        finally:
-            seconds = time.perf_counter() - began
-            self._tell(scope, status, seconds, facts)
+            try:
+                await self.app(scope, receive, send_and_look)
+            finally:
+                self._tell(scope, status, time.perf_counter() - began)
+        except ClientDisconnect:  # in the middle of an upload: nobody is left to answer
+            return
+        except Exception:
+            reply = fault_reply(Request(scope))
+            if status:
+                raise
+            await reply(scope, receive, send_and_look)
 
-    def _tell(self, scope: Scope, status: int, seconds: float, facts: dict[str, Any]) -> None:
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         # The route, not the path: callers invent paths, and each would be a metric of its own.
-        path = getattr(scope.get("route"), "path", "other")
+        path, facts = getattr(scope.get("route"), "path", "other"), scope["state"]["facts"]
         line = {
-            "request_id": scope["state"].get("request_id"),
+            "request_id": scope["state"]["request_id"],
             "method": scope["method"],
             "path": path,
             "status": status,  # 0: the caller left before there was one

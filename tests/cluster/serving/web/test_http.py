@@ -23,6 +23,8 @@ from cluster.enhancement import enhance_audio
 from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
+from cluster.serving.web.error_replies import install_error_handlers
+from cluster.serving.web.observability import RequestLog
 from tests.cluster.serving.callers import half_an_upload, wait_until
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
 from tests.cluster.serving.replica import file_process
@@ -318,6 +320,23 @@ def test_a_file_process_that_died_is_started_anew(client: httpx.Client) -> None:
         wait_until(lambda: client.get("/readyz").status_code == 200)
         assert file_process(name) != dead
         assert client.post(DENOISE, content=file_bytes(recording(0.1))).status_code == 200
+
+
+def test_our_own_fault_is_a_bare_500_with_its_id(run_app: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    install_error_handlers(app)
+    app.add_middleware(RequestLog, send_id=True)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("secret detail")
+
+    with run_app(app) as host:
+        response = httpx.get(f"http://{host}/broken", headers={"X-Request-Id": "mine-4"})
+    assert error_of(response, 500)["code"] == "internal_error"
+    assert "secret" not in response.text
+    (logged,) = [record for record in caplog.records if record.exc_info]
+    assert logged.message == "request mine-4 failed"
 
 
 def test_foreign_pages_and_names_are_refused(client: httpx.Client) -> None:

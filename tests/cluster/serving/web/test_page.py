@@ -19,7 +19,8 @@ from cluster.serving.auth import read_keys
 from cluster.serving.config import LiveConfig, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
-from cluster.serving.web.error_replies import RequestIdMiddleware, install_error_handlers
+from cluster.serving.web.error_replies import install_error_handlers
+from cluster.serving.web.observability import RequestLog
 from cluster.serving.web.page import FOLDER, add_page
 from tests.cluster.serving.browser import Page, browser, wait_for
 from tests.cluster.serving.conftest import RunApp
@@ -40,7 +41,7 @@ def noisy_speech(seconds: float) -> np.ndarray:
 def page_app() -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
-    app.add_middleware(RequestIdMiddleware, send_header=True)
+    app.add_middleware(RequestLog, send_id=True)
     add_page(app)
     return app
 
