@@ -22,6 +22,7 @@ from cluster.serving.client import StreamClient, StreamError
 from jobs.cli import main, make_parser
 from ww_data import read_audio
 from ww_data.audio import open_audio
+from ww_models.whole_files import write_whole
 
 CHUNK_S = 0.02
 KEY_VARIABLE = "WW_API_KEY"
@@ -111,9 +112,7 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
         elapsed_s = time.monotonic() - started
     clean_TC = np.concatenate(cleaned)
     data = encode_audio(clean_TC, sample_rate, file_format, stored_subtype(subtype, file_format))
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(target)
+    write_whole({target: data})
     seconds = len(sound) / sample_rate
     print(
         f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "

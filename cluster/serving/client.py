@@ -4,8 +4,8 @@
         for clean in client.denoise(chunks):        # float arrays (n,), or (n, channels); any n
             play(clean)
 
-`send` and `receive` do the same apart, also from two threads; whoever sends by himself stays less than 2 s ahead of
-what has come back, as `denoise` does. Sample k out is sample k in, denoised.
+`send` and `receive` do the same apart, also from two threads; there the caller must stay less than 2 s ahead of what
+has come back, as `denoise` does. Sample k out is sample k in, denoised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The models that a replica serves, each loaded, exported to the CPU engine and warmed up before anyone hears it."""
+"""The models that a replica serves: loaded, exported to the CPU engine and warmed up before the first caller."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ServedModel:
 
 
 class ServedModels:
-    """Models by id. Whoever works with one holds it: after `replace` it lives on until the last of them is done.
+    """Models by id. A caller keeps the one it began with: after `replace` that lives on until its last user is done.
 
     Loading takes seconds (weights, export, check, warm-up). Raises BundleError for a damaged bundle.
     """

@@ -34,7 +34,7 @@ class StreamResampler:
     def __init__(self, from_rate: int, to_rate: int, num_channels: int = 1) -> None:
         divisor = math.gcd(from_rate, to_rate)
         self._step_in, self._step_out = from_rate // divisor, to_rate // divisor
-        self._is_idle = from_rate == to_rate
+        self._is_identity = from_rate == to_rate
         self._reach = filter_reach(self._step_in, self._step_out)
         self._num_channels = num_channels
         is_common = _matrix_entries(self._step_in, self._step_out) <= _MAX_MATRIX_ENTRIES
@@ -54,7 +54,7 @@ class StreamResampler:
 
     def num_finished_inside(self, num_in: _Count) -> _Count:
         """The same of one or many counts, if all lie well inside the stream."""
-        if self._is_idle:
+        if self._is_identity:
             return num_in
         return -(-(num_in - self._reach - 1) * self._step_out // self._step_in)
 
@@ -64,7 +64,7 @@ class StreamResampler:
 
     def feed(self, samples_Cn: Samples) -> Samples:
         """(C, n) -> (C, m)"""
-        if self._is_idle:
+        if self._is_identity:
             self.num_in += samples_Cn.shape[-1]
             self.num_out = self.num_in
             return samples_Cn

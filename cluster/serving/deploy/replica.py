@@ -53,7 +53,7 @@ class DenoiseServer:
     async def reconfigure(self, selection: Selection) -> None:
         """Serves these bundles from now on; what has begun with others ends with them.
 
-        A bundle that cannot be loaded ends a replica that starts; one that runs goes on with what it has, since
+        A bundle that cannot be loaded ends a replica that starts; one that runs keeps what it has, since
         ending it would cut off its calls.
         """
         if self._departure is None:

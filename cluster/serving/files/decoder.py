@@ -27,7 +27,7 @@ from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError, busy
 from cluster.serving.files.audio import bad_audio, check_extent, check_kind
 from cluster.serving.files.messages import END, SOUND, START, pack, pack_error
-from cluster.serving.files.process import begin, receive_order, say_ready
+from cluster.serving.files.process import begin, receive_order, report_ready
 from ww_data.audio import AudioError, iter_blocks, open_audio
 
 # Beyond this a sample is damage, not sound; full scale is 1.
@@ -51,7 +51,7 @@ def main(descriptor: str) -> None:
             children.discard(child)
 
     signal.signal(signal.SIGCHLD, reap)
-    say_ready(control)
+    report_ready(control)
     while received := receive_order(control):
         order, (audio, output) = received
         with socket.socket(fileno=output) as sound, os.fdopen(audio, "rb"):

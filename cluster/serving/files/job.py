@@ -105,7 +105,7 @@ class FileJob:
         if not self.has_ended:
             self._end(ERROR, error.as_json())
 
-    def lose_decoder(self) -> None:
+    def on_decoder_lost(self) -> None:
         """The decoder died: what it was given was too much for it."""
         if not self._is_fed:
             what = (

@@ -3,7 +3,7 @@
     decoder  --- start, sound..., end -->  engine  --- start, sound..., end -->  replica
 
 Either may send `error` in place of what is to come. A connection that ends before `end` or `error` says that the
-process behind it died. Sockets hold little, so whoever is slow holds up those before him, and nothing piles up.
+process behind it died. Sockets hold little, so a slow process holds up those before it, and nothing piles up.
 """
 
 from __future__ import annotations

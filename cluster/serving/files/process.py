@@ -21,11 +21,11 @@ class FileProcess:
     """`python -m MODULE`, which takes orders over a socket; for one thread at a time."""
 
     def __init__(self, module: str) -> None:
-        self._module, self._said_ready = module, False
+        self._module, self._has_reported = module, False
         self._start()
 
     def ensure_alive(self) -> int:
-        """Starts it anew if it has died. Returns its process id."""
+        """Restarts it if it has died. Returns its process id."""
         if not self.is_alive():
             logger.warning("%s ended (%s); starting it again", self._module, self._process.returncode)
             self._control.close()
@@ -37,12 +37,12 @@ class FileProcess:
 
     def is_ready(self, wait_s: float = 0) -> bool:
         """Whether it has said that it takes orders, or does so within `wait_s`."""
-        if not self._said_ready:
+        if not self._has_reported:
             self._control.settimeout(wait_s)
             with contextlib.suppress(OSError):
-                self._said_ready = receive_order(self._control) is not None
+                self._has_reported = receive_order(self._control) is not None
             self._control.settimeout(0)
-        return self._said_ready and self.is_alive()
+        return self._has_reported and self.is_alive()
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Raises RuntimeError if it ends or does not get ready in time."""
@@ -61,7 +61,7 @@ class FileProcess:
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._said_ready = False
+        self._has_reported = False
         with theirs:
             one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
@@ -81,7 +81,7 @@ def begin(descriptor: str) -> socket.socket:
     return socket.socket(fileno=int(descriptor))
 
 
-def say_ready(control: socket.socket) -> None:
+def report_ready(control: socket.socket) -> None:
     send_order(control, READY, [])
 
 

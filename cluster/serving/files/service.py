@@ -1,7 +1,7 @@
 """The replica's side of files: hands an upload to the decoder and the engine, and gets the reply's bytes.
 
-The replica itself touches no sample: it makes three sockets, hands their ends out and reads the last one. Whoever
-goes away, by a fault, a limit or a caller who has left, closes an end, and the others stop.
+The replica itself touches no sample: it makes three sockets, hands their ends out and reads the last one. A
+process that ends, by a fault, a limit or a caller who has left, closes its ends, and the others stop.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FileReply:
 
 
 class FileService:
-    """Starts both processes and keeps them: one that died is started anew for the next file."""
+    """Starts both processes and keeps them: one that died is restarted for the next file."""
 
     def __init__(self, models: ServedModels, config: ServingConfig) -> None:
         self._models = models
@@ -62,7 +62,7 @@ class FileService:
         self._num_rows = config.max_pending * config.audio.max_channels
         self._decoder = FileProcess("cluster.serving.files.decoder")
         self._engine = FileProcess("cluster.serving.files.engine")
-        # What the engine of that process id was told.
+        # What the engine of that process id knows.
         self._engine_pid, self._known, self._is_asked = 0, set[str](), False
         self.synchronise()
 
@@ -82,11 +82,11 @@ class FileService:
         """
         try:
             self._decoder.ensure_alive()
-            self._tell_engine()
+            self._update_engine()
         except OSError as error:
             logger.warning("the processes for files take no orders: %s", error)
 
-    def _tell_engine(self) -> None:
+    def _update_engine(self) -> None:
         pid = self._engine.ensure_alive()
         if pid != self._engine_pid:
             self._engine_pid, self._known, self._is_asked = pid, set(), False

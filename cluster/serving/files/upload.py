@@ -45,7 +45,7 @@ class DenoiseOptions(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """audio: a file without a name, not yet looked at; whoever has the upload closes it."""
+    """audio: a file without a name, not yet inspected; the owner of the upload closes it."""
 
     audio: BinaryIO
     options: DenoiseOptions
@@ -58,7 +58,7 @@ async def read_upload(request: Request, config: ServingConfig) -> Upload:
     if not is_form:
         check_media_type(content_type)
     query = dict(request.query_params)
-    _parse_options(query)  # before the body: a caller should not send megabytes to hear of a typing error
+    _parse_options(query)  # before the body: a typing error should not cost an upload of megabytes
     request = _limited(request, config)
     try:
         audio, fields = await (_read_form(request) if is_form else _read_body(request))

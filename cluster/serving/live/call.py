@@ -70,7 +70,7 @@ class LiveCall:
         self._is_ended = False
 
     async def run(self) -> None:
-        self.say(self._created())
+        self.send(self._created())
         others = [asyncio.create_task(each) for each in (self._read(), self._work(), self._watch())]
         try:
             await self._outbox.run()
@@ -80,7 +80,7 @@ class LiveCall:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    def say(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Sends a JSON message after all that waits."""
         self._post(json.dumps(message))
 
@@ -88,11 +88,11 @@ class LiveCall:
         """Tells the caller what is wrong, and closes."""
         self.close(error.close, error_message(error, self.id), now=now)
 
-    def close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
+    def close(self, code: Close, last_message: str = "", *, now: bool = False) -> None:
         """Closes with `code` after all that waits, or `now` instead of it."""
         if not self._is_ended:
             self._stop()
-            self._outbox.close(code, last_words, now=now)
+            self._outbox.close(code, last_message, now=now)
 
     async def _read(self) -> None:
         """Reads to the end, also what nobody wants any more: that the caller has left comes behind it."""
@@ -172,11 +172,11 @@ class LiveCall:
         kind, update = parse_text(text)
         if kind == "session.update":
             self._sound.update(update)
-            self.say(
+            self.send(
                 {"type": "session.updated", "strength": self._sound.strength, "bypass": self._sound.bypass}
             )
         elif kind == "ping":
-            self.say({"type": "pong"})
+            self.send({"type": "pong"})
         else:
             await self._flush()
             if kind == "close":
@@ -192,8 +192,8 @@ class LiveCall:
         if self._is_ended:
             return
         if self._stats.has_news:
-            self.say(self._stats.message())
-        self.say({"type": "flushed", "samples_in": self._sound.num_in, "samples_out": self._sound.num_out})
+            self.send(self._stats.message())
+        self.send({"type": "flushed", "samples_in": self._sound.num_in, "samples_out": self._sound.num_out})
         self._close_stream()
         self._sound.restart()
         self._stats.restarted()
@@ -206,7 +206,7 @@ class LiveCall:
             self._post(data)
         self._stats.finished(clean_Cn.shape[-1], compute_s)
         self._active_at = time.monotonic()
-        self._say_overrun()
+        self._send_overrun()
         self._has_room.set()
         if self._sound.is_over:
             self._is_flushed.set()
@@ -223,15 +223,15 @@ class LiveCall:
         while True:
             await asyncio.sleep(self._config.stats_interval_s)
             self._outbox.give_up_after(self._config.stuck_s)
-            self.say(self._stats.message())
-            self._say_overrun()
+            self.send(self._stats.message())
+            self._send_overrun()
             idle_s = self._config.idle_s
             if time.monotonic() - self._active_at > idle_s:
                 self.end(ProtocolError("idle", f"neither sound nor message for {idle_s:g} s", Close.REFUSED))
 
-    def _say_overrun(self) -> None:
+    def _send_overrun(self) -> None:
         if overrun := self._stats.overrun_changed():
-            self.say(overrun)
+            self.send(overrun)
 
     def _unfed_s(self) -> float:
         """Seconds of sound that have come and that the model has not been given."""

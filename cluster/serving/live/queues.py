@@ -16,7 +16,7 @@ class Inbox:
     """What the caller has sent and the model has not been given yet. `put` never waits; one task takes.
 
     max_bytes: of memory, for messages that wait; `put` returns False for one that finds more, and does not take it.
-    is_idle: nothing waits, and whoever takes is waiting for something.
+    is_idle: nothing waits, and the task that takes is waiting for something.
     num_bytes: of memory that they take; small messages take more than they bring.
     num_sound_bytes: of sound that was put here and not `fed` to the model.
     """
@@ -93,12 +93,12 @@ class Outbox:
         self._put(message)
         return True
 
-    def close(self, code: Close, last_words: str = "", *, now: bool = False) -> None:
+    def close(self, code: Close, last_message: str = "", *, now: bool = False) -> None:
         """Closes with `code` after what waits, or `now` instead of it. What is posted later is never sent."""
         if now:
             self._waiting.clear()
-        if last_words:
-            self._put(last_words)
+        if last_message:
+            self._put(last_message)
         self._put(code)
 
     def hang_up(self) -> None:

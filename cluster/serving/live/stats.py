@@ -1,4 +1,4 @@
-"""What a live call tells about itself: how long its sound takes, and whether the server is behind."""
+"""What a live call reports about itself: how long its sound takes, and whether the server is behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CAUGHT_UP = 0.2  # of the time that counts as an overrun
 class LiveStats:
     """overrun_s: how old sound may be that the model has not finished, before that is said.
 
-    unfed_s: tells how much sound waits before `sound`.
+    unfed_s: how much sound waits before `sound`, in seconds.
     """
 
     def __init__(self, sound: CallSound, overrun_s: float, unfed_s: Callable[[], float]) -> None:

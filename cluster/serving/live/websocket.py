@@ -98,7 +98,7 @@ class LiveCalls:
         """One connection, from the handshake to its end."""
         offered = websocket.scope.get("subprotocols", [])
         try:
-            # Whoever is refused learns why: a browser is told nothing about a handshake that failed.
+            # Accepted first, then refused with a reason: a browser learns nothing of a handshake that failed.
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
             try:
                 with self._admitted(websocket.scope):
@@ -138,13 +138,13 @@ class LiveCalls:
             raise busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
-        """Lets no more calls in, tells those there are, and returns when they are gone or time is up.
+        """Lets no more calls in, notifies those there are, and returns when they are gone or time is up.
 
         reason: "shutdown" or "redeploy". Calls that are there at the end are closed with 1001.
         """
         self._is_draining = True
         for call in list(self._calls):
-            call.say({"type": "draining", "reason": reason, "seconds": seconds})
+            call.send({"type": "draining", "reason": reason, "seconds": seconds})
         await self._wait_until_gone(seconds)
         for call in list(self._calls):
             call.close(Close.GOING_AWAY)

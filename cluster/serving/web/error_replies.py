@@ -1,4 +1,4 @@
-"""How errors leave: as JSON, with the request's id, whoever raised them.
+"""How errors leave, wherever they were raised: as JSON, with the request's id.
 
 {"error": {"type": "invalid_request", "code": "bad_audio", "message": "...", "request_id": "..."}}
 """

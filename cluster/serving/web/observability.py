@@ -1,4 +1,4 @@
-"""What a replica tells about its requests: a line of JSON for each, and metrics at Ray's Prometheus endpoint."""
+"""What a replica reports about its requests: a line of JSON for each, and metrics at Ray's Prometheus endpoint."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RequestLog:
             try:
                 await self.app(scope, receive, send_and_look)
             finally:
-                self._tell(scope, status, time.perf_counter() - began)
+                self._log(scope, status, time.perf_counter() - began)
         except ClientDisconnect:  # in the middle of an upload: nobody is left to answer
             return
         except Exception:
@@ -86,7 +86,7 @@ class RequestLog:
                 raise
             await reply(scope, receive, send_and_look)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
         # The route, not the path: callers invent paths, and each would be a metric of its own.
         path, facts = getattr(scope.get("route"), "path", "other"), scope["state"]["facts"]
         line = {

@@ -1,4 +1,4 @@
-"""What /docs tells beside the signatures: a description to start with, and examples."""
+"""What /docs shows beside the signatures: an introduction and examples."""
 
 from __future__ import annotations
 
