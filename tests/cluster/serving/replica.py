@@ -35,10 +35,10 @@ def replica(bundle: Path) -> Iterator[tuple[psutil.Process, str]]:
 
 
 def file_process(name: str) -> psutil.Process:
-    """Of an application in this process: its "decoder" or its "engine"."""
+    """Of the last application in this process: its "decoder" or its "engine"."""
     running = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
-    (found,) = [one for one in running if f"cluster.serving.files.{name}" in one.cmdline()]
-    return found
+    found = [one for one in running if f"cluster.serving.files.{name}" in one.cmdline()]
+    return max(found, key=psutil.Process.create_time)
 
 
 def memory_bytes(process: psutil.Process) -> int:
