@@ -31,9 +31,8 @@ from rich.table import Table
 from serving_load import LiveLoad, file_times, live_load, long_files, noise
 from serving_servers import CORES, SERVERS, running
 
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import LiveConfig, ServingConfig
 from cluster.serving.live.capacity import CONNECTION_COST, MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.models import load_model
 from ww_models import PRESETS, build_model, save_bundle
 

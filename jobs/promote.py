@@ -6,9 +6,8 @@ import argparse
 import os
 
 from cluster.machine.session import connect
-from cluster.serving.deploy.control import promote_at
 from cluster.serving.deploy.deployment import checked_bundles
-from cluster.serving.deploy.promotion import promote
+from cluster.serving.deploy.promotion import promote, promote_at
 from jobs.cli import main, make_parser
 
 

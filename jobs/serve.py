@@ -13,9 +13,9 @@ from pathlib import Path
 from cluster.machine.session import connect
 from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
 from cluster.serving.config import ServingConfig
-from cluster.serving.deploy.control import listening
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
+from cluster.serving.deploy.promotion import listening
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
 from jobs.cli import main, make_parser
 from ww_models.streaming.onnx_export import PRECISIONS
@@ -38,118 +38,55 @@ Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves 
 
 example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
     )
-    parser.add_argument(
-        "--bundle",
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="bundle to serve; may be given several times, the first one is the default",
+    add = parser.add_argument
+    what = "bundle to serve; may be given several times, the first one is the default"
+    add("--bundle", required=True, action="append", metavar="DIR", help=what)
+    add("--host", default=defaults.host, help="address to listen on; 0.0.0.0 lets other machines in")
+    add("--port", type=int, default=defaults.port, metavar="N", help="0 takes any free one")
+    add("--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models")
+    what = "write all of this as a config for `serve deploy`, and serve nothing"
+    add("--write-config", type=Path, metavar="FILE", help=what)
+    what = (
+        "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's own, or "
+        "HAProxy where it is installed"
     )
-    parser.add_argument(
-        "--host", default=defaults.host, help="address to listen on; 0.0.0.0 lets other machines in"
-    )
-    parser.add_argument("--port", type=int, default=defaults.port, metavar="N", help="0 takes any free one")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models"
-    )
-    parser.add_argument(
-        "--write-config",
-        type=Path,
-        metavar="FILE",
-        help="write all of this as a config for `serve deploy`, and serve nothing",
-    )
-    parser.add_argument(
-        "--proxy",
-        choices=PROXIES,
-        default="auto",
-        help="what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
-        "own, or HAProxy where it is installed",
-    )
+    add("--proxy", choices=PROXIES, default="auto", help=what)
     _add_resources(parser, defaults)
-    _add_access(parser)
-    _add_limits(parser, defaults)
+    _add_access(parser, defaults)
     return parser
 
 
 def _add_resources(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    parser.add_argument(
-        "--replicas", type=int, default=defaults.num_replicas, metavar="N", help="copies of the models"
+    def add(option: str, kind: type, default: float | None, what: str, metavar: str = "N") -> None:
+        parser.add_argument(option, type=kind, default=default, metavar=metavar, help=what)
+
+    scaling = defaults.scaling
+    add("--replicas", int, defaults.num_replicas, "copies of the models")
+    add(
+        "--max-replicas", int, None, "start more, up to so many, as calls and files come, and stop them again"
     )
-    parser.add_argument(
-        "--max-replicas",
-        type=int,
-        metavar="N",
-        help="start more, up to so many, as calls and files come, and stop them again",
-    )
-    parser.add_argument(
-        "--calls-per-replica",
-        type=float,
-        default=defaults.scaling.target_requests,
-        metavar="N",
-        help="with --max-replicas: more calls and files than that start another replica",
-    )
-    parser.add_argument(
-        "--drain-s",
-        type=float,
-        default=defaults.scaling.drain_s,
-        metavar="S",
-        help="how long calls of a replica that is stopped may go on, in seconds",
-    )
-    parser.add_argument(
-        "--cpus",
-        type=float,
-        default=defaults.cpus_per_replica,
-        metavar="N",
-        help="CPUs set aside for each replica",
-    )
-    parser.add_argument(
-        "--max-pending",
-        type=int,
-        default=defaults.max_pending,
-        metavar="N",
-        help="files that a replica works on at a time; more are answered 503",
-    )
-    parser.add_argument(
-        "--max-streams",
-        type=int,
-        metavar="N",
-        help="live channels that a replica carries at a time; measured at the start unless given",
-    )
+    what = "with --max-replicas: more calls and files than that start another replica"
+    add("--calls-per-replica", float, scaling.target_requests, what)
+    what = "how long calls of a replica that is stopped may go on, in seconds"
+    add("--drain-s", float, scaling.drain_s, what, "S")
+    add("--cpus", float, defaults.cpus_per_replica, "CPUs set aside for each replica")
+    what = "files that a replica works on at a time; more are answered 503"
+    add("--max-pending", int, defaults.max_pending, what)
+    what = "live channels that a replica carries at a time; measured at the start unless given"
+    add("--max-streams", int, None, what)
 
 
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--api-keys", type=Path, metavar="FILE", help="who may use it; see above")
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="web pages of this origin may use it, too; may be given several times",
-    )
-
-
-def _add_limits(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    parser.add_argument(
-        "--max-upload-mib",
-        type=float,
-        default=defaults.max_upload_bytes / 2**20,
-        metavar="MIB",
-        help="largest upload",
-    )
-    parser.add_argument(
-        "--max-audio-s",
-        type=float,
-        default=defaults.audio.max_seconds,
-        metavar="S",
-        help="longest recording, in seconds",
-    )
-    parser.add_argument(
-        "--max-channels",
-        type=int,
-        default=defaults.audio.max_channels,
-        metavar="N",
-        help="most channels of a recording",
-    )
+def _add_access(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
+    add, audio = parser.add_argument, defaults.audio
+    add("--api-keys", type=Path, metavar="FILE", help="who may use it; see above")
+    what = "web pages of this origin may use it, too; may be given several times"
+    add("--allow-origin", action="append", default=[], metavar="URL", help=what)
+    max_mib = defaults.max_upload_bytes / 2**20
+    add("--max-upload-mib", type=float, default=max_mib, metavar="MIB", help="largest upload")
+    what = "longest recording, in seconds"
+    add("--max-audio-s", type=float, default=audio.max_seconds, metavar="S", help=what)
+    what = "most channels of a recording"
+    add("--max-channels", type=int, default=audio.max_channels, metavar="N", help=what)
 
 
 def config_from(arguments: argparse.Namespace) -> ServingConfig:

@@ -12,7 +12,6 @@ that none can leak into a log, a cluster's store or an error.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import hmac
 import math
@@ -25,27 +24,14 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from cluster.serving.errors import ApiError
+from cluster.serving.config import ApiKey
+from cluster.serving.errors import ApiError, busy
 
 ENVIRONMENT_VARIABLE = "WW_API_KEYS"
 MIN_KEY_LENGTH = 16
 # Of a WebSocket from a browser, which cannot set headers.
 KEY_SUBPROTOCOL = "key."
 _LIMITS = ("requests_per_minute", "max_concurrent")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """name: for logs and metrics; digest: SHA-256 of the key; the limits: None is no limit.
-
-    requests_per_minute: on average; as many may come at once. A WebSocket is one request.
-    max_concurrent: requests and WebSockets at the same time.
-    """
-
-    name: str
-    digest: bytes
-    requests_per_minute: int | None = None
-    max_concurrent: int | None = None
 
 
 def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) -> tuple[ApiKey, ...]:
@@ -153,9 +139,5 @@ def _unauthorized(message: str) -> ApiError:
 
 
 def _too_many(message: str, retry_after_s: int) -> ApiError:
-    return ApiError(
-        429,
-        "too_many_requests",
-        f"{message}; try again in {retry_after_s} s",
-        {"Retry-After": str(retry_after_s)},
-    )
+    message = f"{message}; try again in {retry_after_s} s"
+    return busy(message, retry_after_s, status=429, code="too_many_requests")

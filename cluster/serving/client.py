@@ -4,8 +4,8 @@
         for clean in client.denoise(chunks):        # float arrays (n,), or (n, channels); any n
             play(clean)
 
-`send` and `receive` do the same apart, also from two threads; whoever sends by himself stays less than 2 s ahead of
-what has come back, as `denoise` does. Sample k out is sample k in, denoised.
+`send` and `receive` do the same apart, also from two threads; there the caller must stay less than 2 s ahead of what
+has come back, as `denoise` does. Sample k out is sample k in, denoised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -31,13 +30,12 @@ logger = logging.getLogger(__name__)
 Samples = npt.NDArray[np.float32]
 
 _SEND_S = 0.1  # of sound in a message, where more is given at once
-_UNANSWERED_S = (
-    1.5  # how far `denoise` is ahead; at 2 s the server stops reading, or ends the session before long
-)
+# How far `denoise` is ahead; at 2 s the server stops reading, or ends the call before long.
+_UNANSWERED_S = 1.5
 
 
 class StreamError(ConnectionError):
-    """The server refused the session or ended it, or it is gone; `code` is the protocol's word for it."""
+    """The server refused the call or ended it, or it is gone; `code` is the protocol's word for it."""
 
     def __init__(self, code: str, message: str, fields: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -45,7 +43,7 @@ class StreamError(ConnectionError):
 
 
 class StreamClient:
-    """One session. Raises StreamError with the server's own message, at once when it is refused.
+    """One call. Raises StreamError with the server's own message, at once when it is refused.
 
     url: of the endpoint, http(s):// or ws(s)://, with or without the path.
     sample_rate: Hz of what is sent and returned; the model's unless given.
@@ -68,14 +66,8 @@ class StreamClient:
         api_key: str | None = None,
         timeout_s: float = 20.0,
     ) -> None:
-        options: dict[str, Any] = {
-            "encoding": encoding,
-            "sample_rate": sample_rate,
-            "channels": channels,
-            "strength": strength,
-            "model": model,
-        }
-        self.url = _address(url, {name: value for name, value in options.items() if value is not None})
+        options = {"encoding": encoding, "sample_rate": sample_rate, "channels": channels}
+        self.url = _address(url, _given(**options, strength=strength, model=model))
         self.channels, self.timeout_s = channels, timeout_s
         self.session: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
@@ -90,29 +82,26 @@ class StreamClient:
 
     def __enter__(self) -> StreamClient:
         try:
-            self._connection = self._open.enter_context(
-                connect(
-                    self.url,
-                    additional_headers=self._headers,
-                    compression=None,  # sound does not shrink
-                    open_timeout=self.timeout_s,
-                    close_timeout=2.0,
-                    max_size=None,
-                )
+            connection = connect(
+                self.url,
+                additional_headers=self._headers,
+                compression=None,  # sound does not shrink
+                open_timeout=self.timeout_s,
+                close_timeout=2.0,
+                max_size=None,
             )
         except (OSError, InvalidURI, WebSocketException) as error:
             raise StreamError("not_connected", f"cannot connect to {self.url}: {error}") from error
+        self._connection = self._open.enter_context(connection)
         try:
             while not self.session:
-                self._hear(self._next(self.timeout_s))
+                self._note(self._next(self.timeout_s))
         except BaseException:
             self._open.close()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.close()
 
     @property
@@ -131,7 +120,9 @@ class StreamClient:
                 while self._num_sent - self._num_received > most and (clean := self.receive()) is not None:
                     yield clean
                 self._send_sound(piece)
-                yield from self._arrived()
+                with contextlib.suppress(TimeoutError):  # what has come back already
+                    while (clean := self.receive(0.0)) is not None:
+                        yield clean
         self.flush()
         while (clean := self.receive()) is not None:
             yield clean
@@ -151,15 +142,12 @@ class StreamClient:
             message = self._next(max(0.0, deadline - time.monotonic()))
             if isinstance(message, bytes):
                 return self._samples(message)
-            if self._hear(message) == "flushed":
+            if self._note(message) == "flushed":
                 return None
 
     def update(self, *, strength: float | None = None, bypass: bool | None = None) -> None:
         """Changes strength (0 the input, 1 denoised) or bypass while the call goes on, without a click."""
-        asked = {"strength": strength, "bypass": bypass}
-        self._send(
-            json.dumps({"type": "session.update", **{k: v for k, v in asked.items() if v is not None}})
-        )
+        self._send(json.dumps({"type": "session.update", **_given(strength=strength, bypass=bypass)}))
 
     def flush(self) -> None:
         """Ends the stream: `receive` returns its rest, then None. What is sent after that begins a new one."""
@@ -192,20 +180,8 @@ class StreamClient:
             samples /= 32768
         return samples if self.channels == 1 else samples.reshape(-1, self.channels)
 
-    def _arrived(self) -> Iterator[Samples]:
-        """What has come back already."""
-        try:
-            while True:
-                message = self._next(0.0)
-                if isinstance(message, bytes):
-                    yield self._samples(message)
-                else:
-                    self._hear(message)
-        except TimeoutError:
-            return
-
-    def _hear(self, message: str | bytes) -> str:
-        """Takes note of what the server says about the session; returns the type of that."""
+    def _note(self, message: str | bytes) -> str:
+        """Keeps what the server says about the call; returns the type of that."""
         content = json.loads(message)
         kind = str(content.pop("type"))
         if kind == "session.created":
@@ -225,33 +201,35 @@ class StreamClient:
         try:
             self._open_connection().send(message)
         except ConnectionClosed as error:
-            raise self._why(error) from error
+            raise self._reason(error) from error
 
     def _next(self, timeout_s: float) -> str | bytes:
         try:
             return self._open_connection().recv(timeout_s)
         except ConnectionClosed as error:
-            raise self._why(error) from error
+            raise self._reason(error) from error
 
     def _open_connection(self) -> ClientConnection:
         if self._connection is None:
             raise ValueError("the client is not connected: use it in a `with` block")
         return self._connection
 
-    def _why(self, closed: ConnectionClosed) -> StreamError:
+    def _reason(self, closed: ConnectionClosed) -> StreamError:
         """What the server said before it closed, where it said something."""
-        try:
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
             while self._refusal is None:  # it may still lie unread behind sound
                 message = self._open_connection().recv(0.0)
                 if isinstance(message, str):
-                    self._hear(message)
-        except (ConnectionClosed, TimeoutError):
-            pass
+                    self._note(message)
         if self._refusal is not None:
             return self._refusal
         if self.draining is not None:
             return StreamError("draining", "the server has gone away, as it said it would: connect again")
         return StreamError("connection_lost", f"the connection to {self.url} ended: {closed}")
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _address(url: str, options: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ How they are answered is `error_replies.py`; this much is known to all processes
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -27,19 +28,19 @@ class ApiError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """What another process makes the same error of: ApiError(**error.as_json())."""
-        return {
-            "status": self.status,
-            "code": self.code,
-            "message": self.message,
-            "headers": self.headers,
-        }
+        return {"status": self.status, "code": self.code, "message": self.message, "headers": self.headers}
 
 
-def busy(message: str, retry_after_s: int = 1) -> ApiError:
-    """The 503 for what would be taken a little later."""
-    return ApiError(503, "busy", message, {"Retry-After": str(retry_after_s)})
+def busy(message: str, retry_after_s: int = 1, *, status: int = 503, code: str = "busy") -> ApiError:
+    """For what would be taken a little later."""
+    return ApiError(status, code, message, {"Retry-After": str(retry_after_s)})
 
 
-def describe_fields(errors: list[dict]) -> str:
+def our_fault() -> ApiError:
+    """What a caller learns of an exception that nobody expected; the log has the rest."""
+    return ApiError(500, "internal_error", "something went wrong on our side")
+
+
+def describe_fields(errors: Iterable[Mapping[str, Any]]) -> str:
     """One sentence that names each field and what is wrong with it, from pydantic's list of errors."""
     return "; ".join(f"{error['loc'][-1]}: {error['msg']}, got {error['input']!r:.100}" for error in errors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ class StreamResampler:
     def __init__(self, from_rate: int, to_rate: int, num_channels: int = 1) -> None:
         divisor = math.gcd(from_rate, to_rate)
         self._step_in, self._step_out = from_rate // divisor, to_rate // divisor
-        self._is_idle = from_rate == to_rate
+        self._is_identity = from_rate == to_rate
         self._reach = filter_reach(self._step_in, self._step_out)
         self._num_channels = num_channels
         is_common = _matrix_entries(self._step_in, self._step_out) <= _MAX_MATRIX_ENTRIES
@@ -53,7 +54,7 @@ class StreamResampler:
 
     def num_finished_inside(self, num_in: _Count) -> _Count:
         """The same of one or many counts, if all lie well inside the stream."""
-        if self._is_idle:
+        if self._is_identity:
             return num_in
         return -(-(num_in - self._reach - 1) * self._step_out // self._step_in)
 
@@ -63,7 +64,7 @@ class StreamResampler:
 
     def feed(self, samples_Cn: Samples) -> Samples:
         """(C, n) -> (C, m)"""
-        if self._is_idle:
+        if self._is_identity:
             self.num_in += samples_Cn.shape[-1]
             self.num_out = self.num_in
             return samples_Cn
@@ -72,7 +73,8 @@ class StreamResampler:
             piece = samples_Cn[:, start : start + _PIECE]
             self.num_in += piece.shape[-1]
             finished.append(self._take(piece, self.num_finished(self.num_in)))
-        return finished[0] if len(finished) == 1 else _join(finished, self._num_channels)
+        empty = np.zeros((self._num_channels, 0), np.float32)
+        return finished[0] if len(finished) == 1 else np.concatenate([empty, *finished], axis=-1)
 
     def flush(self) -> Samples:
         """What is left of the stream, (C, rest); what is fed next begins a new one."""
@@ -156,5 +158,24 @@ def _weights(outputs: npt.NDArray[np.int64], step_in: int, step_out: int) -> Sam
     return (np.sinc(time) * window * bandwidth).astype(np.float32)
 
 
-def _join(parts: list[Samples], num_channels: int) -> Samples:
-    return np.concatenate([np.zeros((num_channels, 0), np.float32), *parts], axis=-1)
+class SampleQueue:
+    """Samples in the order in which they came, (C, n) in any pieces; nothing is copied twice."""
+
+    def __init__(self, num_channels: int) -> None:
+        self._pieces: deque[Samples] = deque()
+        self._empty: Samples = np.zeros((num_channels, 0), np.float32)
+
+    def push(self, samples_Cn: Samples) -> None:
+        if samples_Cn.shape[-1]:
+            self._pieces.append(samples_Cn)
+
+    def pop(self, num_samples: int) -> Samples:
+        taken = []
+        while num_samples:
+            piece = self._pieces.popleft()
+            if piece.shape[-1] > num_samples:
+                self._pieces.appendleft(piece[:, num_samples:])
+                piece = piece[:, :num_samples]
+            taken.append(piece)
+            num_samples -= piece.shape[-1]
+        return taken[0] if len(taken) == 1 else np.concatenate([self._empty, *taken], axis=-1)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from cluster.serving.deploy import haproxy
-from cluster.serving.deploy.control import ControlError, promote_at
+from cluster.serving.deploy.deployment import ServingError
+from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
 from jobs.cli import main
 from ww_models import build_model, read_bundle_info, save_bundle
@@ -43,7 +44,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         names = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
         assert ("haproxy" in names) == haproxy.is_installed()
         better = save_bundle(tmp_path / "better", build_model("gatewave", hidden=4, depth=2))
-        with pytest.raises(ControlError, match="worse"):
+        with pytest.raises(ServingError, match="worse"):
             promote_at(url, [tmp_path / "worse"])
         for keep, expected in ((True, [better, bundle]), (False, [better])):
             assert [path for _, path in promote_at(url, [better], keep=keep)] == [

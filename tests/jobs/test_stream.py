@@ -15,9 +15,9 @@ import soundfile as sf
 from fastapi import FastAPI
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
-from cluster.serving.live.websocket import add_websocket
+from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModels
 from jobs import stream
 from jobs.cli import main
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def url(bundle: Path) -> Iterator[str]:
     app, stepper = FastAPI(), Stepper()
-    add_websocket(app, ServedModels([bundle]), stepper, LiveConfig(max_streams=4, stats_interval_s=0.05))
+    LiveCalls(app, ServedModels([bundle]), stepper, LiveConfig(max_streams=4, stats_interval_s=0.05))
     with run_app(app) as host:
         yield f"ws://{host}"
     stepper.close()

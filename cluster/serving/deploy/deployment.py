@@ -21,7 +21,7 @@ from cluster.errors import one_line
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import serve_config
-from ww_models import load_bundle, read_bundle_info
+from ww_models import load_bundle
 
 # After the calls' time is up.
 SHUTDOWN_MARGIN_S = 15.0
@@ -30,16 +30,7 @@ CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in
 
 
 class ServingError(ValueError):
-    """The endpoint cannot be started as asked."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServingHandle:
-    """A running endpoint. url: its address without a path; model_ids: of the bundles, the default one first."""
-
-    url: str
-    model_ids: tuple[str, ...]
-    config: ServingConfig
+    """The endpoint cannot be started or changed as asked."""
 
 
 def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
@@ -59,19 +50,20 @@ def checked_bundles(bundles: Bundles) -> list[Path]:
     return paths
 
 
-def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> ServingHandle:
-    """Serves bundles, the first by default, on the Ray that this process is connected to; returns once it answers.
+@contextlib.contextmanager
+def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iterator[str]:
+    """Serves bundles, the first by default, on the Ray that this process is connected to, for the length of a block.
 
-    Raises BundleError or ServingError, before anything is started where that can be known.
+    Yields the endpoint's URL once it answers. At the end live calls and files are finished first, for
+    `scaling.shutdown_s` at most. Raises BundleError or ServingError, before anything starts where that can be known.
     """
     config = check_serving(bundles, config or ServingConfig())
     _check_cluster(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host=config.host, port=config.port),
-        logging_config=quiet,
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )
     try:
         ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
@@ -81,17 +73,11 @@ def start_serving(bundles: Bundles, config: ServingConfig | None = None) -> Serv
         raise
     host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
-    return ServingHandle(
-        url=url,
-        model_ids=tuple(read_bundle_info(path).id for path in _paths(bundles)),
-        config=config,
-    )
-
-
-def stop_serving(handle: ServingHandle) -> None:
-    """Ends what `start_serving` started; live calls and files are finished first, for `scaling.shutdown_s` at most."""
-    _shut_down(handle.config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
-    _wait_until_closed(handle.url)
+    try:
+        yield url
+    finally:
+        _shut_down(config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
+        _wait_until_closed(url)
 
 
 def _wait_until_closed(url: str) -> None:
@@ -102,16 +88,6 @@ def _wait_until_closed(url: str) -> None:
         while time.monotonic() < deadline:
             socket.create_connection((str(address.hostname), address.port or 80), timeout=5).close()
             time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iterator[str]:
-    """Serves bundles for the length of a `with` block and yields the endpoint's URL; see `start_serving`."""
-    handle = start_serving(bundles, config)
-    try:
-        yield handle.url
-    finally:
-        stop_serving(handle)
 
 
 def bindable_port(host: str, port: int) -> int:
@@ -135,7 +111,7 @@ def _paths(bundles: Bundles) -> list[Path]:
 
 def _check_cluster(config: ServingConfig) -> None:
     if not ray.is_initialized():
-        raise ServingError("not connected to Ray; call start_serving inside `with connect():`")
+        raise ServingError("not connected to Ray; call serve_bundles inside `with connect():`")
     needed = config.num_replicas * config.cpus_per_replica
     free, total = (there.get("CPU", 0.0) for there in (ray.available_resources(), ray.cluster_resources()))
     if needed > free:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 PROXIES = ("auto", "haproxy", "ray")
 _SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
-# A change of replicas starts a new HAProxy. The old one goes on with the calls that it has, for so long at most.
+# A change of replicas starts a new HAProxy. The old one keeps the calls that it has, for so long at most.
 LONGEST_CALL_S = 6 * 3600
 # For a request's line and headers, counted from the connection.
 HEADERS_S = 20
 # Without a byte in an upload or a reply. More than the application allows for uploads, since it can say what is wrong;
 # of replies it cannot see under Ray Serve whether they are taken.
 STALL_S = 120
-# Serve keeps a replica that it stops for at least so long, until HAProxy has heard of it.
+# Serve keeps a replica that it stops for at least so long, until HAProxy knows.
 _DEREGISTRATION_S = 3
 # Serve has no variables for these: its statistics would be shown to all networks, headers might take for ever, and
 # calls would end by the time-out of uploads. The header keeps Serve from passing each message of a call through a queue

@@ -41,7 +41,7 @@ class DenoiseServer:
         self._models = ServedModels(precision=config.precision)
         self._app = build_app(self._models, config, send_request_id=False)
         # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
-        self._app.state.live.holds_clients = False
+        self._app.state.live.holds_callers = False
         if not is_before_replicas():
             most = config.scaling.max_replicas or serve.get_replica_context().world_size
             self._app.state.live.connection_cost = PYTHON_PROXY_COST * most
@@ -53,7 +53,7 @@ class DenoiseServer:
     async def reconfigure(self, selection: Selection) -> None:
         """Serves these bundles from now on; what has begun with others ends with them.
 
-        A bundle that cannot be loaded ends a replica that starts; one that runs goes on with what it has, since
+        A bundle that cannot be loaded ends a replica that starts; one that runs keeps what it has, since
         ending it would cut off its calls.
         """
         if self._departure is None:
@@ -64,7 +64,7 @@ class DenoiseServer:
         except (BundleError, ValueError):
             if not self._models.all():
                 raise
-            logger.exception("not promoted: still serving %s", self._served())
+            logger.exception("not promoted: still serving %s", await self.served())
         self._app.state.files.synchronise()
 
     async def check(self, bundles: Sequence[str]) -> str:
@@ -78,11 +78,7 @@ class DenoiseServer:
 
     async def served(self) -> list[tuple[str, str]]:
         """(id, bundle) of the models, the default one first."""
-        return self._served()
-
-    def _served(self) -> list[tuple[str, str]]:
-        models = sorted(self._models.all(), key=lambda model: model is not self._models.default)
-        return [(model.id, str(model.bundle)) for model in models]
+        return [(model.id, str(model.bundle)) for model in self._models.all()]
 
     async def _depart(self) -> None:
         reason = await until_stopping(APP_NAME)

@@ -1,4 +1,4 @@
-"""The endpoint as a config of Ray Serve: what `start_serving` deploys, a promotion changes and `serve deploy` takes."""
+"""The endpoint as a config of Ray Serve: what `serve_bundles` deploys, a promotion changes and `serve deploy` takes."""
 
 from __future__ import annotations
 
@@ -39,23 +39,21 @@ def application(args: dict[str, Any]) -> Application:
 
 def serve_config(bundles: Sequence[Path], config: ServingConfig) -> ServeDeploySchema:
     """The whole of it, checked by Serve's own schema."""
-    return ServeDeploySchema.model_validate(
-        {
-            "proxy_location": "HeadOnly",
-            "http_options": {"host": config.host, "port": config.port},
-            "logging_config": _QUIET,
-            "applications": [
-                {
-                    "name": APP_NAME,
-                    "route_prefix": "/",
-                    "import_path": f"{__name__}:{application.__name__}",
-                    "args": {name: value for name, value in plain(config).items() if name not in _ELSEWHERE},
-                    "deployments": [_deployment(bundles, config)],
-                    **_code_of_this_job(),
-                }
-            ],
-        }
-    )
+    app = {
+        "name": APP_NAME,
+        "route_prefix": "/",
+        "import_path": f"{__name__}:{application.__name__}",
+        "args": {name: value for name, value in plain(config).items() if name not in _ELSEWHERE},
+        "deployments": [_deployment(bundles, config)],
+        **_code_of_this_job(),
+    }
+    endpoint = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": config.host, "port": config.port},
+        "logging_config": _QUIET,
+        "applications": [app],
+    }
+    return ServeDeploySchema.model_validate(endpoint)
 
 
 def as_yaml(schema: ServeDeploySchema) -> str:
@@ -85,10 +83,7 @@ def _deployment(bundles: Sequence[Path], config: ServingConfig) -> dict[str, Any
         "graceful_shutdown_timeout_s": kill_after_s(config),
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": 2.0,
-        "ray_actor_options": {
-            "num_cpus": config.cpus_per_replica,
-            "runtime_env": {"env_vars": _OF_REPLICAS},
-        },
+        "ray_actor_options": {"num_cpus": config.cpus_per_replica, "runtime_env": {"env_vars": _OF_REPLICAS}},
         "logging_config": _QUIET,
     }
     scaling = config.scaling

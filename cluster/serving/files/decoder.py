@@ -4,7 +4,7 @@
 
 Orders:  {"limits": {...}, "max_children": N}, the open file and the socket that its sound goes to
 
-Messages are those of `file_messages.py`. A file is read to its end before the first of its sound is sent on: what is
+Messages are those of `messages.py`. A file is read to its end before the first of its sound is sent on: what is
 wrong with it is known before anything is answered. With N children at work already the answer is busy.
 """
 
@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import one_line
+from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError, busy
-from cluster.serving.files.audio import AudioLimits, check_kind
-from cluster.serving.files.messages import END, ERROR, SOUND, START, pack, receive_order
-from cluster.serving.files.process import begin, say_ready
+from cluster.serving.files.audio import bad_audio, check_extent, check_kind
+from cluster.serving.files.messages import END, SOUND, START, pack, pack_error
+from cluster.serving.files.process import begin, receive_order, report_ready
 from ww_data.audio import AudioError, iter_blocks, open_audio
 
 # Beyond this a sample is damage, not sound; full scale is 1.
@@ -51,14 +52,14 @@ def main(descriptor: str) -> None:
             children.discard(child)
 
     signal.signal(signal.SIGCHLD, reap)
-    say_ready(control)
+    report_ready(control)
     while received := receive_order(control):
         order, (audio, output) = received
         with socket.socket(fileno=output) as sound, os.fdopen(audio, "rb"):
             child = _fork() if _has_room(children, order["max_children"]) else None
             if child is None:
                 with contextlib.suppress(OSError):
-                    sound.sendall(pack(ERROR, busy("no process is free to decode with").as_json()))
+                    sound.sendall(pack_error(busy("no process is free to decode with")))
             elif child == 0:
                 control.close()
                 _decode_and_exit(audio, sound, AudioLimits(**order["limits"]))
@@ -85,7 +86,7 @@ def _fork() -> int | None:
 def _decode_and_exit(audio: int, sound: socket.socket, limits: AudioLimits) -> None:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _confine(limits)
+        confine(limits)
         for message in decode(f"/dev/fd/{audio}", limits, lambda: _check_connected(sound)):
             sound.sendall(message)
     except (BrokenPipeError, ConnectionResetError):  # the caller has left
@@ -103,7 +104,7 @@ def _check_connected(sound: socket.socket) -> None:
         raise BrokenPipeError
 
 
-def _confine(limits: AudioLimits) -> None:
+def confine(limits: AudioLimits) -> None:
     """What this process may use from now on: so much more memory, so many seconds, no files."""
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for what, limit in (
@@ -130,50 +131,36 @@ def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: N
         check_kind(first_bytes)
         yield from _decode(path, limits, check)
     except ApiError as error:
-        yield pack(ERROR, error.as_json())
+        yield pack_error(error)
     except AudioError as error:
-        message = one_line(str(error).replace(path, _NAME))
-        yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
+        yield pack_error(bad_audio(one_line(str(error).replace(path, _NAME))))
     except MemoryError:
-        message = f"decoding it takes more than {limits.max_decode_bytes >> 20} MiB: it is probably damaged"
-        yield pack(ERROR, ApiError(400, "bad_audio", message).as_json())
+        what = f"decoding it takes more than {limits.max_decode_bytes >> 20} MiB: it is probably damaged"
+        yield pack_error(bad_audio(what))
 
 
 def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterator[bytes]:
     with open_audio(path) as file:
         sample_rate, num_channels, subtype = file.samplerate, file.channels, file.subtype
         is_length_known = file.frames < 2**62
-        limits.check(file.frames if is_length_known else 0, sample_rate, num_channels)
+        check_extent(limits, file.frames if is_length_known else 0, sample_rate, num_channels)
         num_frames = 0
         kept: list[np.ndarray] = []
         for block_TC in iter_blocks(file, path):
             check()
             num_frames += len(block_TC)
-            limits.check(num_frames, sample_rate, num_channels)
+            check_extent(limits, num_frames, sample_rate, num_channels)
             if np.abs(block_TC).max() > MAX_PEAK:
-                message = f"{_NAME}: holds samples beyond {MAX_PEAK:g} times full scale: scale it to +-1"
-                raise ApiError(400, "bad_audio", message)
+                what = f"{_NAME}: holds samples beyond {MAX_PEAK:g} times full scale: scale it to +-1"
+                raise bad_audio(what)
             kept = [*kept, block_TC] if num_frames * num_channels <= _KEPT_SAMPLES else []
-    start = {
-        "sample_rate": sample_rate,
-        "num_channels": num_channels,
-        "num_frames": num_frames,
-        "subtype": subtype,
-    }
-    yield pack(START, start)
-    if kept:
-        for block_TC in kept:
-            yield from _messages(block_TC)
-    else:
-        with open_audio(path) as file:
-            for block_TC in iter_blocks(file, path):
-                yield from _messages(block_TC)
+    start = {"sample_rate": sample_rate, "num_channels": num_channels, "num_frames": num_frames}
+    yield pack(START, {**start, "subtype": subtype})
+    with open_audio(path) as file:
+        for block_TC in kept or iter_blocks(file, path):
+            for first in range(0, len(block_TC), _MESSAGE_FRAMES):
+                yield pack(SOUND, block_TC[first : first + _MESSAGE_FRAMES].tobytes())
     yield pack(END, {})
-
-
-def _messages(block_TC: np.ndarray) -> Iterator[bytes]:
-    for first in range(0, len(block_TC), _MESSAGE_FRAMES):
-        yield pack(SOUND, block_TC[first : first + _MESSAGE_FRAMES].tobytes())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import soundfile
@@ -12,12 +12,7 @@ import soundfile
 from cluster.serving.errors import ApiError
 
 Format = Literal["wav", "flac", "ogg", "pcm"]
-MEDIA_TYPES: dict[str, str] = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "ogg": "audio/ogg",
-    "pcm": "audio/pcm",
-}
+MEDIA_TYPES: dict[str, str] = {name: f"audio/{name}" for name in get_args(Format)}
 MAX_WAV_BYTES = 2**32 - 1
 # libsndfile's Vorbis encoder puts one whole write on the stack.
 _WRITE_FRAMES = 1 << 14
@@ -89,13 +84,13 @@ class FileEncoder:
         return taken
 
 
-class _Sink(io.RawIOBase):
+class _Sink:
     """What libsndfile writes at the end of the file; its corrections of the header, at closing, are dropped."""
 
     def __init__(self) -> None:
         self._new, self._place, self._end, self.is_closing = bytearray(), 0, 0, False
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:
         if self._place == self._end:
             self._new += data
             self._end += len(data)
@@ -110,12 +105,6 @@ class _Sink(io.RawIOBase):
 
     def tell(self) -> int:
         return self._place
-
-    def seekable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
 
     def take(self) -> bytes:
         taken, self._new = bytes(self._new), bytearray()

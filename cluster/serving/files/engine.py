@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from cluster.serving.errors import ApiError
+from cluster.serving.errors import ApiError, our_fault
 from cluster.serving.files.job import FileJob
-from cluster.serving.files.messages import Unpacker, receive_order
-from cluster.serving.files.process import begin, say_ready
+from cluster.serving.files.messages import Unpacker
+from cluster.serving.files.process import begin, receive_order, report_ready
 from cluster.serving.files.streams import BatchedStreams, Streams, WindowedStreams
 from ww_models import load_bundle
 from ww_models.streaming.onnx_engine import OnnxEngine, StreamSpec
@@ -48,7 +48,7 @@ class Connection:
     def receive(self) -> None:
         received = self.sound.recv(_RECEIVE_BYTES)
         if not received:
-            self.job.lose_decoder()
+            self.job.on_decoder_lost()
         for message in self.unpacker.feed(received):
             self.job.receive(message)
 
@@ -83,7 +83,7 @@ class FileEngine:
             for streams in {id(one.job.streams): one.job.streams for one in self._connections}.values():
                 is_busy |= self._advance(streams)
             for connection in list(self._connections):
-                with self._blamed_on(connection):
+                with self._isolated(connection):
                     is_busy |= connection.job.step()
                 if connection.is_over:
                     self._drop(connection)
@@ -93,9 +93,8 @@ class FileEngine:
         by_sound = {one.sound: one for one in self._connections if one.job.wants_input}
         by_reply = {one.reply: one for one in self._connections}
         waiting = [reply for reply, one in by_reply.items() if one.job.outbox]
-        readable, writable, _ = select.select(
-            [self._control, *by_sound, *by_reply], waiting, [], None if wait else 0
-        )
+        sources, timeout_s = [self._control, *by_sound, *by_reply], None if wait else 0
+        readable, writable, _ = select.select(sources, waiting, [], timeout_s)
         for ready in readable:
             if ready is self._control:
                 if not self._take_orders():
@@ -103,11 +102,11 @@ class FileEngine:
             elif ready in by_reply:  # the replica sends nothing: it has hung up
                 self._drop(by_reply[ready])
             else:
-                with self._blamed_on(by_sound[ready]):
+                with self._isolated(by_sound[ready]):
                     by_sound[ready].receive()
         for ready in writable:
             if by_reply[ready] in self._connections:
-                with self._blamed_on(by_reply[ready]):
+                with self._isolated(by_reply[ready]):
                     by_reply[ready].send()
         return True
 
@@ -118,11 +117,11 @@ class FileEngine:
             logger.exception("a model failed")
             for connection in self._connections:
                 if connection.job.streams is streams:
-                    connection.job.fail(_our_fault())
+                    connection.job.fail(our_fault())
             return True
 
     @contextlib.contextmanager
-    def _blamed_on(self, connection: Connection) -> Any:
+    def _isolated(self, connection: Connection) -> Any:
         """What goes wrong inside ends this job alone."""
         try:
             yield
@@ -132,7 +131,7 @@ class FileEngine:
             connection.job.fail(error)
         except Exception:
             logger.exception("a job failed")
-            connection.job.fail(_our_fault())
+            connection.job.fail(our_fault())
 
     def _drop(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -144,7 +143,7 @@ class FileEngine:
         with contextlib.suppress(BlockingIOError):
             while received := receive_order(self._control):
                 try:
-                    self._obey(*received)
+                    self._execute(*received)
                 except Exception:  # the replica sees its sockets closed
                     logger.exception("an order failed")
                     for file in received[1]:
@@ -152,7 +151,7 @@ class FileEngine:
             return False
         return True
 
-    def _obey(self, order: dict[str, Any], files: list[int]) -> None:
+    def _execute(self, order: dict[str, Any], files: list[int]) -> None:
         if "job" in order:
             job = FileJob(self._models[order["job"]], order["response_format"], order["strength"])
             sound, reply = (socket.socket(fileno=file) for file in files)
@@ -170,17 +169,13 @@ class FileEngine:
             self._models[order["load"]] = BatchedStreams(engine, order["rows"])
             os.close(files[0])
         else:
-            say_ready(self._control)
-
-
-def _our_fault() -> ApiError:
-    return ApiError(500, "internal_error", "something went wrong on our side")
+            report_ready(self._control)
 
 
 def main(descriptor: str) -> None:
     torch.set_num_threads(1)
     FileEngine(begin(descriptor)).run()
-    os._exit(0)  # nothing to save; the sockets of whoever waits are closed
+    os._exit(0)  # nothing to save; open sockets are closed, which ends what waits for them
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import numpy as np
 
 from cluster.enhancement import stored_subtype
 from cluster.serving.errors import ApiError
+from cluster.serving.files.audio import bad_audio
 from cluster.serving.files.encoder import FileEncoder
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Message, pack
 from cluster.serving.files.streams import BatchedRecording, Streams, WindowedRecording
-from cluster.serving.resampling import StreamResampler
+from cluster.serving.resampling import SampleQueue, StreamResampler
 
 # What lies between two sockets: enough to keep the model busy while the others do their part.
 MAX_WAITING_S = 1.0
@@ -33,7 +34,6 @@ class FileJob:
         self.has_ended = False
         self._start: dict[str, Any] | None = None
         self._recording: BatchedRecording | WindowedRecording | None = None
-        self._dry_TC: np.ndarray | None = None
         self._num_in = self._num_out = 0
         self._is_fed = False
         self._early: list[Message] = []  # what came before the model had room
@@ -67,7 +67,7 @@ class FileJob:
         if self._start is None or self.has_ended:
             return False
         if self._strength == 0:
-            self._emit(self._taken_dry(self._num_in - self._num_out))
+            self._emit(self._dry.pop(self._num_in - self._num_out))
             self._finish_if(self._is_fed)
             return self.has_ended
         if self._recording is None:
@@ -77,7 +77,7 @@ class FileJob:
             wet_CT = np.concatenate([wet_CT, self._from_model.flush()], axis=-1)
             missing = self._start["num_frames"] - self._num_out - wet_CT.shape[-1]
             wet_CT = np.pad(wet_CT, ((0, 0), (0, max(0, missing))))
-        self._emit(self._mixed(wet_CT[:, : self._start["num_frames"] - self._num_out].T))
+        self._emit(self._mixed(wet_CT[:, : self._start["num_frames"] - self._num_out]))
         self._finish_if(self._recording.is_done)
         return self.has_ended
 
@@ -94,7 +94,7 @@ class FileJob:
     def _finish_feeding(self) -> None:
         assert self._start is not None
         if self._num_in != self._start["num_frames"]:
-            raise ApiError(400, "bad_audio", "the upload decodes to another length each time: it is damaged")
+            raise bad_audio("the upload decodes to another length each time: it is damaged")
         self._is_fed = True
         if self._recording is not None:
             self._feed_recording(self._to_model.flush())
@@ -105,13 +105,13 @@ class FileJob:
         if not self.has_ended:
             self._end(ERROR, error.as_json())
 
-    def lose_decoder(self) -> None:
+    def on_decoder_lost(self) -> None:
         """The decoder died: what it was given was too much for it."""
         if not self._is_fed:
-            message = (
+            what = (
                 "the upload could not be decoded within the limits of time and memory: it is probably damaged"
             )
-            self.fail(ApiError(400, "bad_audio", message))
+            self.fail(bad_audio(what))
 
     def close(self) -> None:
         """Gives back what the model holds for it."""
@@ -122,43 +122,36 @@ class FileJob:
     def _begin(self, start: dict[str, Any]) -> None:
         self._num_channels, sample_rate = start["num_channels"], start["sample_rate"]
         file_format = "WAV" if self._format == "pcm" else self._format.upper()
-        subtype = stored_subtype(start["subtype"], file_format)
-        self._encoder = FileEncoder(
-            self._format, subtype, sample_rate, self._num_channels, start["num_frames"]
-        )
+        subtype, num_frames = stored_subtype(start.pop("subtype"), file_format), start["num_frames"]
+        self._encoder = FileEncoder(self._format, subtype, sample_rate, self._num_channels, num_frames)
         self._to_model = StreamResampler(sample_rate, self.streams.sample_rate, self._num_channels)
         self._from_model = StreamResampler(self.streams.sample_rate, sample_rate, self._num_channels)
+        self._dry = SampleQueue(self._num_channels)
         self._start = start
         self._began, self._encode_s = time.perf_counter(), 0.0
         self.outbox += pack(START, {**start, "num_bytes": self._encoder.num_bytes})
 
     def _feed(self, samples_TC: np.ndarray) -> None:
         self._num_in += len(samples_TC)
+        samples_CT = np.ascontiguousarray(samples_TC.T)
         if self._strength < 1:
-            known = [] if self._dry_TC is None else [self._dry_TC]
-            self._dry_TC = np.concatenate([*known, samples_TC])
+            self._dry.push(samples_CT)
         if self._recording is not None:
-            self._feed_recording(self._to_model.feed(np.ascontiguousarray(samples_TC.T)))
+            self._feed_recording(self._to_model.feed(samples_CT))
 
     def _feed_recording(self, samples_CT: np.ndarray) -> None:
         assert self._recording is not None
         if samples_CT.shape[-1]:
             self._recording.feed(np.ascontiguousarray(samples_CT, dtype=np.float32))
 
-    def _taken_dry(self, num_frames: int) -> np.ndarray:
-        if self._dry_TC is None:
-            return np.zeros((0, self._num_channels), np.float32)
-        taken, self._dry_TC = self._dry_TC[:num_frames], self._dry_TC[num_frames:]
-        return taken
-
-    def _mixed(self, wet_TC: np.ndarray) -> np.ndarray:
+    def _mixed(self, wet_CT: np.ndarray) -> np.ndarray:
         if self._strength == 1:
-            return wet_TC
-        dry_TC = self._taken_dry(len(wet_TC))
-        return np.float32(self._strength) * wet_TC + np.float32(1 - self._strength) * dry_TC
+            return wet_CT
+        dry_CT = self._dry.pop(wet_CT.shape[-1])
+        return np.float32(self._strength) * wet_CT + np.float32(1 - self._strength) * dry_CT
 
-    def _emit(self, samples_TC: np.ndarray) -> None:
-        started = time.perf_counter()
+    def _emit(self, samples_CT: np.ndarray) -> None:
+        started, samples_TC = time.perf_counter(), samples_CT.T
         for first in range(0, len(samples_TC), _ENCODE_FRAMES):
             if encoded := self._encoder.encode(samples_TC[first : first + _ENCODE_FRAMES]):
                 self.outbox += pack(SOUND, encoded)

@@ -3,16 +3,17 @@
     decoder  --- start, sound..., end -->  engine  --- start, sound..., end -->  replica
 
 Either may send `error` in place of what is to come. A connection that ends before `end` or `error` says that the
-process behind it died. Sockets hold little, so whoever is slow holds up those before him, and nothing piles up.
+process behind it died. Sockets hold little, so a slow process holds up those before it, and nothing piles up.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
+
+from cluster.serving.errors import ApiError
 
 # start, end, error: JSON. sound: float32 (n, C) from the decoder, bytes of the reply's file from the engine.
 START, SOUND, END, ERROR = 1, 2, 3, 4
@@ -27,6 +28,10 @@ def pack(kind: int, content: dict[str, Any] | bytes) -> bytes:
     """One message: a JSON object, or bytes as they are."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return HEAD.pack(kind, len(body)) + body
+
+
+def pack_error(error: ApiError) -> bytes:
+    return pack(ERROR, error.as_json())
 
 
 class Unpacker:
@@ -48,14 +53,3 @@ class Unpacker:
             body = bytes(memoryview(self._bytes)[HEAD.size : end])
             del self._bytes[:end]
             yield kind, body
-
-
-def send_order(control: socket.socket, order: dict[str, Any], files: list[int]) -> None:
-    """Hands one order and its open files to the process at the other end, which gets descriptors of its own."""
-    socket.send_fds(control, [json.dumps(order).encode()], files)
-
-
-def receive_order(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next order and its files; None when the other end is gone. BlockingIOError if there is none yet."""
-    body, files, _, _ = socket.recv_fds(control, 1 << 16, 4)
-    return (json.loads(body), files) if body else None

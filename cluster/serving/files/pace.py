@@ -1,4 +1,4 @@
-"""How slowly a caller may send or take a file: whoever comes to a halt, or nearly, gives up his place."""
+"""How slowly a caller may send or take a file: one who stops, or nearly, loses the place."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import socket
 import subprocess
 import sys
 from typing import Any
-
-from cluster.serving.files.messages import receive_order, send_order
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +21,11 @@ class FileProcess:
     """`python -m MODULE`, which takes orders over a socket; for one thread at a time."""
 
     def __init__(self, module: str) -> None:
-        self._module = module
-        self._said_ready = False
+        self._module, self._has_reported = module, False
         self._start()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def ensure_alive(self) -> int:
-        """Starts it anew if it has died. Returns its process id."""
+        """Restarts it if it has died. Returns its process id."""
         if not self.is_alive():
             logger.warning("%s ended (%s); starting it again", self._module, self._process.returncode)
             self._control.close()
@@ -40,25 +35,18 @@ class FileProcess:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def is_ready(self) -> bool:
-        """Whether it has said that it takes orders."""
-        if not self._said_ready:
-            try:
-                self._said_ready = receive_order(self._control) is not None
-            except OSError:
-                return False
-        return self._said_ready and self.is_alive()
+    def is_ready(self, wait_s: float = 0) -> bool:
+        """Whether it has said that it takes orders, or does so within `wait_s`."""
+        if not self._has_reported:
+            self._control.settimeout(wait_s)
+            with contextlib.suppress(OSError):
+                self._has_reported = receive_order(self._control) is not None
+            self._control.settimeout(0)
+        return self._has_reported and self.is_alive()
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Raises RuntimeError if it ends or does not get ready in time."""
-        self._control.settimeout(timeout_s)
-        try:
-            self._said_ready = self._said_ready or receive_order(self._control) is not None
-        except OSError:
-            self._said_ready = False
-        finally:
-            self._control.settimeout(0)
-        if not self._said_ready:
+        if not self.is_ready(timeout_s):
             raise RuntimeError(f"{self._module} did not get ready within {timeout_s:g} s")
 
     def order(self, order: dict[str, Any], *files: int) -> None:
@@ -73,9 +61,9 @@ class FileProcess:
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._said_ready = False
+        self._has_reported = False
         with theirs:
-            one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -93,5 +81,16 @@ def begin(descriptor: str) -> socket.socket:
     return socket.socket(fileno=int(descriptor))
 
 
-def say_ready(control: socket.socket) -> None:
+def report_ready(control: socket.socket) -> None:
     send_order(control, READY, [])
+
+
+def send_order(control: socket.socket, order: dict[str, Any], files: list[int]) -> None:
+    """Hands one order and its open files to the process at the other end, which gets descriptors of its own."""
+    socket.send_fds(control, [json.dumps(order).encode()], files)
+
+
+def receive_order(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next order and its files; None when the other end is gone. BlockingIOError if there is none yet."""
+    body, files, _, _ = socket.recv_fds(control, 1 << 16, 4)
+    return (json.loads(body), files) if body else None

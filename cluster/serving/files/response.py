@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.responses import Response
@@ -38,7 +38,7 @@ class DenoiseResponse(Response):
         upload: Upload,
         model: ServedModel,
         config: ServingConfig,
-        held: contextlib.AsyncExitStack,
+        held: AsyncExitStack,
     ) -> None:
         super().__init__()
         self._files, self._upload, self._model, self._config = files, upload, model, config
@@ -50,36 +50,26 @@ class DenoiseResponse(Response):
             await _while_connected(self._answer(scope, send), receive)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
-        options = self._upload.options
-        denoising = self._files.denoise(
-            self._upload.audio, self._model, options.response_format, options.strength
-        )
+        audio, options = self._upload.audio, self._upload.options
+        denoising = self._files.denoise(audio, self._model, options.response_format, options.strength)
         async with denoising as reply:
+            headers, parts = self._describe(reply), reply.body
             if self._is_short(reply):
                 body = b"".join([part async for part in reply.body])
-                headers = {**self._describe(reply), **_timing(reply)}
-                await self._send(send, _start({**headers, "content-length": str(len(body))}))
-                for first in range(0, len(body), _PART_BYTES):
-                    end = first + _PART_BYTES
-                    await self._send_part(send, body[first:end], more=end < len(body))
-            else:
-                await self._stream(reply, send)
+                headers |= {**_timing(reply), "content-length": str(len(body))}
+                parts = _cut(body)
+            elif reply.num_bytes is not None:
+                headers["content-length"] = str(reply.num_bytes)
+            await self._send(send, _start(headers))
+            async for part in parts:
+                await self._send(send, {"type": "http.response.body", "body": part, "more_body": True})
+                self._pace.count(len(part))
+            await self._send(send, {"type": "http.response.body", "body": b""})
             scope["state"]["facts"] |= {
                 "model": self._model.id,
                 "audio_s": round(reply.audio_s, 3),
                 "real_time_factor": round(reply.real_time_factor, 5),
             }
-
-    async def _stream(self, reply: FileReply, send: Send) -> None:
-        length = {} if reply.num_bytes is None else {"content-length": str(reply.num_bytes)}
-        await self._send(send, _start({**self._describe(reply), **length}))
-        async for part in reply.body:
-            await self._send_part(send, part)
-        await self._send(send, {"type": "http.response.body", "body": b""})
-
-    async def _send_part(self, send: Send, part: bytes, more: bool = True) -> None:
-        await self._send(send, {"type": "http.response.body", "body": part, "more_body": more})
-        self._pace.count(len(part))
 
     async def _send(self, send: Send, message: Any) -> None:
         await self._pace.wait_for(send(message))
@@ -98,6 +88,11 @@ class DenoiseResponse(Response):
 def _timing(reply: FileReply) -> dict[str, str]:
     steps = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in reply.steps_s.items())
     return {"x-real-time-factor": f"{reply.real_time_factor:.4f}", "server-timing": steps}
+
+
+async def _cut(body: bytes) -> AsyncIterator[bytes]:
+    for first in range(0, len(body), _PART_BYTES):
+        yield body[first : first + _PART_BYTES]
 
 
 def _start(headers: dict[str, str]) -> dict[str, Any]:

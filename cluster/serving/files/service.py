@@ -1,7 +1,7 @@
 """The replica's side of files: hands an upload to the decoder and the engine, and gets the reply's bytes.
 
-The replica itself touches no sample: it makes three sockets, hands their ends out and reads the last one. Whoever
-goes away, by a fault, a limit or a caller who has left, closes an end, and the others stop.
+The replica itself touches no sample: it makes three sockets, hands their ends out and reads the last one. A
+process that ends, by a fault, a limit or a caller who has left, closes its ends, and the others stop.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FileReply:
 
 
 class FileService:
-    """Starts both processes and keeps them: one that died is started anew for the next file."""
+    """Starts both processes and keeps them: one that died is restarted for the next file."""
 
     def __init__(self, models: ServedModels, config: ServingConfig) -> None:
         self._models = models
@@ -62,14 +62,9 @@ class FileService:
         self._num_rows = config.max_pending * config.audio.max_channels
         self._decoder = FileProcess("cluster.serving.files.decoder")
         self._engine = FileProcess("cluster.serving.files.engine")
-        # What the engine of that process id was told.
+        # What the engine of that process id knows.
         self._engine_pid, self._known, self._is_asked = 0, set[str](), False
         self.synchronise()
-
-    @property
-    def pids(self) -> tuple[int, int]:
-        """Of the decoder and the engine, as they run now."""
-        return self._decoder.pid, self._engine.pid
 
     def wait_until_ready(self) -> None:
         """Raises RuntimeError if a process does not start."""
@@ -87,11 +82,11 @@ class FileService:
         """
         try:
             self._decoder.ensure_alive()
-            self._tell_engine()
+            self._update_engine()
         except OSError as error:
             logger.warning("the processes for files take no orders: %s", error)
 
-    def _tell_engine(self) -> None:
+    def _update_engine(self) -> None:
         pid = self._engine.ensure_alive()
         if pid != self._engine_pid:
             self._engine_pid, self._known, self._is_asked = pid, set(), False
@@ -113,11 +108,11 @@ class FileService:
         if engine is None:
             self._engine.order({"load": model.id, "bundle": str(model.bundle.resolve())})
         else:
+            order = {"load": model.id, "spec": dataclasses.asdict(engine.spec), "rows": self._num_rows}
             with tempfile.TemporaryFile() as graph:
                 graph.write(engine.graph)
                 graph.flush()
-                spec = dataclasses.asdict(engine.spec)
-                self._engine.order({"load": model.id, "spec": spec, "rows": self._num_rows}, graph.fileno())
+                self._engine.order(order, graph.fileno())
         self._known.add(model.id)
 
     @contextlib.asynccontextmanager
@@ -136,14 +131,7 @@ class FileService:
             if kind != START:
                 raise ApiError(**start)
             steps_s = {"decode": time.perf_counter() - began}
-            yield FileReply(
-                sample_rate=start["sample_rate"],
-                num_channels=start["num_channels"],
-                num_frames=start["num_frames"],
-                num_bytes=start["num_bytes"],
-                steps_s=steps_s,
-                body=_body(reader, steps_s),
-            )
+            yield FileReply(**start, steps_s=steps_s, body=_body(reader, steps_s))
         finally:
             writer.close()
 

@@ -8,7 +8,7 @@ from ww_models import Denoiser, StreamBatch
 from ww_models.streaming.engine import Samples, StepEngine
 from ww_models.streaming.overlap import OverlapStreamer
 
-# Of models that need the whole clip: seconds that a window gives, and hears around them (see OverlapStreamer).
+# Of models that need the whole clip: seconds that a window gives, and of context around them (see OverlapStreamer).
 WINDOW_HOP_S = 3.0
 
 

@@ -45,7 +45,7 @@ class DenoiseOptions(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """audio: a file without a name, not yet looked at; whoever has the upload closes it."""
+    """audio: a file without a name, not yet inspected; the owner of the upload closes it."""
 
     audio: BinaryIO
     options: DenoiseOptions
@@ -58,7 +58,7 @@ async def read_upload(request: Request, config: ServingConfig) -> Upload:
     if not is_form:
         check_media_type(content_type)
     query = dict(request.query_params)
-    _parse_options(query)  # before the body: a caller should not send megabytes to hear of a typing error
+    _parse_options(query)  # before the body: a typing error should not cost an upload of megabytes
     request = _limited(request, config)
     try:
         audio, fields = await (_read_form(request) if is_form else _read_body(request))
@@ -107,17 +107,14 @@ def _parse_options(values: dict[str, str]) -> DenoiseOptions:
     try:
         return DenoiseOptions.model_validate(values)
     except ValidationError as error:
-        raise ApiError(
-            422, "invalid_field", describe_fields([dict(item) for item in error.errors()])
-        ) from error
+        raise ApiError(422, "invalid_field", describe_fields(error.errors())) from error
 
 
 def _limited(request: Request, config: ServingConfig) -> Request:
     """The same request, whose body ends in a 413 as soon as it exceeds the limit, declared or not; or in a 408."""
     max_bytes = config.max_upload_bytes
-    too_large = ApiError(
-        413, "too_many_bytes", f"the body is larger than the limit of {max_bytes} bytes: send it in parts"
-    )
+    what = f"the body is larger than the limit of {max_bytes} bytes: send it in parts"
+    too_large = ApiError(413, "too_many_bytes", what)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large

@@ -1,1 +1,1 @@
-"""Live calls: WebSocket sessions that share each step of the model."""
+"""Live calls: over WebSocket; they share each step of the model."""

@@ -1,154 +1,281 @@
-"""One live call without its connection: bytes in, samples for the model; the model's samples in, bytes out.
+"""One live call: a WebSocket on one side, its sound and its rows in the stepper on the other.
 
-    call = Call(options, model_rate, latency_samples)       # of the model
-    for_model = call.feed(data)                             # (C, n) at the model's rate
-    data = call.finish(from_model)                          # what the model has made of them by then
-    for_model = call.end()                                  # the last the model gets: its rest comes out after it
-
-Sample k out is sample k in, denoised: the input waits beside the model and is mixed in by index. No threads, no
-sockets, no clock; one call is for one thread at a time.
+One task reads messages and sees at once when the caller has gone; sound that the model can be given goes there, all
+else into the inbox, from which one task takes it. One sends what waits in the outbox, one looks after the time. What
+the model has finished comes in between, called by the stepper. No sound is dropped and nothing grows: a caller who is
+far ahead of the model is held back or, where the server takes what comes whether it is read or not, sent away; too much
+that waits for the caller ends the call as well.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
+import json
+import logging
+import time
+import uuid
+from typing import Any, TypeGuard
 
-import numpy as np
+from starlette.websockets import WebSocket
 
-from cluster.serving.live.protocol import CallOptions, Update, decode_samples, encode_samples
-from cluster.serving.resampling import Samples, StreamResampler
+from cluster.serving.config import LiveConfig
+from cluster.serving.errors import our_fault
+from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, as_protocol_error, parse_text
+from cluster.serving.live.queues import Inbox, Outbox
+from cluster.serving.live.sound import CallSound
+from cluster.serving.live.stats import LiveStats
+from cluster.serving.live.stepper import LiveStream, Stepper
+from cluster.serving.models import ServedModel
+from cluster.serving.resampling import Samples
 
-RAMP_S = 0.02
+logger = logging.getLogger(__name__)
+
+# A long message is worked on in pieces, so that it does not hold up the other calls.
+_PIECE_S = 0.1
 
 
-class Call:
-    """A session's sound: streams with the same settings, one after the other (`end`, `restart`).
+class LiveCall:
+    """One accepted WebSocket; `run` returns when it is over. All of it happens in the event loop.
 
-    num_in, num_out: samples per channel of the present stream, at the caller's rate.
-    fed, finished: the same at the model's rate, what the model was given and what it has returned.
-    num_clipped: samples that left the range of 16 bits, of all streams.
+    model: the one that the call began with, whatever is served by its end.
+    max_streams: see `Stepper.open`. holds_callers: see `LiveCalls`.
     """
 
-    def __init__(self, options: CallOptions, model_rate: int, latency_samples: int) -> None:
-        self.options, self.model_rate = options, model_rate
-        self.strength, self.bypass = options.strength, False
-        self.num_clipped = 0
-        self._model_latency = latency_samples
-        self._down = StreamResampler(options.sample_rate, model_rate, options.num_channels)
-        self._up = StreamResampler(model_rate, options.sample_rate, options.num_channels)
-        self._mix = _Mix(options.strength, round(RAMP_S * options.sample_rate))
-        self.restart()
+    def __init__(
+        self,
+        websocket: WebSocket,
+        model: ServedModel,
+        options: CallOptions,
+        config: LiveConfig,
+        stepper: Stepper,
+        max_streams: int,
+        holds_callers: bool,
+    ) -> None:
+        assert model.engine is not None, "a model that needs the whole clip cannot run live"
+        self.id = uuid.uuid4().hex
+        self.model, self.options = model, options
+        self._websocket, self._config, self._stepper = websocket, config, stepper
+        self._max_streams, self._holds_callers = max_streams, holds_callers
+        self._sound = CallSound(options, model.sample_rate, model.engine.latency_samples)
+        self._stats = LiveStats(self._sound, config.overrun_ms / 1000, self._unfed_s)
+        bytes_per_s = options.bytes_per_sample * options.sample_rate
+        self._hop_samples = model.engine.hop_samples
+        self._piece_bytes = max(1, round(_PIECE_S * options.sample_rate)) * options.bytes_per_sample
+        self._max_behind = config.max_backlog_s * model.sample_rate
+        self._inbox = Inbox(max(config.max_waiting_bytes, round(config.max_backlog_s * bytes_per_s)))
+        self._outbox = Outbox(websocket, max_bytes=config.max_unsent_bytes)
+        self._stream: LiveStream | None = None  # the first sound of a stream opens it
+        self._has_room, self._is_flushed = asyncio.Event(), asyncio.Event()
+        self._active_at = time.monotonic()
+        self._is_ended = False
 
-    def restart(self) -> None:
-        """Begins a new stream; strength and bypass stay."""
-        self.num_in = self.num_out = self.fed = self.finished = 0
-        self._num_wanted: int | None = None  # of the model's samples; known once the stream has ended
-        self._dry = _Fifo(self.options.num_channels)
+    async def run(self) -> None:
+        self.send(self._created())
+        others = [asyncio.create_task(each) for each in (self._read(), self._work(), self._watch())]
+        try:
+            await self._outbox.run()
+        finally:
+            self._stop()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
-    @property
-    def behind_samples(self) -> int:
-        """How much sound the model still has to work on, beyond what it always keeps; at the model's rate."""
-        return max(0, self.fed - self.finished - self._model_latency)
+    def send(self, message: dict[str, Any]) -> None:
+        """Sends a JSON message after all that waits."""
+        self._post(json.dumps(message))
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the stream has ended and all its samples are out."""
-        return self.finished == self._num_wanted
+    def end(self, error: ProtocolError, *, now: bool = False) -> None:
+        """Tells the caller what is wrong, and closes."""
+        self.close(error.close, error_message(error, self.id), now=now)
 
-    def latency_samples(self) -> int:
-        """After n samples in, at least n - latency_samples are out: the model's look-ahead and the resampling's."""
-        # Far enough in for the beginning to be over, and one period of both resamplers.
-        num_in = np.arange(self.options.sample_rate) + 4 * self.options.sample_rate
-        from_model = self._down.num_finished_inside(num_in) - self._model_latency
-        return int((num_in - self._up.num_finished_inside(from_model)).max())
+    def close(self, code: Close, last_message: str = "", *, now: bool = False) -> None:
+        """Closes with `code` after all that waits, or `now` instead of it."""
+        if not self._is_ended:
+            self._stop()
+            self._outbox.close(code, last_message, now=now)
 
-    def update(self, update: Update) -> None:
-        """Changes strength or bypass, from the next sample out, over a ramp of 20 ms."""
-        self.strength = self.strength if update.strength is None else update.strength
-        self.bypass = self.bypass if update.bypass is None else update.bypass
-        self._mix.aim(0.0 if self.bypass else self.strength)
+    async def _read(self) -> None:
+        """Reads to the end, also what nobody wants any more: that the caller has left comes behind it."""
+        try:
+            while (message := await self._websocket.receive())["type"] == "websocket.receive":
+                if not self._is_ended:
+                    data = message.get("bytes")
+                    self._take_in(message["text"] if data is None else data)
+                if len(self._inbox) > 1 or self._is_ended:
+                    await asyncio.sleep(0)  # where much has come already, receive() does not let others in
+                if self._holds_callers:
+                    await self._inbox.until_below(self._config.max_message_bytes)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._stop()
+            self._outbox.hang_up()
 
-    def feed(self, data: bytes) -> Samples:
-        """Interleaved PCM -> what the model is to be given, (C, n), n may be 0. ProtocolError bad_audio."""
-        samples_Cn = decode_samples(data, self.options)
-        self.num_in += samples_Cn.shape[-1]
-        self._dry.push(samples_Cn)
-        return self._for_model(self._down.feed(samples_Cn))
+    def _take_in(self, message: str | bytes) -> None:
+        self._active_at = time.monotonic()
+        limit = self._config.max_message_bytes
+        if len(message) > limit:
+            what = f"a message of {len(message)} bytes; the limit is {limit}: send several"
+            self.end(ProtocolError("message_too_big", what, Close.TOO_BIG))
+        elif self._can_be_fed(message):
+            try:
+                self._feed(self._sound.feed(message))
+            except ProtocolError as error:
+                self.end(error)
+        elif not self._inbox.put(message):
+            waiting_s, most_s = self._stats.buffered_ms / 1000, self._config.max_backlog_s
+            what = f"{waiting_s:.1f} s of sound wait for the model: send at most {most_s:g} s ahead of the results"
+            self.end(ProtocolError("too_fast", what, Close.REFUSED))
 
-    def end(self) -> Samples:
-        """The end of the stream -> what the model is to be given, (C, n), so that all the rest comes out of it."""
-        rest = self._down.flush()
-        self._num_wanted = self.fed + rest.shape[-1]
-        silence = np.zeros((self.options.num_channels, self._model_latency), np.float32)
-        return self._for_model(np.concatenate([rest, silence], axis=-1) if self._num_wanted else rest)
+    def _can_be_fed(self, message: str | bytes) -> TypeGuard[bytes]:
+        """Whether there is nothing to wait for before this piece: so it is in a call, and a task less is woken."""
+        return (
+            isinstance(message, bytes)
+            and len(message) <= self._piece_bytes
+            and self._inbox.is_idle
+            and self._sound.behind_samples < self._max_behind
+        )
 
-    def finish(self, clean_Cn: Samples) -> bytes:
-        """The model's next samples (C, n) -> interleaved PCM that is ready to be sent; after `end` until all is."""
-        if self._num_wanted is not None:  # what the model makes of the silence is not wanted
-            clean_Cn = clean_Cn[:, : self._num_wanted - self.finished]
-        self.finished += clean_Cn.shape[-1]
-        wet_Cn = self._up.feed(clean_Cn)
-        if self.is_over:
-            # Rounding up there and back can leave a sample too many.
-            wet_Cn = np.concatenate([wet_Cn, self._up.flush()], axis=-1)[:, : self.num_in - self.num_out]
-        self.num_out += wet_Cn.shape[-1]
-        mixed_Cn = self._mix.apply(self._dry.pop(wet_Cn.shape[-1]), wet_Cn)
-        data, num_clipped = encode_samples(mixed_Cn, self.options.encoding)
-        self.num_clipped += num_clipped
-        return data
+    async def _work(self) -> None:
+        try:
+            while not self._is_ended:
+                message = await self._inbox.take()
+                if isinstance(message, bytes):
+                    await self._on_samples(message)
+                else:
+                    await self._on_text(message)
+        except Exception as error:
+            self._fail(error)
 
-    def _for_model(self, samples_Cn: Samples) -> Samples:
-        self.fed += samples_Cn.shape[-1]
-        return samples_Cn
+    async def _on_samples(self, data: bytes) -> None:
+        for start in range(0, len(data), self._piece_bytes):
+            if start:
+                await asyncio.sleep(0)
+            while self._sound.behind_samples >= self._max_behind and not self._is_ended:
+                self._has_room.clear()
+                await self._has_room.wait()
+            if self._is_ended:
+                return
+            piece = data[start : start + self._piece_bytes]
+            self._feed(self._sound.feed(piece))
+            self._inbox.fed(len(piece))
+
+    def _feed(self, samples_Cn: Samples) -> None:
+        if self._stream is None:
+            self._stream = self._stepper.open(
+                self.model, self.options.num_channels, self._max_streams, self._on_clean, self._fail
+            )
+        self._stream.feed(samples_Cn)
+        self._stats.came()
+
+    async def _on_text(self, text: str) -> None:
+        kind, update = parse_text(text)
+        if kind == "session.update":
+            self._sound.update(update)
+            self.send(
+                {"type": "session.updated", "strength": self._sound.strength, "bypass": self._sound.bypass}
+            )
+        elif kind == "ping":
+            self.send({"type": "pong"})
+        else:
+            await self._flush()
+            if kind == "close":
+                self.close(Close.DONE)
+
+    async def _flush(self) -> None:
+        """Ends the stream; returns when all of it is in the outbox, `flushed` included."""
+        self._is_flushed.clear()
+        rest = self._sound.end()
+        if not self._sound.is_over:
+            self._feed(rest)
+            await self._is_flushed.wait()
+        if self._is_ended:
+            return
+        if self._stats.has_news:
+            self.send(self._stats.message())
+        self.send({"type": "flushed", "samples_in": self._sound.num_in, "samples_out": self._sound.num_out})
+        self._close_stream()
+        self._sound.restart()
+        self._stats.restarted()
+
+    def _on_clean(self, clean_Cn: Samples, compute_s: float) -> None:
+        """The model has finished samples."""
+        if self._is_ended:
+            return
+        if data := self._sound.finish(clean_Cn):
+            self._post(data)
+        self._stats.finished(clean_Cn.shape[-1], compute_s)
+        self._active_at = time.monotonic()
+        self._send_overrun()
+        self._has_room.set()
+        if self._sound.is_over:
+            self._is_flushed.set()
+
+    def _fail(self, error: Exception) -> None:
+        """The end by the caller's fault or ours; of ours the log has the details, and the caller none."""
+        if not isinstance(error, ProtocolError):
+            logger.error("live session %s failed", self.id, exc_info=error)
+            error = as_protocol_error(our_fault())
+        self.end(error)
+
+    async def _watch(self) -> None:
+        """Statistics, and an end to calls that nobody uses."""
+        while True:
+            await asyncio.sleep(self._config.stats_interval_s)
+            self._outbox.give_up_after(self._config.stuck_s)
+            self.send(self._stats.message())
+            self._send_overrun()
+            idle_s = self._config.idle_s
+            if time.monotonic() - self._active_at > idle_s:
+                self.end(ProtocolError("idle", f"neither sound nor message for {idle_s:g} s", Close.REFUSED))
+
+    def _send_overrun(self) -> None:
+        if overrun := self._stats.overrun_changed():
+            self.send(overrun)
+
+    def _unfed_s(self) -> float:
+        """Seconds of sound that have come and that the model has not been given."""
+        return self._inbox.num_sound_bytes / self.options.bytes_per_sample / self.options.sample_rate
+
+    def _post(self, message: str | bytes) -> None:
+        if self._is_ended or self._outbox.post(message):
+            return
+        what = f"{self._outbox.num_bytes} bytes wait to be read: read faster"
+        self.end(ProtocolError("too_slow", what, Close.REFUSED), now=True)
+
+    def _stop(self) -> None:
+        """Nothing is taken from the caller or the model any more."""
+        self._is_ended = True
+        self._close_stream()
+        self._inbox.clear()
+        self._has_room.set()
+        self._is_flushed.set()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _created(self) -> dict[str, Any]:
+        rate, model_rate = self.options.sample_rate, self.model.sample_rate
+        latency_samples = self._sound.latency_samples()
+        return {
+            "type": "session.created",
+            "session_id": self.id,
+            "model": self.model.id,
+            "encoding": self.options.encoding,
+            "channels": self.options.num_channels,
+            "input_sample_rate": rate,
+            "model_sample_rate": model_rate,
+            "frame_samples": round(self._hop_samples * rate / model_rate),
+            "frame_ms": 1000 * self._hop_samples / model_rate,
+            "latency_ms": round(1000 * latency_samples / rate, 2),
+            "latency_samples": latency_samples,
+            "max_message_bytes": self._config.max_message_bytes,
+        }
 
 
-class _Mix:
-    """gain * wet + (1 - gain) * dry, with a gain that goes to a new value in a straight line."""
-
-    def __init__(self, gain: float, ramp_samples: int) -> None:
-        self._gain = self._target = np.float32(gain)
-        self._ramp_samples = ramp_samples
-        self._ramp: Samples = np.zeros(0, np.float32)  # the gains that are still to come
-
-    def aim(self, gain: float) -> None:
-        if gain != self._target:
-            self._target = np.float32(gain)
-            self._ramp = np.linspace(self._gain, gain, self._ramp_samples + 1, dtype=np.float32)[1:]
-
-    def apply(self, dry_Cn: Samples, wet_Cn: Samples) -> Samples:
-        """Both (C, n), sample beside sample -> (C, n). A gain of 0 or 1 gives one of them bit for bit."""
-        num_samples = wet_Cn.shape[-1]
-        if len(self._ramp) and num_samples:
-            now, self._ramp = self._ramp[:num_samples], self._ramp[num_samples:]
-            gain = np.full(num_samples, self._target, np.float32)
-            gain[: len(now)] = now
-            self._gain = gain[-1]
-            return gain * wet_Cn + (1 - gain) * dry_Cn
-        if self._gain == 1:
-            return wet_Cn
-        if self._gain == 0:
-            return dry_Cn
-        return self._gain * wet_Cn + (1 - self._gain) * dry_Cn
-
-
-class _Fifo:
-    """Samples in the order in which they came, (C, n) in any pieces; nothing is copied twice."""
-
-    def __init__(self, num_channels: int) -> None:
-        self._pieces: deque[Samples] = deque()
-        self._empty: Samples = np.zeros((num_channels, 0), np.float32)
-
-    def push(self, samples_Cn: Samples) -> None:
-        if samples_Cn.shape[-1]:
-            self._pieces.append(samples_Cn)
-
-    def pop(self, num_samples: int) -> Samples:
-        taken = []
-        while num_samples:
-            piece = self._pieces.popleft()
-            if piece.shape[-1] > num_samples:
-                self._pieces.appendleft(piece[:, num_samples:])
-                piece = piece[:, :num_samples]
-            taken.append(piece)
-            num_samples -= piece.shape[-1]
-        return taken[0] if len(taken) == 1 else np.concatenate([self._empty, *taken], axis=-1)
+def error_message(error: ProtocolError, session_id: str) -> str:
+    """The `error` message that comes before a close."""
+    fields = {"code": error.code, "message": str(error), "session_id": session_id, **error.fields}
+    return json.dumps({"type": "error", **fields})

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import numpy as np
 
-from cluster.serving.live.call import Call
 from cluster.serving.live.protocol import CallOptions
-from ww_models import StreamBatch
+from cluster.serving.live.sound import CallSound
+from cluster.serving.models import measure_step_s, median_s
 from ww_models.streaming.engine import StepEngine
 
 MAX_STREAMS = 128
-_NUM_STEPS = 9
-# What a hop of a session costs on its way in and out (WebSocket, event loop, stepper), in multiples of the
+_NUM_CONVERSIONS = 90
+# What a hop of a call costs on its way in and out (WebSocket, event loop, stepper), in multiples of the
 # conversions of its samples at 48 kHz: 200 us beside 40 us were measured.
 CONNECTION_COST = 5.0
 # The same where Ray Serve's own proxy, in Python, passes it on. All replicas of a node share one.
@@ -30,11 +27,11 @@ def measure_max_streams(
     taken to grow in a straight line. Takes about half a second.
     """
     allowed_s = max_load * engine.hop_samples / engine.sample_rate
-    session_s = (1 + connection_cost) * measure_session_s(engine)
+    call_s = (1 + connection_cost) * measure_call_s(engine)
     size, size_s = 0, 0.0
     while size < MAX_STREAMS:
         next_size = 2 * size or 1
-        next_s = measure_step_s(engine, next_size) + next_size * session_s
+        next_s = measure_step_s(engine, next_size) + next_size * call_s
         if next_s > allowed_s:
             fitting = (allowed_s - size_s) / max(next_s - size_s, 1e-9) * (next_size - size)
             return max(1, size + int(fitting))
@@ -42,32 +39,11 @@ def measure_max_streams(
     return size
 
 
-def measure_step_s(engine: StepEngine, num_streams: int) -> float:
-    """Seconds that one step of so many streams takes, a median."""
-    rng = np.random.default_rng(0)
-    streams = StreamBatch(engine, num_streams)
-    callers = [streams.join() for _ in range(num_streams)]
-    hop = rng.normal(scale=0.1, size=engine.hop_samples).astype(np.float32)
-    times_s = []
-    for _ in range(_NUM_STEPS):
-        start = time.perf_counter()
-        for caller in callers:
-            streams.feed(caller, hop)
-        streams.advance()
-        times_s.append(time.perf_counter() - start)
-    return statistics.median(times_s)
-
-
-def measure_session_s(engine: StepEngine) -> float:
-    """Seconds that converting one hop of one session takes, there and back, at 48 kHz in 16 bits; a median."""
+def measure_call_s(engine: StepEngine) -> float:
+    """Seconds that converting one hop of one call takes, there and back, at 48 kHz in 16 bits; a median."""
     options = CallOptions(sample_rate=48_000)
-    call = Call(options, engine.sample_rate, engine.latency_samples)
+    sound = CallSound(options, engine.sample_rate, engine.latency_samples)
     hop_samples = engine.hop_samples * options.sample_rate // engine.sample_rate
     noise = np.random.default_rng(0).integers(-3000, 3000, hop_samples)
     data = noise.astype("<i2").tobytes()
-    times_s = []
-    for _ in range(10 * _NUM_STEPS):
-        start = time.perf_counter()
-        call.finish(call.feed(data))
-        times_s.append(time.perf_counter() - start)
-    return statistics.median(times_s)
+    return median_s(lambda: sound.finish(sound.feed(data)), _NUM_CONVERSIONS)

@@ -14,7 +14,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
+from cluster.serving.errors import ApiError
 from cluster.serving.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"
@@ -41,16 +42,24 @@ class Close(IntEnum):
 
 
 class ProtocolError(ValueError):
-    """What ends a session: `code` for programs, str() for people, the close code, further fields of the message."""
+    """What ends a call: `code` for programs, str() for people, the close code, further fields of the message."""
 
     def __init__(self, code: str, message: str, close: Close, **fields: Any) -> None:
         super().__init__(message)
         self.code, self.close, self.fields = code, close, fields
 
 
+def as_protocol_error(error: ApiError) -> ProtocolError:
+    """The same error over a WebSocket."""
+    if error.type == "overloaded":
+        retry_after_s = int(error.headers.get("Retry-After", 1))
+        return ProtocolError(error.code, error.message, Close.TRY_LATER, retry_after_s=retry_after_s)
+    return ProtocolError(error.code, error.message, Close.FAULT if error.status >= 500 else Close.REFUSED)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallOptions:
-    """How a session's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised)."""
+    """How a call's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised)."""
 
     encoding: Encoding = "pcm_s16le"
     sample_rate: int = 16_000

@@ -1,4 +1,4 @@
-"""What a live session tells about itself: how long its sound takes, and whether the server is behind."""
+"""What a live call reports about itself: how long its sound takes, and whether the server is behind."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cluster.serving.live.call import Call
+from cluster.serving.live.sound import CallSound
 
 _NUM_REMEMBERED = 640  # pieces of sound: ten seconds in pieces of 16 ms
 _CAUGHT_UP = 0.2  # of the time that counts as an overrun
 
 
 class LiveStats:
-    """Follows one call.
+    """overrun_s: how old sound may be that the model has not finished, before that is said.
 
-    overrun_s: how old sound may be that the model has not finished, before that is said.
-    unfed_s: tells how much sound waits before the call.
+    unfed_s: how much sound waits before `sound`, in seconds.
     """
 
-    def __init__(self, call: Call, overrun_s: float, unfed_s: Callable[[], float]) -> None:
-        self._call, self._overrun_s, self._unfed_s = call, overrun_s, unfed_s
+    def __init__(self, sound: CallSound, overrun_s: float, unfed_s: Callable[[], float]) -> None:
+        self._sound, self._overrun_s, self._unfed_s = sound, overrun_s, unfed_s
         self.is_overrun = False
         # When sound came that is not finished yet: (samples fed by then, at the model's rate; seconds).
         self._pending: deque[tuple[int, float]] = deque()
@@ -31,19 +30,19 @@ class LiveStats:
 
     def came(self) -> None:
         """Sound was fed to the model."""
-        if self._call.behind_samples:
-            self._pending.append((self._call.fed, time.monotonic()))
+        if self._sound.behind_samples:
+            self._pending.append((self._sound.fed, time.monotonic()))
 
     def finished(self, num_samples: int, compute_s: float) -> None:
-        """The model has returned samples per channel, at its rate; compute_s: this session's share of the time."""
+        """The model has returned samples per channel, at its rate; compute_s: this call's share of the time."""
         self._compute_s += compute_s
-        self._audio_s += num_samples / self._call.model_rate
-        done, now = self._call.fed - self._call.behind_samples, time.monotonic()
+        self._audio_s += num_samples / self._sound.model_rate
+        done, now = self._sound.fed - self._sound.behind_samples, time.monotonic()
         while self._pending and self._pending[0][0] <= done:
             self._processing_s.append(now - self._pending.popleft()[1])
 
     def restarted(self) -> None:
-        """The call has begun a new stream."""
+        """A new stream begins."""
         self._pending.clear()
 
     def overrun_changed(self) -> dict[str, Any] | None:
@@ -59,7 +58,7 @@ class LiveStats:
 
     @property
     def buffered_ms(self) -> float:
-        return round(1000 * (self._unfed_s() + self._call.behind_samples / self._call.model_rate), 1)
+        return round(1000 * (self._unfed_s() + self._sound.behind_samples / self._sound.model_rate), 1)
 
     @property
     def has_news(self) -> bool:
@@ -78,7 +77,7 @@ class LiveStats:
             "processing_ms_p50": _percentile(times_ms, 0.5),
             "processing_ms_p99": _percentile(times_ms, 0.99),
             "buffered_ms": self.buffered_ms,
-            "clipped_samples": self._call.num_clipped,
+            "clipped_samples": self._sound.num_clipped,
             "seconds": round(self._total_s, 3),
         }
 

@@ -11,6 +11,7 @@ model, not the thread.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import threading
@@ -31,29 +32,29 @@ logger = logging.getLogger(__name__)
 _ALIVE_HOPS = 4
 
 
+OnClean = Callable[[Samples, float], None]  # (C, m), compute_s
+OnError = Callable[[Exception], None]  # the last call
+
+
+@dataclasses.dataclass(eq=False)
 class LiveStream:
     """The channels of one call, each a row of its model's batch; made by `Stepper.open`, for the event loop.
 
-    on_clean(samples (C, m), compute_s) and on_error(error), which is the last, are called in the event loop.
+    on_clean and on_error are called in the event loop.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        model: ServedModel,
-        batch: _Batch,
-        num_channels: int,
-        on_clean: Callable[[Samples, float], None],
-        on_error: Callable[[Exception], None],
-    ) -> None:
-        self.model = model  # which lives, and its batch with it, as long as its streams
-        self.num_channels, self.on_clean, self.on_error = num_channels, on_clean, on_error
-        self._stepper, self.batch = stepper, batch
-        # Under the stepper's lock. num_waiting: samples that no step has taken, those in the inbox included.
-        self.is_open, self.num_waiting = True, batch.lead_samples
-        # Of the thread:
-        self.rows: list[int] = []
-        self.stepped_at = -math.inf
+    stepper: Stepper
+    model: ServedModel  # which lives, and its batch with it, as long as its streams
+    batch: _Batch
+    num_channels: int
+    on_clean: OnClean
+    on_error: OnError
+    # Under the stepper's lock. num_waiting: samples that no step has taken, those in the inbox included.
+    num_waiting: int
+    is_open: bool = True
+    # Of the thread:
+    rows: list[int] = dataclasses.field(default_factory=list)
+    stepped_at: float = -math.inf
 
     @property
     def is_ready(self) -> bool:
@@ -62,11 +63,11 @@ class LiveStream:
     def feed(self, samples_Cn: Samples) -> None:
         """(C, n) at the model's rate, full scale +-1."""
         if samples_Cn.shape[-1]:
-            self._stepper.send(self, samples_Cn)
+            self.stepper.send(self, samples_Cn)
 
     def close(self) -> None:
         """Ends the stream at once; what it has not returned is lost."""
-        self._stepper.send(self, None)
+        self.stepper.send(self, None)
 
 
 class Stepper:
@@ -84,17 +85,12 @@ class Stepper:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(
-        self,
-        model: ServedModel,
-        num_channels: int,
-        max_streams: int,
-        on_clean: Callable[[Samples, float], None],
-        on_error: Callable[[Exception], None],
+        self, model: ServedModel, num_channels: int, max_streams: int, on_clean: OnClean, on_error: OnError
     ) -> LiveStream:
         """A new stream of a model that can run live.
 
-        max_streams: channels that all streams of this model may have together, the first call's word holds; a
-            stream that finds them taken hears of it by `on_error`.
+        max_streams: channels that all streams of this model may have together, as the first call says; a stream that
+            finds them taken gets an `on_error`.
         """
         assert model.engine is not None, "a model that needs the whole clip cannot run live"
         self._loop = asyncio.get_running_loop()
@@ -105,7 +101,7 @@ class Stepper:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
             self._thread.start()
-        return LiveStream(self, model, batch, num_channels, on_clean, on_error)
+        return LiveStream(self, model, batch, num_channels, on_clean, on_error, batch.lead_samples)
 
     def close(self) -> None:
         """Ends the thread; streams that are open get nothing more."""
@@ -141,7 +137,7 @@ class Stepper:
             if self._is_closed:
                 return False
             inbox, self._inbox, self._has_ended = self._inbox, [], False
-            batch = self._next_batch()
+            batch = min(self._batches.values(), key=_Batch.due, default=None)
             is_due = batch is not None and batch.due() <= time.monotonic()
         for stream, samples_Cn in inbox:
             self._take(stream, samples_Cn)
@@ -149,14 +145,10 @@ class Stepper:
             self._step(batch)
         return True
 
-    def _next_batch(self) -> _Batch | None:
-        return min(self._batches.values(), key=_Batch.due, default=None)
-
     def _seconds_to_wait(self) -> float:
-        batch = self._next_batch()
-        if self._is_closed or self._has_ended or batch is None:
-            return 0 if self._is_closed or self._has_ended else math.inf
-        return batch.due() - time.monotonic()
+        if self._is_closed or self._has_ended:
+            return 0
+        return min((batch.due() for batch in self._batches.values()), default=math.inf) - time.monotonic()
 
     def _take(self, stream: LiveStream, samples_Cn: Samples | None) -> None:
         try:

@@ -1,29 +1,35 @@
 """Live calls over WebSocket: GET /v1/audio/denoise/stream (docs/serving.md has the protocol).
 
-live = add_websocket(app, models, Stepper(), config.live, admitted=keys.admitted)
+live = LiveCalls(app, models, Stepper(), config.live, admitted=keys.admitted)
 await live.drain(20)        # before the process ends
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from fastapi import FastAPI
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cluster.serving.errors import ApiError
+from cluster.serving.config import LiveConfig
+from cluster.serving.errors import ApiError, busy
+from cluster.serving.live.call import LiveCall, error_message
 from cluster.serving.live.capacity import CONNECTION_COST, measure_max_streams
-from cluster.serving.live.config import LiveConfig
-from cluster.serving.live.protocol import PATH, SUBPROTOCOL, Close, ProtocolError, parse_options
-from cluster.serving.live.session import LiveSession, error_message
+from cluster.serving.live.protocol import (
+    PATH,
+    SUBPROTOCOL,
+    Close,
+    ProtocolError,
+    as_protocol_error,
+    parse_options,
+)
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel, ServedModels
 
@@ -33,52 +39,43 @@ _POLL_S = 0.05
 Admitted = Callable[[Scope], AbstractContextManager[object]]
 
 
-def add_websocket(
-    app: FastAPI,
-    models: ServedModels,
-    stepper: Stepper,
-    config: LiveConfig,
-    admitted: Admitted = lambda scope: contextlib.nullcontext(),
-) -> LiveCalls:
-    """Adds the live endpoint to an application. Measures first how many streams of each model this machine carries.
-
-    admitted: holds for the length of a session whoever asks for it; raises ApiError for those who may not.
-    """
-    live = LiveCalls(models, stepper, config, admitted)
-    app.add_api_websocket_route(PATH, live.serve)
-    return live
-
-
 class LiveCalls:
-    """All live sessions of a process: lets them in, counts them, sends them away.
+    """All live calls of an application, to which it adds the endpoint: lets them in, counts them, sends them away.
 
-    holds_clients: whether the server takes no more from a client while nothing is received from it, so that TCP holds
-        the client back, as uvicorn does; elsewhere a session that is sent too much ends.
+    Measures first how many streams of each model this machine carries.
+
+    admitted: holds for the length of a call; raises ApiError for a caller who may not.
+    holds_callers: whether the server takes no more from a caller while nothing is received from it, so that TCP holds
+        the caller back, as uvicorn does; elsewhere a call that is sent too much ends.
     connection_cost: of a hop's way in and out, see `capacity.py`.
     """
 
     def __init__(
-        self, models: ServedModels, stepper: Stepper, config: LiveConfig, admitted: Admitted
+        self,
+        app: FastAPI,
+        models: ServedModels,
+        stepper: Stepper,
+        config: LiveConfig,
+        admitted: Admitted = nullcontext,
     ) -> None:
         self._models, self._stepper, self._config, self._admitted = models, stepper, config, admitted
-        self._sessions: set[LiveSession] = set()
+        self._calls: set[LiveCall] = set()
         self._is_draining = False
-        self.holds_clients, self.connection_cost = True, CONNECTION_COST
+        self.holds_callers, self.connection_cost = True, CONNECTION_COST
         self._measuring = threading.Lock()
         self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
         for model in models.all():
             self.prepare(model)
+        app.add_api_websocket_route(PATH, self.serve)
 
     @property
-    def num_sessions(self) -> int:
-        return len(self._sessions)
+    def num_calls(self) -> int:
+        return len(self._calls)
 
     @property
     def load(self) -> float:
-        """The share of what this process may carry that its sessions take, 0 to 1."""
-        return sum(
-            session.options.num_channels / self.max_streams(session.model) for session in self._sessions
-        )
+        """The share of what this process may carry that its calls take, 0 to 1."""
+        return sum(call.options.num_channels / self.max_streams(call.model) for call in self._calls)
 
     def prepare(self, model: ServedModel) -> None:
         """Measures how many streams of this model may run, before anybody calls. From any thread."""
@@ -101,79 +98,59 @@ class LiveCalls:
         """One connection, from the handshake to its end."""
         offered = websocket.scope.get("subprotocols", [])
         try:
-            # Whoever is refused learns why: a browser is told nothing about a handshake that failed.
+            # Accepted first, then refused with a reason: a browser learns nothing of a handshake that failed.
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
             try:
                 with self._admitted(websocket.scope):
-                    await self._run_session(websocket)
+                    await self._run_call(websocket)
             except (ApiError, ProtocolError) as error:
-                refusal = error if isinstance(error, ProtocolError) else _as_refusal(error)
+                refusal = as_protocol_error(error) if isinstance(error, ApiError) else error
                 await websocket.send_text(error_message(refusal, uuid.uuid4().hex))
                 await websocket.close(refusal.close)
         except WebSocketDisconnect:
             return
 
-    async def _run_session(self, websocket: WebSocket) -> None:
+    async def _run_call(self, websocket: WebSocket) -> None:
         query = dict(websocket.query_params)
         model = self._models.get(query.get("model"))
         if model.engine is None:
-            raise ProtocolError(
-                "not_live",
-                f"the model {model.id} needs the whole clip; send it files, or take another model",
-                Close.REFUSED,
-            )
+            what = f"the model {model.id} needs the whole clip; send it files, or take another model"
+            raise ProtocolError("not_live", what, Close.REFUSED)
         options = parse_options(query, model.sample_rate, self._config)
         if model not in self._max_streams:  # it came without being prepared
             await asyncio.to_thread(self.max_streams, model)
         self._check_room(model, options.num_channels)
-        session = LiveSession(
-            websocket,
-            model,
-            options,
-            self._config,
-            self._stepper,
-            self.max_streams(model),
-            self.holds_clients,
+        max_streams = self.max_streams(model)
+        call = LiveCall(
+            websocket, model, options, self._config, self._stepper, max_streams, self.holds_callers
         )
-        self._sessions.add(session)
+        self._calls.add(call)
         try:
-            await session.run()
+            await call.run()
         finally:
-            self._sessions.discard(session)
+            self._calls.discard(call)
 
     def _check_room(self, model: ServedModel, num_channels: int) -> None:
         if self._is_draining:
             raise ProtocolError("draining", "this server is going away; connect again", Close.GOING_AWAY)
         if self.load + num_channels / self.max_streams(model) > 1 + 1e-9:
-            raise ProtocolError(
-                "busy",
-                f"{self.num_sessions} sessions are live, as many as this machine carries in real time; try again "
-                f"in {RETRY_AFTER_S} s",
-                Close.TRY_LATER,
-                retry_after_s=RETRY_AFTER_S,
-            )
+            what = f"{self.num_calls} sessions are live, as many as this machine carries in real time"
+            raise busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
-        """Lets no more sessions in, tells those there are, and returns when they are gone or time is up.
+        """Lets no more calls in, notifies those there are, and returns when they are gone or time is up.
 
-        reason: "shutdown" or "redeploy". Sessions that are there at the end are closed with 1001.
+        reason: "shutdown" or "redeploy". Calls that are there at the end are closed with 1001.
         """
         self._is_draining = True
-        for session in list(self._sessions):
-            session.say({"type": "draining", "reason": reason, "seconds": seconds})
+        for call in list(self._calls):
+            call.send({"type": "draining", "reason": reason, "seconds": seconds})
         await self._wait_until_gone(seconds)
-        for session in list(self._sessions):
-            session.go_away()
+        for call in list(self._calls):
+            call.close(Close.GOING_AWAY)
         await self._wait_until_gone(min(1.0, self._config.stuck_s))
 
     async def _wait_until_gone(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._sessions and time.monotonic() < deadline:
+        while self._calls and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
-
-
-def _as_refusal(error: ApiError) -> ProtocolError:
-    if error.status in {429, 503}:
-        retry_after_s = int(error.headers.get("Retry-After", RETRY_AFTER_S))
-        return ProtocolError(error.code, error.message, Close.TRY_LATER, retry_after_s=retry_after_s)
-    return ProtocolError(error.code, error.message, Close.FAULT if error.status >= 500 else Close.REFUSED)

@@ -1,10 +1,10 @@
 // The page: what people do, and one run after the other.
 
-import { ConnectionError } from "./connection.js";
-import { FileRun } from "./file_run.js";
-import { MicrophoneRun } from "./microphone_run.js";
-import { canCapture, canPlay } from "./sound.js";
-import * as view from "./view.js";
+import { canCapture, canPlay } from "./audio/sound.js";
+import { ConnectionError } from "./calls/connection.js";
+import { FileRun } from "./calls/file_run.js";
+import { MicrophoneRun } from "./calls/microphone_run.js";
+import * as view from "./view/view.js";
 
 const { elements } = view;
 

@@ -18,16 +18,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from cluster.serving.auth import KeyRing
 from cluster.serving.config import ServingConfig
-from cluster.serving.errors import ApiError, busy
+from cluster.serving.errors import busy
 from cluster.serving.files.encoder import MEDIA_TYPES
 from cluster.serving.files.response import DenoiseResponse
 from cluster.serving.files.service import FileService
 from cluster.serving.files.upload import read_upload, request_body_schema
 from cluster.serving.live.stepper import Stepper
-from cluster.serving.live.websocket import add_websocket
+from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModel, ServedModels
-from cluster.serving.web.error_replies import RequestIdMiddleware, install_error_handlers
-from cluster.serving.web.observability import RequestLog, gauge
+from cluster.serving.web.error_replies import install_error_handlers
+from cluster.serving.web.observability import RequestLog, record
 from cluster.serving.web.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
 from cluster.serving.web.origins import OriginGuard, is_loopback
 from cluster.serving.web.page import add_page
@@ -52,7 +52,7 @@ class Places:
 
     def _change(self, by: int) -> None:
         self.num_taken += by
-        gauge("ww_files", "Files being uploaded, denoised or answered", self.num_taken)
+        record("Gauge", "ww_files", "Files being uploaded, denoised or answered", self.num_taken)
 
 
 def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: bool = True) -> FastAPI:
@@ -79,8 +79,7 @@ def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: b
     async def list_models(request: Request) -> dict[str, Any]:
         """The models that are served, the default one first."""
         with keys.admitted(request.scope):
-            others = [model for model in models.all() if model is not models.default]
-            return {"data": [describe_model(model) for model in (models.default, *others)]}
+            return {"data": [describe_model(model) for model in models.all()]}
 
     @app.post(
         "/v1/audio/denoise",
@@ -102,7 +101,7 @@ def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: b
             return DenoiseResponse(files, upload, model, config, held.pop_all())
 
     files.wait_until_ready()  # before it is measured how many live calls fit
-    app.state.live = add_websocket(app, models, stepper, config.live, keys.admitted)
+    app.state.live = LiveCalls(app, models, stepper, config.live, keys.admitted)
     add_page(app)
     return app
 
@@ -134,14 +133,10 @@ def _add_health(app: FastAPI, models: ServedModels, files: FileService) -> None:
         files.synchronise()  # starts what has died
         slow = [model.id for model in models.all() if model.real_time_factor >= 1]
         if slow:
-            raise _not_ready(f"slower than real time on this machine: {', '.join(slow)}")
+            raise busy(f"slower than real time on this machine: {', '.join(slow)}", code="not_ready")
         if not files.is_ready():
-            raise _not_ready("the processes for files are starting")
+            raise busy("the processes for files are starting", code="not_ready")
         return {"status": "ready"}
-
-
-def _not_ready(message: str) -> ApiError:
-    return ApiError(503, "not_ready", message, {"Retry-After": "1"})
 
 
 def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) -> None:
@@ -156,5 +151,4 @@ def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) 
         )
     is_local = is_loopback(config.host) and not config.api_keys
     app.add_middleware(OriginGuard, allowed=config.allowed_origins, is_local=is_local)
-    app.add_middleware(RequestLog)
-    app.add_middleware(RequestIdMiddleware, send_header=send_request_id)
+    app.add_middleware(RequestLog, send_id=send_request_id)

@@ -1,8 +1,10 @@
-"""What /docs tells beside the signatures: a description to start with, and examples."""
+"""What /docs shows beside the signatures: an introduction and examples."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from cluster.serving.errors import ApiError
 
 DESCRIPTION = """\
 Speech in noise goes in, speech comes out.
@@ -15,27 +17,16 @@ Where keys are asked for, send `Authorization: Bearer KEY`. Live calls go over a
 Every reply bears an `X-Request-Id`; name it when you report a fault.
 """
 
-MODELS_EXAMPLE: dict[str, Any] = {
-    "content": {
-        "application/json": {
-            "example": {
-                "data": [
-                    {
-                        "id": "gatewave-0a1b2c3d4e5f",
-                        "architecture": "gatewave",
-                        "sample_rate": 16000,
-                        "latency_ms": 37.2,
-                        "num_parameters": 1_220_000,
-                        "licence": "CC BY 4.0",
-                        "metrics": {"enhanced": {"pesq": 1.9}},
-                        "real_time_factor": 0.03,
-                    }
-                ]
-            }
-        }
-    }
+_MODEL = {
+    "id": "gatewave-0a1b2c3d4e5f",
+    "architecture": "gatewave",
+    "sample_rate": 16000,
+    "latency_ms": 37.2,
+    "num_parameters": 1_220_000,
+    "licence": "CC BY 4.0",
+    "metrics": {"enhanced": {"pesq": 1.9}},
+    "real_time_factor": 0.03,
 }
-
 _WHAT = {
     400: ("The audio is damaged, empty or not finite", "bad_audio", "the upload: holds no samples"),
     401: ("A key is asked for", "unauthorized", "this API key is not valid here"),
@@ -48,10 +39,15 @@ _WHAT = {
 }
 
 
+def _json(example: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"example": example}}}
+
+
 def _error(status: int, description: str, code: str, message: str) -> dict[str, Any]:
-    kind = "overloaded" if status in {429, 503} else "invalid_request"
-    example = {"error": {"type": kind, "code": code, "message": message, "request_id": "5f0c..."}}
-    return {"description": description, "content": {"application/json": {"example": example}}}
+    kind = ApiError(status, code, message).type
+    error = {"type": kind, "code": code, "message": message, "request_id": "5f0c..."}
+    return {"description": description, **_json({"error": error})}
 
 
+MODELS_EXAMPLE = _json({"data": [_MODEL]})
 ERRORS: dict[int | str, dict[str, Any]] = {status: _error(status, *what) for status, what in _WHAT.items()}

@@ -1,7 +1,7 @@
 """The live page: static files beside this module, served as they are. Nothing in them is built or fetched elsewhere.
 
 GET /             the page: microphone or file in, denoised over the WebSocket, heard in the browser
-GET /page/{name}  what it consists of
+GET /page/{path}  what it consists of
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ HEADERS = {
 
 def add_page(app: FastAPI) -> None:
     """Adds the page and its files to an application; they need no key, for they hold nothing of anybody."""
+    # Read once: what a caller asks for is looked up here, and never becomes a path on the disk.
     files = {
-        path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix])
-        for path in FOLDER.iterdir()
+        path.relative_to(FOLDER).as_posix(): (path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for path in FOLDER.rglob("*")
         if path.suffix in MEDIA_TYPES
     }
 
-    def answer(name: str) -> Response:
-        if name not in files:
-            raise ApiError(
-                404, "not_found", f"the page has no file of this name; it has {', '.join(sorted(files))}"
-            )
-        content, media_type = files[name]
+    def answer(path: str) -> Response:
+        if path not in files:
+            what = f"the page has no file of this name; it has {', '.join(sorted(files))}"
+            raise ApiError(404, "not_found", what)
+        content, media_type = files[path]
         return Response(content, media_type=media_type, headers=HEADERS)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return answer("index.html")
 
-    @app.get("/page/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
-        return answer(name)
+    @app.get("/page/{path:path}", include_in_schema=False)
+    async def part(path: str) -> Response:
+        return answer(path)

@@ -50,7 +50,7 @@ def watched(model: ServedModel) -> tuple[ServedModel, WatchedEngine]:
 
 
 class OneModel:
-    """What `add_websocket` needs of ServedModels."""
+    """What `LiveCalls` needs of ServedModels."""
 
     def __init__(self, model: ServedModel) -> None:
         self.default = model

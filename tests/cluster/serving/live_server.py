@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig
 from cluster.serving.live.protocol import PATH
 from cluster.serving.live.stepper import Stepper
-from cluster.serving.live.websocket import Admitted, LiveCalls, add_websocket
+from cluster.serving.live.websocket import Admitted, LiveCalls
 from cluster.serving.models import ServedModels
 from tests.cluster.serving.engines import OneModel, WatchedEngine, watched
 from tests.loopback import TakesAll, run_app
@@ -38,18 +38,20 @@ class Server:
     app: FastAPI
 
     def connect(self, query: str = "", **arguments: Any) -> ClientConnection:
-        return connect(f"{self.url}?{query}", compression=None, max_size=None, **arguments)
+        # Without pings: a model that is loaded in this process can hold up the answer for longer than they wait.
+        options = {"compression": None, "max_size": None, "ping_interval": None, **arguments}
+        return connect(f"{self.url}?{query}", **options)
 
 
 @contextlib.contextmanager
 def serve(
-    models: Any, config: LiveConfig = CONFIG, admitted: Admitted | None = None, holds_clients: bool = True
+    models: Any, config: LiveConfig = CONFIG, admitted: Admitted | None = None, holds_callers: bool = True
 ) -> Iterator[Server]:
     app, stepper = FastAPI(), Stepper()
-    live = add_websocket(app, models, stepper, config, *([admitted] if admitted else []))
+    live = LiveCalls(app, models, stepper, config, *([admitted] if admitted else []))
     app.add_api_route("/drain", live.drain, methods=["POST"])
-    live.holds_clients = holds_clients
-    with run_app(app if holds_clients else TakesAll(app)) as host:
+    live.holds_callers = holds_callers
+    with run_app(app if holds_callers else TakesAll(app)) as host:
         yield Server(f"ws://{host}{PATH}", live, app)
     stepper.close()
 

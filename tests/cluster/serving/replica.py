@@ -34,6 +34,13 @@ def replica(bundle: Path) -> Iterator[tuple[psutil.Process, str]]:
             process.terminate()
 
 
+def file_process(name: str) -> psutil.Process:
+    """Of the last application in this process: its "decoder" or its "engine"."""
+    running = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    found = [one for one in running if f"cluster.serving.files.{name}" in one.cmdline()]
+    return max(found, key=psutil.Process.create_time)
+
+
 def memory_bytes(process: psutil.Process) -> int:
     """What the process and all below it hold, each shared page counted once."""
     total = 0
@@ -54,8 +61,7 @@ def main(bundle: str) -> None:
 
     import uvicorn
 
-    from cluster.serving.config import ServingConfig
-    from cluster.serving.live.config import LiveConfig
+    from cluster.serving.config import LiveConfig, ServingConfig
     from cluster.serving.models import ServedModels
     from cluster.serving.web.app import build_app
 

@@ -19,10 +19,10 @@ from starlette.types import Scope
 from cluster.enhancement import enhance_audio
 from cluster.serving.auth import presented_key
 from cluster.serving.client import StreamClient, StreamError
+from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
-from cluster.serving.live.websocket import LiveCalls, add_websocket
+from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModels
 from tests.cluster.serving.conftest import RunApp
 from tests.cluster.serving.engines import OneModel, WatchedEngine
@@ -42,7 +42,7 @@ def admitted(scope: Scope) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def served(run_app: Any, models: ServedModels) -> Iterator[tuple[str, LiveCalls]]:
     app, stepper = FastAPI(), Stepper()
-    live = add_websocket(app, models, stepper, LiveConfig(max_streams=16, stats_interval_s=0.1), admitted)
+    live = LiveCalls(app, models, stepper, LiveConfig(max_streams=16, stats_interval_s=0.1), admitted)
     app.add_api_route("/drain", live.drain, methods=["POST"])
     with run_app(app) as host:
         yield f"http://{host}", live
@@ -123,8 +123,8 @@ def test_it_is_never_far_ahead_of_a_slow_server(run_app: RunApp, models: ServedM
     model = dataclasses.replace(models.default, engine=SlowEngine(models.default))  # type: ignore[arg-type]
     app, stepper = FastAPI(), Stepper()
     config = LiveConfig(max_streams=2, max_waiting_bytes=1, stats_interval_s=0.1)
-    live = add_websocket(app, OneModel(model), stepper, config)  # type: ignore[arg-type]
-    live.holds_clients = False
+    live = LiveCalls(app, OneModel(model), stepper, config)  # type: ignore[arg-type]
+    live.holds_callers = False
     samples, most_s = sound(6 * 16_000), 0.0
     with run_app(TakesAll(app)) as host, StreamClient(f"ws://{host}", strength=0) as client:
         received = []
@@ -161,7 +161,7 @@ def test_a_wrong_shape_is_refused_here(url: str) -> None:
 
 def test_it_tells_that_the_server_goes_away(run_app: Any, models: ServedModels) -> None:
     app, stepper = FastAPI(), Stepper()
-    live = add_websocket(app, models, stepper, LiveConfig(max_streams=2))
+    live = LiveCalls(app, models, stepper, LiveConfig(max_streams=2))
     app.add_api_route("/drain", live.drain, methods=["POST"])
     with run_app(app) as host, StreamClient(f"ws://{host}") as client:
         drain = threading.Thread(

@@ -22,14 +22,11 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
-from cluster.serving.auth import ApiKey
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import ApiKey, LiveConfig, ScalingConfig, ServingConfig
 from cluster.serving.deploy.deployment import ServingError, check_serving, serve_bundles, what_is_wrong
 from cluster.serving.deploy.promotion import promote
 from cluster.serving.deploy.replica import APP_NAME
-from cluster.serving.deploy.scaling_config import ScalingConfig
 from cluster.serving.deploy.serve_config import as_yaml, config_from, plain, serve_config
-from cluster.serving.live.config import LiveConfig
 from cluster.settings.experiment import ConfigError
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
 from ww_models import BundleError, read_bundle_info

@@ -22,13 +22,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from cluster.serving.client import StreamClient, StreamError
-from cluster.serving.config import ServingConfig
-from cluster.serving.deploy.deployment import CONTROLLER, start_serving, stop_serving
+from cluster.serving.config import LiveConfig, ScalingConfig, ServingConfig
+from cluster.serving.deploy.deployment import CONTROLLER, serve_bundles
 from cluster.serving.deploy.promotion import promote
 from cluster.serving.deploy.replica import APP_NAME
-from cluster.serving.deploy.scaling_config import ScalingConfig
 from cluster.serving.deploy.serve_config import DEPLOYMENT_NAME
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.protocol import PATH
 from tests.cluster.serving.clips import DENOISE, file_bytes, recording
 from ww_models import load_bundle, read_bundle_info
@@ -69,24 +67,20 @@ def run(local_ray: str) -> Iterator[Callable[..., Endpoint]]:
     with ExitStack() as stack:
 
         def start(bundle: Path, scaling: ScalingConfig, num_replicas: int = 1) -> Endpoint:
-            handle = start_serving(
-                bundle,
-                ServingConfig(
-                    port=0,
-                    num_replicas=num_replicas,
-                    cpus_per_replica=0.2,
-                    scaling=scaling,
-                    live=LiveConfig(max_streams=16),
-                ),
+            config = ServingConfig(
+                port=0,
+                num_replicas=num_replicas,
+                cpus_per_replica=0.2,
+                scaling=scaling,
+                live=LiveConfig(max_streams=16),
             )
-            stack.callback(stop_serving, handle)
-            return Endpoint(handle.url)
+            return Endpoint(stack.enter_context(serve_bundles(bundle, config)))
 
         yield start
 
 
 class Call:
-    """A call in real time, in a thread; `end` returns what came back of what was said."""
+    """A call in real time, in a thread; `end` returns what came back of what was said; `heard` is its future."""
 
     def __init__(self, url: str, seed: int = 0) -> None:
         self.said: list[np.ndarray] = []
@@ -94,8 +88,8 @@ class Call:
         self._rng, self._url = np.random.default_rng(seed), url
         self._is_over, self._is_live = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1)
-        self._heard = self._thread.submit(self._run)
-        assert self._is_live.wait(30) or self._heard.result(1) is not None
+        self.heard = self._thread.submit(self._run)
+        assert self._is_live.wait(30) or self.heard.result(1) is not None
 
     def __enter__(self) -> Call:
         return self
@@ -122,10 +116,10 @@ class Call:
 
     def end(self) -> np.ndarray:
         self._is_over.set()
-        return self._heard.result(60)
+        return self.heard.result(60)
 
     def error(self) -> StreamError:
-        error = self._heard.exception(30)
+        error = self.heard.exception(30)
         assert isinstance(error, StreamError)
         return error
 
@@ -178,16 +172,17 @@ def test_a_call_survives_a_scale_out_a_promotion_and_a_scale_in(
 @pytest.mark.timeout(180)
 def test_calls_hear_that_the_endpoint_ends_and_may_finish(local_ray: str, bundle: Path) -> None:
     config = ServingConfig(port=0, cpus_per_replica=0.2, scaling=ScalingConfig(shutdown_s=6))
-    handle = start_serving(bundle, config)
-    with Call(handle.url) as polite, Call(handle.url, 1) as deaf, ThreadPoolExecutor(1) as pool:
-        stopping = pool.submit(stop_serving, handle)
+    endpoint = ExitStack()
+    url = endpoint.enter_context(serve_bundles(bundle, config))
+    with endpoint, Call(url) as polite, Call(url, 1) as deaf, ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(endpoint.close)
         wait_for(lambda: polite.client.draining is not None, "the notice")
         assert polite.client.draining == {"reason": "shutdown", "seconds": 6}
         polite.assert_whole(bundle)
         assert deaf.error().code == "draining"
         stopping.result(60)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(handle.url, timeout=5)
+        httpx.get(url, timeout=5)
 
 
 @pytest.mark.timeout(180)
@@ -247,7 +242,7 @@ def test_a_killed_replica_harms_no_other_and_comes_back(run: Callable[..., Endpo
                 back_s = time.monotonic() - killed_at
             assert time.monotonic() < killed_at + 60, "no other replica came"
         assert back_s < 10
-        lost = [call for call in calls if call._heard.done()]
+        lost = [call for call in calls if call.heard.done()]
         assert lost, "the killed replica had no call"
         assert len(lost) < len(calls), "the other replica's calls were lost, too"
         assert {call.error().code for call in lost} == {"connection_lost"}

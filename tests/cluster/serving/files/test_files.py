@@ -17,8 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError
-from cluster.serving.files.audio import AudioLimits
 from cluster.serving.files.decoder import decode
 from cluster.serving.files.encoder import FileEncoder, wav_header
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker, pack

@@ -19,8 +19,8 @@ import psutil
 import pytest
 import soundfile as sf
 
+from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError
-from cluster.serving.files.audio import AudioLimits
 from cluster.serving.files.job import FileJob
 from cluster.serving.files.messages import END, ERROR, Unpacker
 from cluster.serving.files.process import FileProcess
@@ -235,7 +235,7 @@ def test_what_takes_too_long_to_decode_ends_alone(tmp_path: Path) -> None:
 def test_a_decoder_that_died_was_given_a_damaged_file(bundle: Path) -> None:
     model = load_bundle(bundle)
     job = FileJob(BatchedStreams(OnnxEngine.from_model(model), 1), "wav", 1.0)
-    job.lose_decoder()
+    job.on_decoder_lost()
     (answer,) = Unpacker().feed(bytes(job.outbox))
     error = ApiError(**json.loads(answer[1]))
     assert (answer[0], error.status, error.code) == (ERROR, 400, "bad_audio")
@@ -249,7 +249,7 @@ def test_memory_beyond_the_limit_is_a_400(tmp_path: Path) -> None:
         "import sys, numpy as np, cluster.serving.files.decoder as decoder\n"
         "limits = decoder.AudioLimits()\n"
         "decoder.iter_blocks = lambda *_: [np.ones(limits.max_decode_bytes // 4, np.float32)]\n"
-        "decoder._confine(limits)\n"
+        "decoder.confine(limits)\n"
         "sys.stdout.buffer.write(b''.join(decoder.decode(sys.argv[1], limits)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True)

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from cluster.serving.config import ServingConfig
-from cluster.serving.files.audio import AudioLimits
+from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.files.pace import MIN_BYTES_PER_S, Pace
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app

@@ -9,17 +9,16 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from cluster.serving.config import ServingConfig
-from cluster.serving.files.audio import AudioLimits
+from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker
 from cluster.serving.files.process import FileProcess
 from cluster.serving.files.service import FileService
 from cluster.serving.models import ServedModel, ServedModels
 from tests.cluster.serving.callers import wait_until
 from tests.cluster.serving.clips import file_bytes, recording
+from tests.cluster.serving.replica import file_process
 
 
 def write_endless(path: Path) -> None:
@@ -58,7 +57,7 @@ def test_so_many_files_are_decoded_at_a_time_and_none_for_a_caller_who_has_left(
         decoder.wait_until_ready(60)
         with begin(endless), begin(short) as second:
             assert answer_of(second) == [ERROR]
-        wait_until(lambda: not psutil.Process(decoder.pid).children())
+        wait_until(lambda: not file_process("decoder").children())
         with begin(short) as third:
             assert answer_of(third) == [START, SOUND, END]
     finally:
@@ -119,8 +118,9 @@ def test_an_engine_that_died_again_while_it_was_told_gets_its_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     models, files, _ = files_and_orders
-    psutil.Process(files.pids[1]).kill()
-    psutil.Process(files.pids[1]).wait(30)
+    engine = file_process("engine")
+    engine.kill()
+    engine.wait(30)
 
     def order(*_: object) -> None:
         raise BlockingIOError("full")

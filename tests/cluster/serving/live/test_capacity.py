@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from cluster.serving.config import LiveConfig
 from cluster.serving.live import websocket
 from cluster.serving.live.capacity import MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
-from cluster.serving.live.config import LiveConfig
 from cluster.serving.live.stepper import Stepper
-from cluster.serving.live.websocket import add_websocket
+from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModels
 from ww_models.streaming.engine import Samples, State
 
@@ -64,7 +64,7 @@ def test_it_is_measured_once_how_many_streams_fit(
         return 7
 
     monkeypatch.setattr(websocket, "measure_max_streams", measure)
-    live = add_websocket(FastAPI(), models, Stepper(), LiveConfig())
+    live = LiveCalls(FastAPI(), models, Stepper(), LiveConfig())
     later = dataclasses.replace(models.default)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(live.max_streams, [later] * 4)) == [7] * 4

@@ -176,11 +176,22 @@ def test_one_stream_too_many_hears_of_it(models: ServedModels, stepper: Stepper)
 
 def test_nothing_is_kept_of_streams_that_came_and_went(models: ServedModels, stepper: Stepper) -> None:
     async def scenario() -> None:
-        for _ in range(50):
-            caller = Caller(stepper, models.default)
-            caller.stream.feed(sound(0, 3))
+        callers = []
+        for number in range(30):
+            callers.append(caller := Caller(stepper, models.default))
+            caller.stream.feed(sound(0, 2 * HOP))
+            if number % 2:  # the others leave before they are stepped
+                await until(lambda caller=caller: caller.num_samples > 0)
             caller.stream.close()
-        await until(lambda: not stepper._inbox)
+        callers.append(
+            last := Caller(stepper, models.default, num_channels=8)
+        )  # which are all that there are
+        samples = sound(1, num_channels=8)
+        last.stream.feed(samples)
+        await until(lambda: last.num_samples > 10 * HOP or bool(last.errors))
+        assert not any(caller.errors for caller in callers)
+        expected = alone(models.default, samples)[:, : last.num_samples]
+        np.testing.assert_allclose(last.samples, expected, atol=1e-6)
 
     asyncio.run(scenario())
 

@@ -168,7 +168,7 @@ def test_a_connection_that_breaks_leaves_nothing_behind(server: Server) -> None:
     Heard(connection).until("session.created")
     connection.send(sound(5).tobytes())
     connection.socket.shutdown(socket.SHUT_RDWR)
-    wait_until(lambda: server.live.num_sessions == 0, "the end of the session")
+    wait_until(lambda: server.live.num_calls == 0, "the end of the session")
     connection.close()
 
 
@@ -215,4 +215,4 @@ def test_draining_lets_calls_end_and_nobody_in(models: ServedModels) -> None:
         assert calls[0].until_closed() == (1000, {})
         assert calls[1].until_closed() == (1001, {}), "time is up"
         drain.join(30)
-        assert server.live.num_sessions == 0
+        assert server.live.num_calls == 0

@@ -16,7 +16,7 @@ from starlette.types import Scope
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from cluster.serving.live.outbox import Outbox
+from cluster.serving.live.queues import Outbox
 from cluster.serving.models import ServedModels
 from tests.cluster.serving.callers import wait_until
 from tests.cluster.serving.engines import WatchedEngine
@@ -77,9 +77,9 @@ def test_who_sends_too_much_is_held_back_where_the_server_can(held: tuple[Server
         sender.join(30)
 
 
-def test_who_sends_too_much_is_sent_away_where_nothing_holds_clients(models: ServedModels) -> None:
+def test_who_sends_too_much_is_sent_away_where_nothing_holds_callers(models: ServedModels) -> None:
     config = dataclasses.replace(CONFIG, max_waiting_bytes=1_000_000)
-    with held_server(models, config=config, holds_clients=False) as (server, engine):
+    with held_server(models, config=config, holds_callers=False) as (server, engine):
         engine.gate.clear()
         with server.connect("encoding=pcm_f32le") as connection:
             sender, _ = flood(connection, 64 * 2**20)
@@ -88,12 +88,12 @@ def test_who_sends_too_much_is_sent_away_where_nothing_holds_clients(models: Ser
             assert (code, error["code"]) == (1008, "too_fast")
             assert max(stats["buffered_ms"] for stats in [*heard.stats, {"buffered_ms": 0}]) < 19_000
             sender.join(30)
-        wait_until(lambda: server.live.num_sessions == 0, "the end of the session")
+        wait_until(lambda: server.live.num_calls == 0, "the end of the session")
 
 
 def test_messages_without_sound_take_room_too(models: ServedModels) -> None:
     config = dataclasses.replace(CONFIG, max_waiting_bytes=100_000)
-    with held_server(models, config=config, holds_clients=False) as (server, engine):
+    with held_server(models, config=config, holds_callers=False) as (server, engine):
         engine.gate.clear()
         with server.connect("sample_rate=8000") as connection:
             with contextlib.suppress(ConnectionClosed):
@@ -103,9 +103,9 @@ def test_messages_without_sound_take_room_too(models: ServedModels) -> None:
     assert (code, error["code"]) == (1008, "too_fast")
 
 
-@pytest.mark.parametrize(("holds_clients", "seconds"), [(True, 4), (False, 60)])
+@pytest.mark.parametrize(("holds_callers", "seconds"), [(True, 4), (False, 60)])
 def test_a_session_ends_with_its_client_however_much_of_his_sound_waits(
-    models: ServedModels, holds_clients: bool, seconds: int
+    models: ServedModels, holds_callers: bool, seconds: int
 ) -> None:
     places: list[str] = []
 
@@ -115,7 +115,7 @@ def test_a_session_ends_with_its_client_however_much_of_his_sound_waits(
         yield
         places.pop()
 
-    with held_server(models, admitted=admitted, holds_clients=holds_clients) as (server, engine):
+    with held_server(models, admitted=admitted, holds_callers=holds_callers) as (server, engine):
         engine.gate.clear()
         connection = server.connect("encoding=pcm_f32le")
         flood(connection, seconds * 64_000)[0].join(30)
@@ -124,7 +124,7 @@ def test_a_session_ends_with_its_client_however_much_of_his_sound_waits(
             pass
         assert places == ["taken"]
         connection.socket.shutdown(socket.SHUT_RDWR)
-        wait_until(lambda: server.live.num_sessions == 0 and not places, "the end of the session")
+        wait_until(lambda: server.live.num_calls == 0 and not places, "the end of the session")
         assert not engine.gate.is_set()
         connection.close()
 
@@ -139,12 +139,12 @@ def test_a_client_that_does_not_read_is_cut_off(models: ServedModels) -> None:
         chunk = sound(9, 4000, 8).tobytes()
         query = "encoding=pcm_f32le&channels=8"
         with server.connect(query, sock=narrow, max_queue=1, ping_interval=None) as connection:
-            wait_until(lambda: server.live.num_sessions == 1, "the session")
+            wait_until(lambda: server.live.num_calls == 1, "the session")
             # From a thread: where nobody reads on either side, sending waits for ever.
             sender = threading.Thread(target=send_until_closed, args=(connection, chunk))
             sender.start()
             try:
-                wait_until(lambda: server.live.num_sessions == 0, "the end of the session")
+                wait_until(lambda: server.live.num_calls == 0, "the end of the session")
             finally:
                 with contextlib.suppress(OSError):  # closed already
                     narrow.shutdown(socket.SHUT_RDWR)

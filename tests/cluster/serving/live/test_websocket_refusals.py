@@ -88,7 +88,7 @@ def test_what_is_no_sound_and_no_message_ends_the_session_with_a_reason(
         connection.send(message)
         found, error = heard.until_closed()
     assert (found, error["code"]) == (closed, code)
-    wait_until(lambda: server.live.num_sessions == 0, "the end of the session")
+    wait_until(lambda: server.live.num_calls == 0, "the end of the session")
 
 
 @settings(max_examples=30)
@@ -149,7 +149,7 @@ def test_who_says_nothing_is_sent_away(models: ServedModels) -> None:
         code, error = heard.until_closed()
         assert (code, error["code"]) == (1008, "idle")
         busy.ping().wait(5)
-        assert server.live.num_sessions == 1
+        assert server.live.num_calls == 1
         busy.close()
         thread.join()
 
@@ -164,7 +164,7 @@ def test_one_session_too_many_is_told_when_to_come_again(models: ServedModels) -
                 code, error = Heard(third).until_closed()
             assert (code, error["code"]) == (1013, "busy")
             assert error["retry_after_s"] > 0
-        wait_until(lambda: server.live.num_sessions == 0, "the end of both sessions")
+        wait_until(lambda: server.live.num_calls == 0, "the end of both sessions")
         with server.connect("channels=3") as later:
             Heard(later).until("session.created")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import soundfile as sf
 from fastapi import FastAPI
@@ -21,12 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.config import ServingConfig
-from cluster.serving.files.audio import AudioLimits
+from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
+from cluster.serving.web.error_replies import install_error_handlers
+from cluster.serving.web.observability import RequestLog
 from tests.cluster.serving.callers import half_an_upload, wait_until
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
+from tests.cluster.serving.replica import file_process
 from ww_models import load_bundle, read_bundle_info
 
 CONFIG = ServingConfig(
@@ -311,14 +312,31 @@ def test_an_upload_that_stands_still_or_drips_is_408(client: httpx.Client) -> No
             assert b"upload_timeout" in answer
 
 
-def test_a_file_process_that_died_is_started_anew(app: FastAPI, client: httpx.Client) -> None:
-    for number in range(2):
-        pid = app.state.files.pids[number]
-        psutil.Process(pid).kill()
-        psutil.Process(pid).wait(30)
+def test_a_file_process_that_died_is_started_anew(client: httpx.Client) -> None:
+    for name in ("decoder", "engine"):
+        dead = file_process(name)
+        dead.kill()
+        dead.wait(30)
         wait_until(lambda: client.get("/readyz").status_code == 200)
-        assert app.state.files.pids[number] != pid
+        assert file_process(name) != dead
         assert client.post(DENOISE, content=file_bytes(recording(0.1))).status_code == 200
+
+
+def test_our_own_fault_is_a_bare_500_with_its_id(run_app: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    install_error_handlers(app)
+    app.add_middleware(RequestLog, send_id=True)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("secret detail")
+
+    with run_app(app) as host:
+        response = httpx.get(f"http://{host}/broken", headers={"X-Request-Id": "mine-4"})
+    assert error_of(response, 500)["code"] == "internal_error"
+    assert "secret" not in response.text
+    (logged,) = [record for record in caplog.records if record.exc_info]
+    assert logged.message == "request mine-4 failed"
 
 
 def test_foreign_pages_and_names_are_refused(client: httpx.Client) -> None:

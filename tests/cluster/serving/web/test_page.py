@@ -16,11 +16,11 @@ from matplotlib.image import imread
 
 from cluster.enhancement import enhance_audio
 from cluster.serving.auth import read_keys
-from cluster.serving.config import ServingConfig
-from cluster.serving.live.config import LiveConfig
+from cluster.serving.config import LiveConfig, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
-from cluster.serving.web.error_replies import RequestIdMiddleware, install_error_handlers
+from cluster.serving.web.error_replies import install_error_handlers
+from cluster.serving.web.observability import RequestLog
 from cluster.serving.web.page import FOLDER, add_page
 from tests.cluster.serving.browser import Page, browser, wait_for
 from tests.cluster.serving.conftest import RunApp
@@ -41,7 +41,7 @@ def noisy_speech(seconds: float) -> np.ndarray:
 def page_app() -> FastAPI:
     app = FastAPI()
     install_error_handlers(app)
-    app.add_middleware(RequestIdMiddleware, send_header=True)
+    app.add_middleware(RequestLog, send_id=True)
     add_page(app)
     return app
 
@@ -112,7 +112,8 @@ def test_files_come_with_their_types_and_nothing_from_elsewhere(run_app: RunApp)
     with run_app(app) as host, httpx.Client(base_url=f"http://{host}") as client:
         index = client.get("/")
         linked = re.findall(r'(?:href|src)="([^"#]+)"', index.text)
-        modules = [f"page/{path.name}" for path in FOLDER.glob("*.js")]
+        modules = [f"page/{path.relative_to(FOLDER)}" for path in FOLDER.rglob("*.js")]
+        assert "page/audio/worklet.js" in modules
         assert {"page/page.js", "page/style.css"} <= set(linked)
         for name in {*linked, *modules}:
             reply = client.get(name)
@@ -129,7 +130,8 @@ def test_files_come_with_their_types_and_nothing_from_elsewhere(run_app: RunApp)
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert not re.search(r"<script(?![^>]*src=)|<style|\s(style|on\w+)=", index.text)
-        assert client.get("/page/..%2Fpage.py").status_code == 404
+        for outside in ("..%2Fconfig.py", "audio/..%2F..%2Fconfig.py", "%2Fetc%2Fpasswd", "audio", ""):
+            assert client.get(f"/page/{outside}").status_code == 404, outside
 
 
 # Files

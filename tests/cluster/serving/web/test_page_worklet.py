@@ -17,7 +17,7 @@ PROCESSORS = """(async () => {
   globalThis.AudioWorkletProcessor = class { port = { sent: [], postMessage(m) { this.sent.push(m); } }; };
   globalThis.processors = {};
   globalThis.registerProcessor = (name, processor) => { processors[name] = processor; };
-  await import("/page/worklet.js");
+  await import("/page/audio/worklet.js");
   globalThis.playout = (options) => {
     const usual = { channels: 1, live: false, targetFrames: 0 };
     const node = new processors.playout({ processorOptions: { ...usual, ...options } });

@@ -1,9 +1,9 @@
 // A run on the microphone.
 
-import { Recording } from "./recording.js";
+import { Recording } from "../audio/recording.js";
+import { Capture, openContext, openMicrophone } from "../audio/sound.js";
+import * as view from "../view/view.js";
 import { MAX_S, Run } from "./run.js";
-import { Capture, openContext, openMicrophone } from "./sound.js";
-import * as view from "./view.js";
 
 const SILENT = 16; // 16 bit: what no open microphone stays below
 const SILENT_S = 3;
@@ -22,9 +22,9 @@ export class MicrophoneRun extends Run {
       this.recording = new Recording({ sampleRate, channels: 1, name: "microphone" });
       await this.connect();
       if (this.isLeft) return;
-      this.session.hurry(); // what is said now does not wait for what is still to be heard
+      this.call.hurry(); // what is said now does not wait for what is still to be heard
       await this.openPlayer({ live: true });
-      const { frame_samples: blockFrames } = this.session.info;
+      const { frame_samples: blockFrames } = this.call.info;
       this.capture = new Capture(this.context, this.stream, blockFrames, (block) => this.hearBlock(block));
       this.stream.getAudioTracks()[0].onended = () => this.stop();
       view.showState("live", this.kind);
@@ -34,7 +34,7 @@ export class MicrophoneRun extends Run {
 
   hearBlock(block) {
     this.recording.noisy.append(block);
-    this.session.pump();
+    this.call.pump();
     if (this.seconds > MAX_S) this.stop();
   }
 
@@ -42,7 +42,7 @@ export class MicrophoneRun extends Run {
     if (!this.capture || this.isStopping) return;
     this.isStopping = true;
     await this.capture.stop();
-    this.session.complete();
+    this.call.complete();
   }
 
   endSoon() {

@@ -1,10 +1,10 @@
 // What the microphone and a file have in common: from the first press of a button to the finished recording.
 
-import { showPictures, updatePictures } from "./pictures.js";
-import { Session } from "./session.js";
-import { canPlay, openContext, Player } from "./sound.js";
-import * as view from "./view.js";
-import { encodeWav } from "./wav.js";
+import { canPlay, openContext, Player } from "../audio/sound.js";
+import { encodeWav } from "../audio/wav.js";
+import { showPictures, updatePictures } from "../view/pictures.js";
+import * as view from "../view/view.js";
+import { Call } from "./call.js";
 
 export const MAX_S = 30 * 60; // what a tab can hold without trouble
 
@@ -12,7 +12,7 @@ export class Run {
   /** page: { apiKey, fail(run, error), explain(error), leave() }. Subclasses have `kind`, make a
    * `recording` and know how to `endSoon`, when the server goes away. */
   constructor(page) {
-    Object.assign(this, { page, recording: null, context: null, session: null, player: null });
+    Object.assign(this, { page, recording: null, context: null, call: null, player: null });
     Object.assign(this, { maxHz: 0, startAt: 0, isOver: false, isLeft: false });
   }
 
@@ -28,7 +28,7 @@ export class Run {
 
   discard() {
     this.isLeft = true;
-    this.session?.abandon();
+    this.call?.abandon();
     this.player?.close();
     if (this.context && this.context.state !== "closed") this.context.close();
   }
@@ -48,14 +48,14 @@ export class Run {
 
   async connect() {
     view.say("Connecting …");
-    const session = await Session.open(this.recording, this.page.apiKey, {
+    const call = await Call.open(this.recording, this.page.apiKey, {
       onProgress: () => this.player?.feed(),
       onMessage: (message) => this.receive(message),
       onEnd: (error) => this.finish(error),
     });
-    this.session = session;
-    view.showServer(session.info);
-    const maxHz = Math.min(session.info.model_sample_rate, this.recording.sampleRate) / 2;
+    this.call = call;
+    view.showServer(call.info);
+    const maxHz = Math.min(call.info.model_sample_rate, this.recording.sampleRate) / 2;
     if (maxHz !== this.maxHz) this.showPictures(maxHz);
   }
 
@@ -87,7 +87,7 @@ export class Run {
   }
 
   onReport({ position, underruns, ended }) {
-    this.session?.hear(position);
+    this.call?.hear(position);
     if (ended) this.showPlaying();
     view.showGaps(underruns);
   }

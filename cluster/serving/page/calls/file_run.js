@@ -1,11 +1,11 @@
 // A run on a file: denoised while it is listened to, or as fast as the server takes it.
 
+import { Recording } from "../audio/recording.js";
+import { decodeFile } from "../audio/sound.js";
+import { namedSampleRate, toPcm } from "../audio/wav.js";
+import * as view from "../view/view.js";
 import { ConnectionError } from "./connection.js";
-import { Recording } from "./recording.js";
 import { MAX_S, Run } from "./run.js";
-import { decodeFile } from "./sound.js";
-import * as view from "./view.js";
-import { namedSampleRate, toPcm } from "./wav.js";
 
 const USUAL_MODEL_RATE = 16_000; // what the picture is scaled for until the server has told
 
@@ -51,7 +51,7 @@ export class FileRun extends Run {
       if (this.isLeft) return;
       view.showState("live", this.kind);
       view.say("Denoising while you listen.");
-      this.session.complete();
+      this.call.complete();
       if (atOnce) this.hurry();
       else this.player.play(true);
       this.showPlaying();
@@ -59,12 +59,12 @@ export class FileRun extends Run {
   }
 
   hurry() {
-    if (!this.session) {
+    if (!this.call) {
       this.process(true);
       return;
     }
     this.isHurrying = true;
-    this.session.hurry();
+    this.call.hurry();
   }
 
   endSoon() {

@@ -81,7 +81,7 @@ export class Connection {
     this.socket.send(data instanceof Int16Array ? data : JSON.stringify(data));
   }
 
-  /** So that a paused session is not taken for a dead one. */
+  /** So that a paused call is not taken for a dead one. */
   keepAlive() {
     if (performance.now() - this.lastSentMs > 20_000) this.send({ type: "ping" });
   }

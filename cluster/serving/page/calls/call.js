@@ -1,27 +1,27 @@
-// One stream: sends the noisy side of a recording as it grows, puts what comes back beside it.
+// One call: sends the noisy side of a recording as it grows, puts what comes back beside it.
 
 import { Connection } from "./connection.js";
 
 const AHEAD_S = 1; // how far a recording that is listened to is sent ahead of the ear
-const UNANSWERED_S = 1.5; // below what makes the server stop reading, or end the session
+const UNANSWERED_S = 1.5; // below what makes the server stop reading, or end the call
 const MAX_BUFFERED_BYTES = 1 << 18;
 const FRAMES_PER_MESSAGE = 4; // frames of the model, where so many wait
 
-export class Session {
+export class Call {
   /** handlers: onProgress(), onMessage(object), onEnd(ConnectionError | null). Raises ConnectionError. */
   static async open(recording, key, handlers) {
-    const session = new Session();
-    Object.assign(session, { recording, handlers, sent: 0, heard: 0, aheadS: AHEAD_S });
-    Object.assign(session, { isComplete: false, isFinishing: false });
-    session.connection = await Connection.open(
+    const call = new Call();
+    Object.assign(call, { recording, handlers, sent: 0, heard: 0, aheadS: AHEAD_S });
+    Object.assign(call, { isComplete: false, isFinishing: false });
+    call.connection = await Connection.open(
       { key, sample_rate: recording.sampleRate, channels: recording.channels },
       {
-        onSound: (pcm) => session.receive(pcm),
+        onSound: (pcm) => call.receive(pcm),
         onMessage: handlers.onMessage,
         onEnd: handlers.onEnd,
       },
     );
-    return session;
+    return call;
   }
 
   get info() {

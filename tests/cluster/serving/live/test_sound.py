@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.enhancement import enhance_audio
-from cluster.serving.live.call import RAMP_S, Call
 from cluster.serving.live.protocol import CallOptions, ProtocolError, Update, encode_samples
+from cluster.serving.live.sound import RAMP_S, CallSound
 from cluster.serving.models import ServedModels
 from ww_models import Denoiser, Streamer, load_bundle
 
@@ -30,18 +30,18 @@ class Driver:
         engine = models.default.engine
         assert engine is not None
         self.options = CallOptions(**options)  # type: ignore[arg-type]
-        self.call = Call(self.options, engine.sample_rate, engine.latency_samples)
+        self.sound = CallSound(self.options, engine.sample_rate, engine.latency_samples)
         self._engine = engine
         self._streamer = Streamer(engine, self.options.num_channels)
 
     def feed(self, samples_TC: np.ndarray) -> bytes:
-        return self._through_model(self.call.feed(encode_samples(samples_TC.T, self.options.encoding)[0]))
+        return self._through_model(self.sound.feed(encode_samples(samples_TC.T, self.options.encoding)[0]))
 
     def end(self) -> bytes:
-        rest = self._through_model(self.call.end())
-        assert self.call.is_over
-        assert self.call.num_in == self.call.num_out
-        self.call.restart()
+        rest = self._through_model(self.sound.end())
+        assert self.sound.is_over
+        assert self.sound.num_in == self.sound.num_out
+        self.sound.restart()
         self._streamer.reset()
         return rest
 
@@ -58,7 +58,7 @@ class Driver:
         return np.frombuffer(data, "<i2").reshape(-1, self.options.num_channels) / np.float32(32768)
 
     def _through_model(self, for_model: np.ndarray) -> bytes:
-        return self.call.finish(self._streamer.feed(for_model)) if for_model.shape[-1] else b""
+        return self.sound.finish(self._streamer.feed(for_model)) if for_model.shape[-1] else b""
 
 
 def sound(num_samples: int, num_channels: int = 1, scale: float = 0.1) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_without_strength_the_input_comes_back_bit_for_bit(
 ) -> None:
     driver = Driver(models, encoding=encoding, sample_rate=rate, strength=0.0 if how == "strength" else 1.0)
     if how != "strength":  # well before: the change takes 20 ms
-        driver.call.update(Update(strength=0.0) if how == "update" else Update(bypass=True))
+        driver.sound.update(Update(strength=0.0) if how == "update" else Update(bypass=True))
         driver.whole(sound(round(0.03 * rate)), [])
     samples = driver.decode(encode_samples(sound(5000).T, driver.options.encoding)[0])
     np.testing.assert_array_equal(driver.whole(samples, sizes), samples)
@@ -116,7 +116,7 @@ def test_without_strength_the_input_comes_back_bit_for_bit(
 @given(rate=st.sampled_from([*RATES, 22_050]), sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12))
 def test_the_latency_that_it_tells_is_kept(models: ServedModels, rate: int, sizes: list[int]) -> None:
     driver = Driver(models, sample_rate=rate)
-    latency_samples = driver.call.latency_samples()
+    latency_samples = driver.sound.latency_samples()
     num_in = num_out = 0
     for size in sizes:
         num_in += size
@@ -125,9 +125,9 @@ def test_the_latency_that_it_tells_is_kept(models: ServedModels, rate: int, size
 
 
 def test_resampling_adds_little_to_the_latency(models: ServedModels) -> None:
-    own_s = models.default.latency_samples / models.default.sample_rate
+    own_s = models.default.engine.latency_samples / models.default.sample_rate
     for rate in RATES:
-        added_s = Driver(models, sample_rate=rate).call.latency_samples() / rate - own_s
+        added_s = Driver(models, sample_rate=rate).sound.latency_samples() / rate - own_s
         assert 0 <= added_s < 0.005
 
 
@@ -144,7 +144,7 @@ def test_a_change_makes_no_click(models: ServedModels, rate: int) -> None:
     changes = [Update(strength=0.0), Update(strength=1.0, bypass=True), Update(bypass=False), Update(0.5)]
     for number, chunk in enumerate(np.array_split(samples, 100)):
         if number % 7 == 3:  # the fourth change comes before the third is over
-            driver.call.update(changes[number // 7 % 4])
+            driver.sound.update(changes[number // 7 % 4])
         parts.append(driver.feed(chunk))
     changed = driver.decode(b"".join([*parts, driver.end()]))
 
@@ -162,7 +162,7 @@ def test_a_change_makes_no_click(models: ServedModels, rate: int) -> None:
 def test_an_update_is_complete_after_20_ms(models: ServedModels) -> None:
     driver = Driver(models, encoding="pcm_f32le")
     driver.whole(sound(4000), [])
-    driver.call.update(Update(strength=0.0))
+    driver.sound.update(Update(strength=0.0))
     samples = sound(4000)
     changed = driver.whole(samples, [100] * 30)
     ramp = round(RAMP_S * 16_000)
@@ -186,10 +186,10 @@ def test_no_sound_is_refused_and_nothing_of_it_taken(models: ServedModels, bad: 
     with pytest.raises(ProtocolError, match="full scale") as info:
         driver.feed(samples)
     assert info.value.code == "bad_audio"
-    assert driver.call.num_in == 0
+    assert driver.sound.num_in == 0
 
 
 def test_an_empty_stream_is_over_at_once(models: ServedModels) -> None:
     driver = Driver(models)
-    assert driver.call.end().shape == (1, 0)
-    assert driver.call.is_over
+    assert driver.sound.end().shape == (1, 0)
+    assert driver.sound.is_over
