@@ -10,7 +10,7 @@ from ww_models.enhancement import enhance
 from ww_models.losses import DenoisingLoss, LossConfig, LossTerms
 from ww_models.quality import Quality, score_clip, si_sdr_db, snr_db
 from ww_models.registry import MODELS, PRESETS, build_model, model_config
-from ww_models.streaming.streamer import StreamBatch, Streamer
+from ww_models.streaming.streamer import StreamBatch, Streamer, stream
 
 __all__ = [
     "MODELS",
@@ -41,4 +41,5 @@ __all__ = [
     "score_clip",
     "si_sdr_db",
     "snr_db",
+    "stream",
 ]

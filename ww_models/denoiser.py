@@ -9,17 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ww_models.layers.layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+from ww_models.checks import require
+from ww_models.layers.level import NORMALIZE_MODES, LevelNormalizer, Normalize
 from ww_models.layers.step import StreamingStep
-from ww_models.streaming.engine import TorchEngine
-from ww_models.streaming.overlap import OverlapStreamer
-from ww_models.streaming.streamer import Streamer
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError(message) unless `condition` holds."""
-    if not condition:
-        raise ValueError(message)
 
 
 def require_waveforms(noisy: Tensor) -> None:
@@ -155,15 +147,6 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def network(self, scaled: Tensor) -> Tensor:
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
-
-    def streamer(self, batch: int = 1) -> Streamer | OverlapStreamer:
-        """A stream that is denoised while it comes in; see `ww_models.streaming.streamer`. Weights are those of now.
-
-        A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.streaming.overlap`.
-        """
-        if self.latency_samples is None:
-            return OverlapStreamer(self, batch)
-        return Streamer(TorchEngine(self), batch)
 
     @abstractmethod
     def streaming_step(self, num_hops: int = 1) -> StreamingStep:

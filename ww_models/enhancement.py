@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ww_models.denoiser import Denoiser, require, require_waveforms
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, require_waveforms
 
 WINDOW_S = 30.0
 # What a window hears before its own part, so that recurrent states have settled; the other way too if the

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.enhancement import measure_real_time_factor
 from cluster.serving.errors import ApiError
-from ww_models import BundleInfo, load_bundle, read_bundle_info
+from ww_models import BundleInfo, load_bundle, read_bundle_info, stream
 from ww_models.streaming.onnx_engine import OnnxEngine
 from ww_models.streaming.onnx_export import Precision
 
@@ -128,7 +128,7 @@ def load_model(bundle: Path, precision: Precision = "fp32") -> ServedModel:
 def stream_real_time_factor(engine: OnnxEngine, num_hops: int = 30) -> float:
     """Seconds of computing per second of audio of one stream, hop by hop; the median hop."""
     rng = np.random.default_rng(0)
-    streamer = engine.streamer()
+    streamer = stream(engine)
     times_s = []
     for _ in range(num_hops):
         hop = rng.normal(scale=0.1, size=(1, engine.hop_samples)).astype(np.float32)

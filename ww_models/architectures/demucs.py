@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.layers.matrix_convolutions import convolve, convolve_gated, convolve_transposed
 from ww_models.layers.resampling import SincResampler, StepDownsampler, StepUpsampler
 from ww_models.layers.step import StepU, StreamingStep
@@ -223,7 +224,8 @@ class DemucsStep(StreamingStep):
             stride=config.stride,
         )
         down = StepDownsampler(model.resampler, u.last_pace)
-        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
+        lag = hop - 1 - down.pace.newest
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.up, self.u, self.down = up, u, down
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
-from ww_models.layers.layers import GatedConv1d, GatedConvTranspose1d, RecurrentMiddle
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.layers.gru import RecurrentMiddle
 from ww_models.layers.step import StepU, StreamingStep
 from ww_models.layers.step_layers import (
     Memory,
@@ -59,6 +60,17 @@ class GateWaveConfig(ModelConfig):
         return tuple(int(self.hidden * self.growth**level) for level in range(self.depth))
 
 
+class Gated(nn.Module):
+    """A convolution times the sigmoid of a second one. Both are one of twice the channels: values first, then gates."""
+
+    def __init__(self, conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(self.conv(x), dim=1)
+
+
 class GateWave(Denoiser):
     name = "gatewave"
     config: GateWaveConfig
@@ -69,15 +81,12 @@ class GateWave(Denoiser):
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for outer, inner in pairwise(channels):
-            self.encoder.append(
-                nn.Sequential(GatedConv1d(outer, inner, config.kernel, config.stride), nn.BatchNorm1d(inner))
-            )
-            up = GatedConvTranspose1d(inner, outer, config.kernel, config.stride)
+            down = Gated(nn.Conv1d(outer, 2 * inner, config.kernel, config.stride))
+            self.encoder.append(nn.Sequential(down, nn.BatchNorm1d(inner)))
+            up = Gated(nn.ConvTranspose1d(inner, 2 * outer, config.kernel, config.stride))
             # The output has to follow the input's level: no norm on the outermost layer.
-            is_outermost = len(self.decoder) == 0
-            self.decoder.insert(
-                0, nn.Sequential(up) if is_outermost else nn.Sequential(up, nn.BatchNorm1d(outer))
-            )
+            norm = [nn.BatchNorm1d(outer)] if len(self.decoder) else []
+            self.decoder.insert(0, nn.Sequential(up, *norm))
         self.middle = RecurrentMiddle(channels[-1], config.gru_layers, bidirectional=not config.causal)
 
     @property
@@ -138,7 +147,8 @@ class GateWaveStep(StreamingStep):
             kernel=config.kernel,
             stride=config.stride,
         )
-        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - u.last_pace.newest)
+        lag = hop - 1 - u.last_pace.newest
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.u = u
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

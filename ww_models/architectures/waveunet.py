@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
-from ww_models.layers.layers import RecurrentMiddle
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.layers.gru import RecurrentMiddle
 from ww_models.layers.step import StreamingStep
 from ww_models.layers.step_layers import Memory, Pace, StepConv, StepRecurrent, batch_norm_as_affine
 
@@ -180,15 +181,15 @@ class WaveUNetStep(StreamingStep):
     """
 
     def __init__(self, model: WaveUNet, hop: int) -> None:
-        depth = model.config.depth
-        super().__init__(model, hop_samples=hop, lead_samples=hop - 1, lag_samples=hop - 1)
-        self.paces = [Pace(hop >> level, 0) for level in range(depth + 1)]
+        config, lag = model.config, hop - 1
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lag, lag_samples=lag)
+        self.paces = [Pace(hop >> level, 0) for level in range(config.depth + 1)]
         self.encoder = nn.ModuleList(
             _DownStep(f"encoder.{level}", layers, self.paces[level].rows)
             for level, layers in enumerate(model.encoder)
         )
         self.decoder = nn.ModuleList(
-            _UpStep(f"decoder.{level}", layers, self.paces[depth - level].rows)
+            _UpStep(f"decoder.{level}", layers, self.paces[config.depth - level].rows)
             for level, layers in enumerate(model.decoder)
         )
         self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ww_models.architectures.demucs import Demucs, DemucsConfig
-from ww_models.denoiser import require
-from ww_models.layers.layers import Normalize
+from ww_models.checks import require
+from ww_models.layers.level import Normalize
 
 CLASS_NAME = "denoiser.demucs.Demucs"
 # Parameters of that class in their order, with defaults: a package holds only what was passed.

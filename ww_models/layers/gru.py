@@ -95,3 +95,18 @@ class _GRULayer(torch.autograd.Function):
         grad_inputs = torch.cat([grad_shares[:, :, :2].flatten(2), grad_states * n_slope], dim=-1)
         flat = grad_shares.view(num_steps * batch, 3 * size)
         return grad_inputs, flat.t() @ states[:-1].flatten(0, 1), flat.sum(0)
+
+
+class RecurrentMiddle(nn.Module):
+    """GRU over time in the middle of a U: (B, C, T) -> (B, C, T); a bidirectional one is folded back to C."""
+
+    def __init__(self, channels: int, num_layers: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.gru = GRU(channels, channels, num_layers, bidirectional=bidirectional)
+        self.linear = nn.Linear(2 * channels, channels) if bidirectional else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.gru(x.permute(2, 0, 1))
+        if self.linear is not None:
+            y = self.linear(y)
+        return y.permute(1, 2, 0)

@@ -6,15 +6,12 @@ number of streams at once, since the state has the batch first.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ww_models.layers.step_layers import Memory, Pace, StepLevel, StepRecurrent
-
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
+from ww_models.layers.level import LevelNormalizer, StepLevel
+from ww_models.layers.step_layers import Memory, Pace, StepRecurrent
 
 AGE = "age"
 
@@ -22,20 +19,21 @@ AGE = "age"
 class StreamingStep(nn.Module, ABC):
     """Base. A subclass sets the weights up and gives `network`.
 
-    hop_samples    samples in and out of a step
-    lead_samples   zeros that a stream starts with, before its first sample
-    lag_samples    outputs that come before that of the first sample, and are dropped
+    level, residual   of the model
+    hop_samples       samples in and out of a step
+    lead_samples      zeros that a stream starts with, before its first sample
+    lag_samples       outputs that come before that of the first sample, and are dropped
     """
 
-    def __init__(self, model: "Denoiser", *, hop_samples: int, lead_samples: int, lag_samples: int) -> None:
+    def __init__(
+        self, level: LevelNormalizer, residual: bool, *, hop_samples: int, lead_samples: int, lag_samples: int
+    ) -> None:
         super().__init__()
-        self.hop_samples = hop_samples
-        self.lead_samples = lead_samples
-        self.lag_samples = lag_samples
+        self.hop_samples, self.lead_samples, self.lag_samples = hop_samples, lead_samples, lag_samples
         # The age of a stream tells its first steps from all others, where no layer has rows before row 0 any more.
-        self.max_age = lag_samples // self.hop_samples + 2.0
-        self.residual = model.config.residual
-        self.level = StepLevel(model.level, lead_samples)
+        self.max_age = lag_samples // hop_samples + 2.0
+        self.residual = residual
+        self.level = StepLevel(level, lead_samples)
 
     @abstractmethod
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

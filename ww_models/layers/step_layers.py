@@ -15,10 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ww_models.layers.layers import LevelNormalizer
-
-TINY = 1e-20
-
 
 @dataclass(frozen=True)
 class Pace:
@@ -213,50 +209,3 @@ class StepRecurrent(nn.Module):
         memory.keep(f"{name}.state", state)
         memory.keep(f"{name}.cell", cell)
         return torch.stack(outputs, dim=1)
-
-
-class StepLevel(nn.Module):
-    """The running level of `LevelNormalizer`: each level hop is divided by what the hops before it gave."""
-
-    def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
-        super().__init__()
-        self.mode, self.hop, self.decay, self.floor = level.mode, level.hop, level.decay, level.floor
-        # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
-        self.first_end = lead_samples % level.hop or level.hop
-        # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.
-        ended = -(-lead_samples // level.hop)
-        if level.decay**ended < TINY:
-            raise ValueError(
-                "level_memory_s is too short for a stream, whose steps are many times as long: give more, e.g. 0.2"
-            )
-        self.initial_power_sum = level.PRIOR_POWER * level.PRIOR_WEIGHT / level.decay**ended
-        self.initial_weight = level.PRIOR_WEIGHT
-        for _ in range(ended):
-            self.initial_weight = (self.initial_weight - 1) / level.decay
-
-    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
-        if self.mode == "none":
-            return x, None
-        power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
-        weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
-        energy = memory.recall("level.energy", x, (1, 1))
-        scales = []
-        num_samples = int(x.shape[1])
-        begin, end = 0, self.first_end
-        while begin < num_samples:
-            part = x[:, begin : min(end, num_samples)]
-            scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
-            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
-            energy = energy + part.square().sum(1, keepdim=True)
-            if end <= num_samples:
-                power_sum = self.decay * power_sum + energy / self.hop
-                weight = self.decay * weight + 1
-                # Not 0: in minutes of silence the sum would become denormal, and slow.
-                energy = torch.full_like(energy, TINY)
-            begin, end = end, end + self.hop
-        memory.keep("level.power_sum", power_sum)
-        memory.keep("level.weight", weight)
-        memory.keep("level.energy", energy)
-        all_scales = torch.cat(scales, dim=1) if len(scales) > 1 else scales[0]
-        return x / all_scales, all_scales

@@ -1,6 +1,6 @@
 """The CPU engine: the streaming step of a model in ONNX Runtime, one thread, fp32 or int8.
 
-    engine = OnnxEngine.from_model(model, "int8")     streamer = engine.streamer()
+    engine = OnnxEngine.from_model(model, "int8")     streamer = stream(engine)
     engine.save("denoiser.onnx")                      streams = StreamBatch(engine, max_streams=16)
 
 A saved engine is an .onnx file and a .json file beside it that says how to drive it; whoever has numpy and
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ww_models.denoiser import Denoiser, require
+from ww_models.checks import one_line, require
+from ww_models.denoiser import Denoiser
 from ww_models.streaming.engine import Samples, State, StepEngine, TorchEngine
 from ww_models.streaming.onnx_export import (
     CHUNK,
@@ -28,9 +29,9 @@ from ww_models.streaming.onnx_export import (
     OUTPUT,
     PRECISIONS,
     Precision,
+    exact_without_vnni,
     export_step,
     quantized,
-    require_steps,
 )
 from ww_models.streaming.streamer import Streamer
 from ww_models.whole_files import write_whole
@@ -66,9 +67,14 @@ class OnnxEngine:
         self.sample_rate, self.latency_samples = spec.sample_rate, spec.latency_samples
         self.hop_samples, self.lead_samples = spec.hop_samples, spec.lead_samples
         self.lag_samples = spec.lag_samples
-        self._session = onnxruntime.InferenceSession(
-            graph, session_options(), providers=["CPUExecutionProvider"]
-        )
+        if spec.precision == "int8" and not has_vnni():
+            graph = exact_without_vnni(graph)
+        # Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the
+        # first session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     @classmethod
     def from_model(cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1) -> "OnnxEngine":
@@ -77,7 +83,6 @@ class OnnxEngine:
         num_hops: of the model in each step; see `Denoiser.streaming_step`.
         """
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
-        require_steps(model)
         reference = TorchEngine(model, num_hops)
         states = {
             name: (value.shape[1:], float(value.flat[0]))
@@ -101,10 +106,6 @@ class OnnxEngine:
         engine = cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"))
         engine._check_against(reference)
         return engine
-
-    def streamer(self, batch: int = 1) -> Streamer:
-        """A stream on this engine; see `ww_models.streaming.streamer`."""
-        return Streamer(self, batch)
 
     def initial_state(self, batch: int) -> State:
         return {
@@ -177,7 +178,7 @@ class OnnxEngine:
             engine._check_inputs()
         except Exception as error:  # those of the runtime have no base of their own
             raise ValueError(
-                f"{path} or its .json is damaged ({type(error).__name__}: {' '.join(str(error).split())}): "
+                f"{path} or its .json is damaged ({type(error).__name__}: {one_line(error)}): "
                 "export the model again"
             ) from error
         return engine
@@ -237,21 +238,6 @@ def check_target(path: str | os.PathLike[str]) -> None:
             found == FORMAT,
             f"{description} would be overwritten and is not of an export: choose another name",
         )
-
-
-def session_options() -> onnxruntime.SessionOptions:
-    """One thread.
-
-    Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the first
-    session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if not has_vnni():  # for weights of 8 bits that another processor exported: slower, but exact
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
 
 
 def has_vnni() -> bool:

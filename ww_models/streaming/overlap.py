@@ -15,29 +15,23 @@ benchmarks/overlap.py measures what is left of the difference.
 """
 
 import copy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ww_models.layers.layers import LevelNormalizer
-from ww_models.layers.step_layers import Memory, StepLevel
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser
+from ww_models.layers.level import LevelNormalizer, StepLevel
+from ww_models.layers.step_layers import Memory
 from ww_models.streaming.engine import Samples
-from ww_models.streaming.streamer import check_samples
+from ww_models.streaming.lock_step import LockStep
 
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
-
-HOP_S = 1.0
-PAST_S = 2.0
-AHEAD_S = 1.0
-LEVEL_AHEAD_S = 8.0
-FADE_S = 0.05
+HOP_S, PAST_S, AHEAD_S, LEVEL_AHEAD_S, FADE_S = 1.0, 2.0, 1.0, 8.0, 0.05
 
 
-class OverlapStreamer:
-    """One stream, or `batch` streams in lock-step, of any denoiser. feed (batch, n) -> (batch, m).
+class OverlapStreamer(LockStep):
+    """A stream, or `batch` streams in lock-step, of any denoiser, in windows. Most chunks finish nothing.
 
     hop_s           seconds of finished sound that a window gives
     past_s          seconds that it hears before them
@@ -47,12 +41,11 @@ class OverlapStreamer:
 
     `latency_samples` is hop_s and the larger of fade_s + ahead_s and level_ahead_s, in whole steps of the network.
     It runs past_s + hop_s + fade_s + ahead_s seconds for each hop_s. The weights are those of now.
-    Takes and returns float32 tensors or arrays, whichever it is fed.
     """
 
     def __init__(
         self,
-        model: "Denoiser",
+        model: Denoiser,
         batch: int = 1,
         *,
         hop_s: float = HOP_S,
@@ -61,21 +54,17 @@ class OverlapStreamer:
         level_ahead_s: float = LEVEL_AHEAD_S,
         fade_s: float = FADE_S,
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch is {batch}: give the number of streams, at least 1")
-        spans = {
-            "hop_s": hop_s,
-            "past_s": past_s,
-            "ahead_s": ahead_s,
-            "level_ahead_s": level_ahead_s,
-            "fade_s": fade_s,
-        }
-        for name, seconds in spans.items():
-            if not 0 <= seconds < float("inf"):
-                raise ValueError(f"{name} is {seconds}: give a number of seconds, 0 or more")
-        if hop_s == 0 or hop_s < fade_s:
-            raise ValueError(f"hop_s is {hop_s} and fade_s {fade_s}: give a hop above 0, at least the fade")
-        self.batch, self.sample_rate = batch, model.sample_rate
+        super().__init__(batch, model.sample_rate)
+        spans = (hop_s, past_s, ahead_s, level_ahead_s, fade_s)
+        for name, seconds in zip(
+            ("hop_s", "past_s", "ahead_s", "level_ahead_s", "fade_s"), spans, strict=True
+        ):
+            is_span = 0 <= seconds < float("inf")
+            require(is_span, f"{name} is {seconds}: give a number of seconds, 0 or more")
+        require(
+            hop_s >= fade_s and hop_s > 0,
+            f"hop_s is {hop_s} and fade_s {fade_s}: give a hop above 0, at least the fade",
+        )
         # Of a frozen model nobody changes the weights: its streams share them.
         is_frozen = not model.training and not any(p.requires_grad for p in model.parameters())
         self._model = model if is_frozen else copy.deepcopy(model).eval().requires_grad_(False)
@@ -91,28 +80,17 @@ class OverlapStreamer:
         self._ramp = np.linspace(0.0, 1.0, self._fade + 2, dtype=np.float32)[1:-1]
         self._heard = np.zeros((batch, self._past + self._hop + self._wait), np.float32)
         self.latency_samples = self._hop + self._wait - 1
-        self._as_tensor = True
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: the next chunk starts a new stream."""
+        super().reset()
         level = self._model.level
         self._level = _HeardLevel(level) if level.mode == "utterance" else _FollowedLevel(level)
         # Of self._heard: samples in it; those before the next window's own part; those that no window heard.
         self._num_heard = self._num_past = self._num_new = 0
         self._tail = np.zeros((self.batch, 0), np.float32)
-        self._is_flushed = False
 
-    def feed(self, chunk: Tensor | Samples) -> Tensor | Samples:
-        """(batch, n), any n >= 1, full scale +-1 -> the samples that are finished, (batch, m), m >= 0.
-
-        Most chunks finish nothing; the one that completes a window waits for it. ValueError for what is no
-        chunk (nothing of it is taken) and after `flush`.
-        """
-        if self._is_flushed:
-            raise ValueError("the stream was flushed, it is at its end: call reset() to start a new one")
-        samples = check_samples(chunk, (self.batch,))
-        self._as_tensor = isinstance(chunk, Tensor)
+    def _feed(self, samples: Samples) -> list[Samples]:
         finished = []
         while samples.shape[-1]:
             missing = self._num_past + self._hop + self._wait - self._num_heard
@@ -121,14 +99,11 @@ class OverlapStreamer:
             if taken.shape[-1] == missing:
                 finished.append(self._window(self._hop, self._after))
                 self._move_on()
-        return self._result(finished)
+        return finished
 
-    def flush(self) -> Tensor | Samples:
-        """What is left: all that was returned is then as long as all that was fed. Ends the stream."""
+    def _flush(self) -> list[Samples]:
         num_left = self._num_heard - self._num_past
-        finished = [self._window(num_left, 0)] if num_left and not self._is_flushed else []
-        self._is_flushed = True
-        return self._result(finished)
+        return [self._window(num_left, 0)] if num_left else []
 
     def _hear(self, samples: Samples) -> None:
         end = self._num_heard + samples.shape[-1]
@@ -158,10 +133,6 @@ class OverlapStreamer:
         num_kept = self._num_heard - num_dropped
         self._heard[:, :num_kept] = self._heard[:, num_dropped : self._num_heard]
         self._num_heard = num_kept
-
-    def _result(self, finished: list[Samples]) -> Tensor | Samples:
-        samples = np.concatenate([np.empty((self.batch, 0), np.float32), *finished], axis=-1)
-        return torch.from_numpy(samples) if self._as_tensor else samples
 
 
 class _HeardLevel:

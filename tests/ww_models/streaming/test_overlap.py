@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.ww_models.samples import SMALL, SMALL_CAUSAL, heard, noise, small, speech_like
-from ww_models import Denoiser, si_sdr_db
+from ww_models import Denoiser, si_sdr_db, stream
 from ww_models.streaming.overlap import OverlapStreamer
 from ww_models.streaming.streamer import Streamer
 
@@ -55,8 +55,8 @@ def at_level_of(model: Denoiser, noisy: Tensor, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_model_that_needs_the_whole_clip_or_looks_both_ways_gets_overlapping_windows() -> None:
     for name in FORMS:
-        assert isinstance(form(name).streamer(), OverlapStreamer)
-    assert isinstance(small("gatewave").streamer(), Streamer)
+        assert isinstance(stream(form(name)), OverlapStreamer)
+    assert isinstance(stream(small("gatewave")), Streamer)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -84,7 +84,7 @@ def test_the_latency_is_exact(name: str) -> None:
     assert [streamer.feed(clip(1)).shape[-1] for _ in range(2)] == [streamer._hop, 0]
     assert 0.1 <= streamer._hop / streamer.sample_rate <= 0.2
     assert (
-        form(name).streamer().latency_samples
+        stream(form(name)).latency_samples
         <= (9.1 if form(name).config.normalize == "utterance" else 2.2) * 16_000
     )
 
@@ -93,7 +93,7 @@ def test_the_latency_is_exact(name: str) -> None:
 @pytest.mark.parametrize("num_samples", [1, 2, 1000, 30_000])
 def test_what_fits_into_one_window_is_the_whole_clip(name: str, num_samples: int) -> None:
     model, noisy = form(name), clip(num_samples)
-    out, expected = streamed(model.streamer(), noisy), whole(model, noisy)
+    out, expected = streamed(stream(model), noisy), whole(model, noisy)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5 * max(1e-3, float(expected.abs().max())))
 
 
@@ -166,7 +166,7 @@ def test_streams_in_lock_step_are_each_as_alone_and_reset_forgets(name: str) -> 
 def test_weights_are_those_of_when_the_streamer_was_made() -> None:
     model, noisy = heard(small("gatewave-original")), clip(3000)
     expected = whole(model, noisy)
-    streamer = model.train().streamer()
+    streamer = stream(model.train())
     assert model.training
     with torch.no_grad():
         for value in (*model.parameters(), *model.buffers()):

@@ -1,58 +1,17 @@
-"""What models are built from: gated convolutions, a recurrent middle, the level normaliser.
-
-All tensors are (batch B, channels C, time T).
-"""
+"""The level that speech is brought to before the network: over a whole clip, and as part of a streaming step."""
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ww_models.layers.gru import GRU
+from ww_models.checks import require
+from ww_models.layers.step_layers import Memory
 
 Normalize = Literal["running", "utterance", "none"]
 NORMALIZE_MODES: tuple[str, ...] = get_args(Normalize)
-
-
-class GatedConv1d(nn.Module):
-    """A convolution times the sigmoid of a second one (Dauphin et al., arXiv 1612.08083). No padding.
-
-    Both are computed as one convolution with twice the channels: values first, gates second.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(in_channels, 2 * out_channels, kernel, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.glu(self.conv(x), dim=1)
-
-
-class GatedConvTranspose1d(nn.Module):
-    """A transposed convolution times the sigmoid of a second one."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.ConvTranspose1d(in_channels, 2 * out_channels, kernel, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.glu(self.conv(x), dim=1)
-
-
-class RecurrentMiddle(nn.Module):
-    """GRU over time in the middle of a U: (B, C, T) -> (B, C, T); a bidirectional one is folded back to C."""
-
-    def __init__(self, channels: int, num_layers: int, bidirectional: bool) -> None:
-        super().__init__()
-        self.gru = GRU(channels, channels, num_layers, bidirectional=bidirectional)
-        self.linear = nn.Linear(2 * channels, channels) if bidirectional else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.gru(x.permute(2, 0, 1))
-        if self.linear is not None:
-            y = self.linear(y)
-        return y.permute(1, 2, 0)
+TINY = 1e-20
+BLOCK_HOPS = 128
 
 
 class LevelNormalizer(nn.Module):
@@ -79,7 +38,6 @@ class LevelNormalizer(nn.Module):
     PRIOR_WEIGHT = 5.0  # hops
     COLD_START_SHARE = 0.25
     PREROLL_JITTER_DB = 20.0
-    BLOCK_HOPS = 128
 
     def __init__(self, *, mode: Normalize, hop: int, memory_hops: float, floor: float) -> None:
         super().__init__()
@@ -101,15 +59,11 @@ class LevelNormalizer(nn.Module):
     def _running(self, x: Tensor) -> Tensor:
         num_samples = x.shape[-1]
         num_hops = num_samples // self.hop
-        powers_BK = x[:, 0, : num_hops * self.hop].unflatten(-1, (num_hops, self.hop)).square().mean(-1)
-        power_sum_B, weight_B = self._initial_state(x)
-        power_sums, weights = decaying_sums(
-            torch.stack([powers_BK, torch.ones_like(powers_BK)]),
-            torch.stack([power_sum_B, weight_B]),
-            self.decay,
-        )
-        levels_BK = (power_sums / weights).clamp(min=self.floor**2).sqrt()
-        return levels_BK.repeat_interleave(self.hop, dim=-1)[:, None, :num_samples]
+        powers_BH = x[:, 0, : num_hops * self.hop].unflatten(-1, (num_hops, self.hop)).square().mean(-1)
+        values, initial = torch.stack([powers_BH, torch.ones_like(powers_BH)]), self._initial_state(x)
+        power_sums, weights = decaying_sums(values, torch.stack(initial), self.decay)
+        levels_BH = (power_sums / weights).clamp(min=self.floor**2).sqrt()
+        return levels_BH.repeat_interleave(self.hop, dim=-1)[:, None, :num_samples]
 
     def _initial_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(power sum (B,), weight (B,)) before the first sample."""
@@ -126,19 +80,62 @@ class LevelNormalizer(nn.Module):
         return torch.where(is_cold, cold_B, warm_B), torch.where(is_cold, weight_B, warm_weight)
 
 
-def decaying_sums(
-    values: Tensor, initial: Tensor, decay: float, block: int = LevelNormalizer.BLOCK_HOPS
-) -> Tensor:
-    """values (..., K), initial (...) -> (..., K + 1): s[0] = initial, s[k + 1] = decay * s[k] + values[k].
+class StepLevel(nn.Module):
+    """The running level of `LevelNormalizer` as part of a streaming step."""
 
-    Block by block as a product with a triangular matrix: powers of `decay` never grow, so it is stable for
-    any K.
+    def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
+        super().__init__()
+        self.mode, self.hop, self.decay, self.floor = level.mode, level.hop, level.decay, level.floor
+        # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
+        self.first_end = lead_samples % level.hop or level.hop
+        # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.
+        ended = -(-lead_samples // level.hop)
+        require(
+            level.decay**ended >= TINY,
+            "level_memory_s is too short for a stream, whose steps are many times as long: give more, e.g. 0.2",
+        )
+        self.initial_power_sum = level.PRIOR_POWER * level.PRIOR_WEIGHT / level.decay**ended
+        self.initial_weight = level.PRIOR_WEIGHT
+        for _ in range(ended):
+            self.initial_weight = (self.initial_weight - 1) / level.decay
+
+    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
+        if self.mode == "none":
+            return x, None
+        power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
+        weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
+        energy = memory.recall("level.energy", x, (1, 1))
+        scales, num_samples = [], int(x.shape[1])
+        begin, end = 0, self.first_end
+        while begin < num_samples:
+            part = x[:, begin : min(end, num_samples)]
+            scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
+            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
+            energy = energy + part.square().sum(1, keepdim=True)
+            if end <= num_samples:
+                power_sum = self.decay * power_sum + energy / self.hop
+                weight = self.decay * weight + 1
+                # Not 0: in minutes of silence the sum would become denormal, and slow.
+                energy = torch.full_like(energy, TINY)
+            begin, end = end, end + self.hop
+        memory.keep("level.power_sum", power_sum)
+        memory.keep("level.weight", weight)
+        memory.keep("level.energy", energy)
+        all_scales = torch.cat(scales, dim=1) if len(scales) > 1 else scales[0]
+        return x / all_scales, all_scales
+
+
+def decaying_sums(values: Tensor, initial: Tensor, decay: float) -> Tensor:
+    """values (..., H), initial (...) -> (..., H + 1): s[0] = initial, s[k + 1] = decay * s[k] + values[k].
+
+    Block by block as a product with a triangular matrix: powers of `decay` never grow, so it is always stable.
     """
-    steps = torch.arange(block + 1, device=values.device, dtype=torch.float64)
+    steps = torch.arange(BLOCK_HOPS + 1, device=values.device, dtype=torch.float64)
     powers = torch.tril(decay ** (steps[1:, None] - steps[None, 1:]).clamp(min=0)).to(values.dtype)
     fading = (decay ** steps[1:]).to(values.dtype)
     sums = [initial[..., None]]
-    for part in values.split(block, dim=-1):
+    for part in values.split(BLOCK_HOPS, dim=-1):
         n = part.shape[-1]
         sums.append(part @ powers[:n, :n].T + sums[-1][..., -1:] * fading[:n])
     return torch.cat(sums, dim=-1)
