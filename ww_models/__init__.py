@@ -3,8 +3,9 @@
 from ww_models.architectures.demucs import Demucs, DemucsConfig
 from ww_models.architectures.gatewave import GateWave, GateWaveConfig
 from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig
-from ww_models.bundle.bundle import BundleError, BundleInfo, load_bundle, read_bundle_info, save_bundle
+from ww_models.bundle.bundle import load_bundle, save_bundle
 from ww_models.bundle.facebook_denoiser import load_denoiser_checkpoint
+from ww_models.bundle.info import BundleError, BundleInfo, read_bundle_info
 from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.enhancement import enhance
 from ww_models.losses import DenoisingLoss, LossConfig, LossTerms

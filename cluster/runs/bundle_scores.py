@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ww_models.bundle.bundle import add_metrics, read_bundle_info
+from ww_models import read_bundle_info
+from ww_models.bundle.bundle import add_metrics
 
 
 def compared_scores(scores: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -82,7 +82,7 @@ def test_int8_comes_with_what_it_loses(
     card = (bundle / "README.md").read_text()
     assert "## int8" in card
     assert f"{measured['snr_to_fp32_db']:.4g} dB, over 4 stored test mixtures" in card
-    assert "It stays within 0.05 in PESQ and 0.2 in SI-SDR (dB) of fp32." in card
+    assert "It stays within 0.05 in PESQ and 0.2 in SI-SDR dB of fp32." in card
     assert "| PESQ | 1 | 2 | +1 |" in card
     assert sorted(path.name for path in bundle.iterdir()) == [
         "README.md",
