@@ -45,22 +45,17 @@ class ModelConfig:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            self.sample_rate > 0,
-            f"sample_rate is {self.sample_rate}: give a positive number of Hz, e.g. 16000",
-        )
-        require(
-            self.normalize in NORMALIZE_MODES,
-            f"normalize is {self.normalize!r}: choose one of {', '.join(NORMALIZE_MODES)}",
-        )
-        require(
-            self.level_hop > 0, f"level_hop is {self.level_hop}: give a positive number of samples, e.g. 256"
-        )
-        require(
-            0 < self.level_memory_s < float("inf"),
-            f"level_memory_s is {self.level_memory_s}: give a finite number of seconds above 0, e.g. 0.2",
-        )
-        require(self.level_floor > 0, f"level_floor is {self.level_floor}: give a level above 0, e.g. 0.001")
+        self.check("sample_rate", self.sample_rate > 0, "give a positive number of Hz, e.g. 16000")
+        is_mode = self.normalize in NORMALIZE_MODES
+        self.check("normalize", is_mode, f"choose one of {', '.join(NORMALIZE_MODES)}")
+        self.check("level_hop", self.level_hop > 0, "give a positive number of samples, e.g. 256")
+        is_finite = 0 < self.level_memory_s < float("inf")
+        self.check("level_memory_s", is_finite, "give a finite number of seconds above 0, e.g. 0.2")
+        self.check("level_floor", self.level_floor > 0, "give a level above 0, e.g. 0.001")
+
+    def check(self, what: str, is_valid: bool, hint: str) -> None:
+        """Raises ValueError unless a field is valid. what: its name, that of the architecture may stand before it."""
+        require(is_valid, f"{what} is {getattr(self, what.split()[-1])!r}: {hint}")
 
 
 class Denoiser(nn.Module, ABC):
@@ -81,7 +76,6 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def sample_rate(self) -> int:
-        """Hz, of input and output."""
         return self.config.sample_rate
 
     @property
@@ -104,30 +98,25 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def latency_samples(self) -> int | None:
-        """After n samples of a stream at least n - latency_samples are out; None if it does not run in steps.
-
-        The look-ahead, and what a hop of several strides waits for its end.
-        """
+        """After n samples of a stream at least n - latency_samples are out; None if it does not run in steps."""
         if self.lookahead_samples is None or not self.config.causal:
             return None
+        # A hop of several strides waits for its end.
         return self.lookahead_samples + self.hop_samples - self.stride
 
     @property
     def latency_ms(self) -> float | None:
-        """`latency_samples` in milliseconds."""
         return None if self.latency_samples is None else 1000 * self.latency_samples / self.sample_rate
 
     @cached_property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @cached_property
+    @property
     def macs_per_second(self) -> float:
         """Multiply-accumulates per second of audio, biases, norms and activations left out."""
-        return (
-            sum(rate * _num_weights(layer) for layer, rate in self.layer_rates())
-            + self._fixed_macs_per_second()
-        )
+        weights = ((weight, rate) for layer, rate in self.layer_rates() for weight in layer.parameters())
+        return sum(rate * weight.numel() for weight, rate in weights if weight.dim() > 1)
 
     @abstractmethod
     def valid_length(self, num_samples: int) -> int:
@@ -167,11 +156,3 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def _last_input(self, n: int) -> int:
         """Index of the last input sample that the network needs for output sample n."""
-
-    def _fixed_macs_per_second(self) -> float:
-        """Work of filters that are not learned."""
-        return 0.0
-
-
-def _num_weights(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)

@@ -62,10 +62,7 @@ def snr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
 
 
 def si_sdr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
-    """(..., T), (..., T) -> (...): scale-invariant signal-to-distortion ratio in dB (arXiv 1811.02508).
-
-    No mean is subtracted. NaN where `clean` or `estimate` is silent.
-    """
+    """(..., T), (..., T) -> (...): scale-invariant SDR in dB (arXiv 1811.02508), no mean taken off; NaN for silence."""
     clean, estimate = torch.as_tensor(clean), torch.as_tensor(estimate)
     clean_energy = clean.square().sum(-1, keepdim=True)
     target = (estimate * clean).sum(-1, keepdim=True) / clean_energy * clean

@@ -45,10 +45,8 @@ class GateWaveConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("hidden", "depth", "stride", "gru_layers"):
-            value = getattr(self, field)
-            require(value >= 1, f"gatewave {field} is {value}: give at least 1")
-        require(self.growth >= 1, f"gatewave growth is {self.growth}: give at least 1")
+        for field in ("hidden", "depth", "stride", "gru_layers", "growth"):
+            self.check(f"gatewave {field}", getattr(self, field) >= 1, "give at least 1")
         require(
             self.kernel >= self.stride and self.kernel % self.stride == 0,
             f"gatewave kernel is {self.kernel} with stride {self.stride}: give a multiple of the stride",
@@ -96,10 +94,8 @@ class GateWave(Denoiser):
     @property
     def frame_samples(self) -> int:
         """Input samples that one frame of the innermost layer sees."""
-        length = 1
-        for _ in range(self.config.depth):
-            length = (length - 1) * self.config.stride + self.config.kernel
-        return length
+        config = self.config
+        return 1 + (config.kernel - 1) * sum(config.stride**level for level in range(config.depth))
 
     def valid_length(self, num_samples: int) -> int:
         num_frames = -(-num_samples // self.stride)
@@ -139,14 +135,10 @@ class GateWaveStep(StreamingStep):
     def __init__(self, model: GateWave, hop: int) -> None:
         config = model.config
         lead = -(hop - model.stride + model.frame_samples) % hop
-        u = StepU(
-            Pace(hop, hop - 1 - lead),
-            (_GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)),
-            StepRecurrent("middle", model.middle.gru),
-            (_GatedUpStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)),
-            kernel=config.kernel,
-            stride=config.stride,
-        )
+        encoder = (_GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder))
+        decoder = (_GatedUpStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder))
+        middle, pace = StepRecurrent("middle", model.middle.gru), Pace(hop, hop - 1 - lead)
+        u = StepU(pace, encoder, middle, decoder, kernel=config.kernel, stride=config.stride)
         lag = hop - 1 - u.last_pace.newest
         super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.u = u

@@ -58,14 +58,11 @@ def _facts(info: BundleInfo) -> list[tuple[str, str]]:
 def _quality(metrics: Mapping[str, Any]) -> str:
     """A table noisy against enhanced where both are given, then whatever else was measured."""
     noisy, enhanced = metrics.get("noisy"), metrics.get("enhanced")
-    rest = {key: value for key, value in metrics.items() if key != "int8"}
-    parts = []
+    rest, parts = {key: value for key, value in metrics.items() if key != "int8"}, []
     if isinstance(noisy, Mapping) and isinstance(enhanced, Mapping):
         del rest["noisy"], rest["enhanced"]
-        rows = [
-            _compared(measure, noisy.get(measure), enhanced.get(measure))
-            for measure in dict.fromkeys([*noisy, *enhanced])
-        ]
+        measures = dict.fromkeys([*noisy, *enhanced])
+        rows = [_compared(measure, noisy.get(measure), enhanced.get(measure)) for measure in measures]
         parts.append(_table(("measure", "noisy", "enhanced", "gain"), rows))
     if rest:
         parts.append(_listing(rest))
@@ -79,14 +76,13 @@ def _int8(measured: Any) -> list[str]:
     limits = measured["limits"]
     rows = [_compared(measure, measured[measure]["fp32"], measured[measure]["int8"]) for measure in limits]
     bounds = " and ".join(f"{limit} in {MEASURES[measure].label}" for measure, limit in limits.items())
+    stays = f"It stays within {bounds} of fp32."
     return [
         "## int8",
         _table(("measure", "fp32", "int8", "change"), rows),
         f"The int8 output against that of fp32: SNR {_number(measured['snr_to_fp32_db'])} dB, "
         f"over {measured['num_mixtures']} stored test mixtures.",
-        f"It stays within {bounds} of fp32."
-        if measured["is_within_limits"]
-        else f"It does not stay within {bounds} of fp32: prefer fp32.",
+        stays if measured["is_within_limits"] else f"It does not stay within {bounds} of fp32: prefer fp32.",
     ]
 
 

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ww_models.checks import require
 from ww_models.layers.step import started
 from ww_models.layers.step_layers import Memory, Pace, StepConv
 
-# Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros
-# are multiplied.
-BLOCK = 32
-# The same for a streaming step, which has few samples at a time; less where it has fewer.
-STEP_BLOCK = 16
+# Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros are
+# multiplied. A streaming step has few samples at a time.
+BLOCK, STEP_BLOCK = 32, 16
 
 
 class SincResampler(nn.Module):
@@ -38,10 +37,8 @@ class SincResampler(nn.Module):
 
     def __init__(self, factor: int, zeros: int = 56, lookahead: int | None = None) -> None:
         super().__init__()
-        if factor not in (1, 2, 4):
-            raise ValueError(f"the factor of a resampler is {factor}: give 1, 2 or 4")
-        self.factor = factor
-        self.zeros = zeros
+        require(factor in (1, 2, 4), f"the factor of a resampler is {factor}: give 1, 2 or 4")
+        self.factor, self.zeros = factor, zeros
         self.lookahead = zeros if lookahead is None else lookahead
         time = torch.arange(-zeros + 0.5, zeros, 1.0)
         window = torch.hann_window(4 * zeros + 1, periodic=False)[1::2]
@@ -93,19 +90,19 @@ class SincResampler(nn.Module):
         """By two, each way, in `denoiser`."""
         return self.factor.bit_length() - 1
 
-    def _up_by_two(self, x_NT: Tensor) -> Tensor:
+    def _up_by_two(self, x_KT: Tensor) -> Tensor:
         """The passes of `denoiser` one after the other, for a few short signals at once."""
         for _ in range(self.num_passes):
-            between = x_NT @ self._weights(x_NT.shape[-1], oldest=1 - self.zeros)
-            x_NT = torch.stack([x_NT, between], dim=-1).flatten(-2)
-        return x_NT
+            between = x_KT @ self._weights(x_KT.shape[-1], oldest=1 - self.zeros)
+            x_KT = torch.stack([x_KT, between], dim=-1).flatten(-2)
+        return x_KT
 
-    def _down_by_two(self, x_NT: Tensor) -> Tensor:
+    def _down_by_two(self, x_KT: Tensor) -> Tensor:
         for _ in range(self.num_passes):
-            x_NT = F.pad(x_NT, (0, x_NT.shape[-1] % 2))
-            even, odd = x_NT[:, ::2], x_NT[:, 1::2]
-            x_NT = 0.5 * (even + odd @ self._weights(odd.shape[-1], oldest=-self.zeros))
-        return x_NT
+            x_KT = F.pad(x_KT, (0, x_KT.shape[-1] % 2))
+            even, odd = x_KT[:, ::2], x_KT[:, 1::2]
+            x_KT = 0.5 * (even + odd @ self._weights(odd.shape[-1], oldest=-self.zeros))
+        return x_KT
 
     def _weights(self, length: int, oldest: int) -> Tensor:
         """(length, length): what each sample weighs in each of the filtered; `oldest`: of the first tap."""
@@ -156,8 +153,7 @@ class _OnePass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         missing = -x.shape[-1] % self.in_rate
-        if missing:
-            x = F.pad(x, (0, missing))
+        x = F.pad(x, (0, missing)) if missing else x
         units = x.shape[-1] // self.in_rate
         padding = self.past, -units % BLOCK + self.future
         windows = F.pad(x, [self.in_rate * side for side in padding]).unfold(
@@ -169,11 +165,8 @@ class _OnePass(nn.Module):
         # Half a block or more of samples less: the passes by two cut one sample earlier between them.
         end = self.ragged_end if 2 * missing >= self.in_rate > 1 else self.end
         at_end = F.pad(x, (self.in_rate * (self.past - units), 0)) @ end
-        return (
-            y
-            + F.pad(at_start, (0, self.out_rate * (units - self.past)))
-            + F.pad(at_end, (self.out_rate * (units - self.future), 0))
-        )
+        y = y + F.pad(at_start, (0, self.out_rate * (units - self.past)))
+        return y + F.pad(at_end, (self.out_rate * (units - self.future), 0))
 
 
 class StepUpsampler(nn.Module):
@@ -225,10 +218,6 @@ class StepDownsampler(nn.Module):
             self.passes.append(StepConv(f"down.{index}", weight, None, stride=2, block=block))
             pace = Pace(pace.rows // 2, newest)
             self.paces.append(pace)
-
-    @property
-    def pace(self) -> Pace:
-        return self.paces[-1]
 
     def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """(B, factor * n, 1) -> (B, n, 1)"""

@@ -1,12 +1,12 @@
 """What a streaming step is built from: layers that keep what they need of the past and compute each output once.
 
-A step takes `hop_samples` new samples of each stream and returns as many finished ones. All tensors are
-(batch B, rows n, channels C): rows are time, oldest first, and every convolution, transposed convolution and
-resampling filter is one matrix product over a window of rows.
+A step takes `hop_samples` new samples of each stream and returns as many finished ones. All tensors are (B, n, C):
+the n rows are time, oldest first, and every convolution, transposed or not, and every resampling filter is one matrix
+product over a window of rows.
 
-Row k of a layer is row k of the same layer over the whole clip. A stream starts with `lead_samples` zeros, so
-that the newest sample of a step is just the one that its newest inner frame waits for; the rows that this
-makes before row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
+Row k of a layer is row k of the same layer over the whole clip. A stream starts with `lead_samples` zeros, so that
+the newest sample of a step is just the one that its newest inner frame waits for; the rows that this makes before
+row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
 """
 
 from collections.abc import Mapping
@@ -153,15 +153,12 @@ class StepRecurrent(nn.Module):
         for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(rnn.all_weights):
             if self.is_lstm:
                 # One product for both: the weights are read in one go.
-                self.register_buffer(
-                    f"weight_{layer}", torch.cat([weight_ih, weight_hh], 1).t().detach().clone()
-                )
-                self.register_buffer(f"bias_{layer}", (bias_ih + bias_hh).detach())
+                parts = {"weight": torch.cat([weight_ih, weight_hh], 1).t(), "bias": bias_ih + bias_hh}
             else:
-                self.register_buffer(f"weight_input_{layer}", weight_ih.t().detach().clone())
-                self.register_buffer(f"weight_state_{layer}", weight_hh.t().detach().clone())
-                self.register_buffer(f"bias_input_{layer}", bias_ih.detach().clone())
-                self.register_buffer(f"bias_state_{layer}", bias_hh.detach().clone())
+                parts = {"weight_input": weight_ih.t(), "weight_state": weight_hh.t()}
+                parts |= {"bias_input": bias_ih, "bias_state": bias_hh}
+            for part, value in parts.items():
+                self.register_buffer(f"{part}_{layer}", value.detach().clone())
 
     def forward(self, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
         """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0."""
@@ -178,9 +175,8 @@ class StepRecurrent(nn.Module):
         )
         state = memory.recall(name, x, (size,))
         # Of all rows at once, so that the weights are read once.
-        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input).reshape(
-            -1, num_rows, 3 * size
-        )
+        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input)
+        from_input = from_input.reshape(-1, num_rows, 3 * size)
         outputs = []
         for row in range(num_rows):
             from_state = torch.addmm(bias_state, state, weight_state)
