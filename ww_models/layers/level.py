@@ -17,19 +17,18 @@ BLOCK_HOPS = 128
 class LevelNormalizer(nn.Module):
     """Brings speech to about unit level before the network, and says what to multiply the result by.
 
-    "running": the level is the root of an exponential mean of the power of completed hops. Hop k (samples
-    k*hop to (k+1)*hop - 1) is divided by the level that hops 0 to k-1 gave, so no sample is waited for.
-    Before the first hop stands a prior (-25 dBFS, worth 5 hops): without it the silence that most recordings
-    begin with would make the first word tens of dB too loud. The state is two numbers per stream, (sum of
-    power, sum of weight):
+    "running": the level is the root of an exponential mean of the power of completed hops. Hop k (samples k*hop to
+    (k+1)*hop - 1) is divided by the level that hops 0 to k-1 gave, so no sample is waited for. Before the first hop
+    stands a prior (-25 dBFS, worth 5 hops): without it the silence that most recordings begin with would make the
+    first word tens of dB too loud. The state is two numbers per stream:
 
         power_sum = decay * power_sum + power_of_hop      weight = decay * weight + 1
         level^2 = power_sum / weight
 
-    In training the initial state is drawn per item, because crops would otherwise only ever show the start of
-    a stream: one in four starts cold, the others as if audio within +-20 dB of the crop's own level had gone
-    before, as after a turned knob or a long pause. The draw is made from the bits of the item itself: no
-    generator state to save, and the same draw on any number of workers.
+    In training the initial state is drawn per item, because crops would otherwise only ever show the start of a
+    stream: one in four starts cold, the others as if audio within +-20 dB of the crop's own level had gone before,
+    as after a turned knob or a long pause. The draw is made from the bits of the item itself: no generator state to
+    save, and the same draw on any number of workers.
 
     "utterance": the standard deviation of the whole clip, as in `denoiser`. "none": the input as it is.
     """

@@ -1,7 +1,7 @@
 """One step of a stream as a pure function: (chunk, state) -> (chunk, state), every shape fixed but the batch.
 
-`model.streaming_step()` gives that of an architecture. It runs in torch, exports to ONNX, and advances any
-number of streams at once, since the state has the batch first.
+`model.streaming_step()` gives that of an architecture. It runs in torch, exports to ONNX, and advances any number of
+streams at once, since the state has the batch first.
 """
 
 from abc import ABC, abstractmethod
@@ -50,10 +50,8 @@ class StreamingStep(nn.Module, ABC):
         """The state of streams that have heard nothing."""
         memory = Memory()
         self._run(torch.zeros(1, self.hop_samples), memory)
-        return {
-            name: torch.full((batch, *value.shape[1:]), memory.initial[name])
-            for name, value in memory.kept.items()
-        }
+        kept, initial = memory.kept.items(), memory.initial
+        return {name: torch.full((batch, *value.shape[1:]), initial[name]) for name, value in kept}
 
     def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
         x = chunk[..., None]
@@ -105,8 +103,7 @@ class StepU(nn.Module):
 
     def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """(B, n, 1), steps before this one (B, 1, 1) -> (B, n, 1)"""
-        is_on = alive(age, self.frames)
-        skips = []
+        is_on, skips = alive(age, self.frames), []
         for encode in self.encoder:
             x = encode(x, memory)
             skips.append(x)

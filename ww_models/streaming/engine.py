@@ -16,6 +16,8 @@ from ww_models.layers.step import StreamingStep
 
 Samples = NDArray[np.float32]
 State = dict[str, Samples]
+# The numbers that every engine has.
+SIZES = ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples")
 
 
 class StepEngine(Protocol):
@@ -93,8 +95,7 @@ class Lanes:
     """
 
     def __init__(self, engine: StepEngine, size: int) -> None:
-        self.engine = engine
-        self.num_rows = 0
+        self.engine, self.num_rows = engine, 0
         self.chunk = np.zeros((size, engine.hop_samples), np.float32)
         self._output = np.zeros_like(self.chunk)
         self._fresh = engine.initial_state(1)

@@ -22,7 +22,7 @@ import onnxruntime
 
 from ww_models.checks import one_line, require
 from ww_models.denoiser import Denoiser
-from ww_models.streaming.engine import Samples, State, StepEngine, TorchEngine
+from ww_models.streaming.engine import SIZES, Samples, State, StepEngine, TorchEngine
 from ww_models.streaming.onnx_export import (
     CHUNK,
     NEXT,
@@ -36,8 +36,7 @@ from ww_models.streaming.onnx_export import (
 from ww_models.streaming.streamer import Streamer
 from ww_models.whole_files import write_whole
 
-FORMAT = "wave-wizard-stream"
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "wave-wizard-stream", 1
 # Of the output, for a graph to count as that of the model. int8 of a sound network has 30 dB and more.
 MAX_FP32_ERROR, MIN_INT8_SNR_DB = 1e-4, 15.0
 
@@ -64,9 +63,9 @@ class OnnxEngine:
 
     def __init__(self, graph: bytes, spec: StreamSpec) -> None:
         self.graph, self.spec = graph, spec
-        self.sample_rate, self.latency_samples = spec.sample_rate, spec.latency_samples
-        self.hop_samples, self.lead_samples = spec.hop_samples, spec.lead_samples
-        self.lag_samples = spec.lag_samples
+        self.sample_rate, self.hop_samples = spec.sample_rate, spec.hop_samples
+        self.lead_samples, self.lag_samples = spec.lead_samples, spec.lag_samples
+        self.latency_samples = spec.latency_samples
         if spec.precision == "int8" and not has_vnni():
             graph = exact_without_vnni(graph)
         # Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the
@@ -84,19 +83,10 @@ class OnnxEngine:
         """
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
         reference = TorchEngine(model, num_hops)
-        states = {
-            name: (value.shape[1:], float(value.flat[0]))
-            for name, value in reference.initial_state(1).items()
-        }
-        spec = StreamSpec(
-            sample_rate=model.sample_rate,
-            hop_samples=reference.hop_samples,
-            lead_samples=reference.lead_samples,
-            lag_samples=reference.lag_samples,
-            latency_samples=reference.latency_samples,
-            precision="fp32",
-            states=states,
-        )
+        initial = reference.initial_state(1).items()
+        states = {name: (value.shape[1:], float(value.flat[0])) for name, value in initial}
+        sizes = {name: getattr(reference, name) for name in SIZES}
+        spec = StreamSpec(**sizes, precision="fp32", states=states)
         graph = export_step(model, num_hops)
         engine = cls(graph.SerializeToString(), spec)
         engine._check_against(reference)
@@ -108,10 +98,8 @@ class OnnxEngine:
         return engine
 
     def initial_state(self, batch: int) -> State:
-        return {
-            name: np.full((batch, *shape), value, np.float32)
-            for name, (shape, value) in self.spec.states.items()
-        }
+        states = self.spec.states.items()
+        return {name: np.full((batch, *shape), value, np.float32) for name, (shape, value) in states}
 
     def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
         binding = self._session.io_binding()
@@ -119,8 +107,7 @@ class OnnxEngine:
             binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name, array in ((OUTPUT, output), *((NEXT + name, value) for name, value in next_state.items())):
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        options = onnxruntime.RunOptions()
-        run = self._session.run_with_iobinding
+        options, run = onnxruntime.RunOptions(), self._session.run_with_iobinding
         # The runtime knows the arrays by their address alone: they have to live as long as the function.
         held = (chunk, state, output, next_state)
 
@@ -132,8 +119,7 @@ class OnnxEngine:
     def save(self, path: str | os.PathLike[str], measured: Mapping[str, Any] | None = None) -> Path:
         """Writes `path` (.onnx) and the .json beside it, each whole or not at all; returns the path.
 
-        If it is stopped between the two, they are of two exports, and `load` refuses them.
-        measured: figures for whoever reads the .json, as JSON holds them.
+        Stopped between the two, they are of two exports, and `load` refuses them. measured: for readers of the .json.
         """
         path = Path(path)
         check_target(path)
@@ -152,8 +138,7 @@ class OnnxEngine:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "OnnxEngine":
         """What `save` wrote. ValueError if it is not there, not whole, of two exports or of a newer version."""
-        path = Path(path)
-        description = path.with_suffix(".json")
+        path, description = Path(path), Path(path).with_suffix(".json")
         try:
             content = json.loads(description.read_text(encoding="utf-8"))
             graph = path.read_bytes()
@@ -161,18 +146,20 @@ class OnnxEngine:
             raise ValueError(
                 f"{path} and its .json cannot be read ({error}): export the model again"
             ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{description} does not describe an exported denoiser: export the model again")
+        require(
+            isinstance(content, dict) and content.get("format") == FORMAT,
+            f"{description} does not describe an exported denoiser: export the model again",
+        )
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
-                "export the model again with this program"
-            )
-        if content.get("graph_sha256") != hashlib.sha256(graph).hexdigest():
-            raise ValueError(
-                f"{path} is damaged or belongs to another .json (its checksum differs): export the model again"
-            )
+        require(
+            version == FORMAT_VERSION,
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
+            "export the model again with this program",
+        )
+        require(
+            content.get("graph_sha256") == hashlib.sha256(graph).hexdigest(),
+            f"{path} is damaged or belongs to another .json (its checksum differs): export the model again",
+        )
         try:
             engine = cls(graph, _spec(content))
             engine._check_inputs()
@@ -234,10 +221,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
             found = json.loads(description.read_text(encoding="utf-8")).get("format")
         except (OSError, ValueError, AttributeError):
             found = None
-        require(
-            found == FORMAT,
-            f"{description} would be overwritten and is not of an export: choose another name",
-        )
+        message = f"{description} would be overwritten and is not of an export: choose another name"
+        require(found == FORMAT, message)
 
 
 def has_vnni() -> bool:
@@ -253,18 +238,15 @@ def has_vnni() -> bool:
 
 def _spec(content: Mapping[str, Any]) -> StreamSpec:
     """The spec in what a .json holds. KeyError, TypeError or ValueError if it is not one."""
-    numbers = {}
-    for name in ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples"):
-        number = numbers[name] = content[name]
+    sizes = {name: content[name] for name in SIZES}
+    for name, size in sizes.items():
         least = 1 if name in ("sample_rate", "hop_samples") else 0
-        require(
-            type(number) is int and number >= least,
-            f"{name} is {number!r}, not an integer of {least} or more",
-        )
+        is_size = type(size) is int and size >= least
+        require(is_size, f"{name} is {size!r}, not an integer of {least} or more")
     require(content["precision"] in PRECISIONS, f"precision is {content['precision']!r}")
     states = {
         name: (tuple(int(size) for size in shape), float(value))
         for name, (shape, value) in content["states"].items()
     }
     require(all(math.isfinite(value) for _, value in states.values()), "a state starts with NaN or infinity")
-    return StreamSpec(precision=content["precision"], states=states, **numbers)
+    return StreamSpec(precision=content["precision"], states=states, **sizes)

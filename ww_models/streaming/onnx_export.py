@@ -87,7 +87,7 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
             continue
         has_sum = node.op_type == "Gemm"
         name = node.output[0] + ".product" if has_sum else node.output[0]
-        # By the name of the weight: a recurrent layer uses it once for each row of a step.
+        # A recurrent layer uses its weight once for each row of a step.
         if f"{weight.name}.int8" not in constants:
             matrix = numpy_helper.to_array(weight)
             scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / (2 ** (weight_bits - 1) - 1)
@@ -97,12 +97,11 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
         if has_sum:
             nodes.append(helper.make_node("Add", [name, node.input[2]], list(node.output)))
     used = {name for node in nodes for name in node.input}
-    kept = [tensor for name, tensor in weights.items() if name in used]
+    stored = [tensor for name, tensor in weights.items() if name in used]
+    stored += [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
     del copy.graph.node[:], copy.graph.initializer[:]
     copy.graph.node.extend(nodes)
-    copy.graph.initializer.extend(
-        kept + [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
-    )
+    copy.graph.initializer.extend(stored)
     return copy
 
 
@@ -147,17 +146,12 @@ def exact_without_vnni(graph: bytes) -> bytes:
     way, `session.x64quantprecision`, fails where one weight is used in several products.
     """
     exact = onnx.load_from_string(graph)
-    weights = {
-        tensor.name: numpy_helper.to_array(tensor).astype(np.int16)
-        for tensor in exact.graph.initializer
-        if tensor.data_type == TensorProto.INT8
-    }
-    if all(np.abs(weight).max() < 64 for weight in weights.values()):
+    int8 = [tensor for tensor in exact.graph.initializer if tensor.data_type == TensorProto.INT8]
+    weights = [numpy_helper.to_array(tensor).astype(np.int16) for tensor in int8]
+    if all(np.abs(weight).max() < 64 for weight in weights):
         return graph
-    for tensor in exact.graph.initializer:
-        if tensor.name in weights:
-            unsigned = (weights[tensor.name] + 128).astype(np.uint8)
-            tensor.CopyFrom(numpy_helper.from_array(unsigned, tensor.name))
+    for tensor, weight in zip(int8, weights, strict=True):
+        tensor.CopyFrom(numpy_helper.from_array((weight + 128).astype(np.uint8), tensor.name))
     for node in exact.graph.node:
         if node.op_type == "MatMulInteger":
             node.input.append("int8.zero")

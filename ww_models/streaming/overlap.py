@@ -4,14 +4,12 @@
     |---------------|===============|~~~~~|----------|      window k: hears all of it, gives = and ~
                     |---------------|===============|~~~~~|----------|      window k + 1
 
-Each window hears `past_s` before and `ahead_s` after what it gives, so that recurrent layers have settled, and
-fades over into the next one. The last window reaches to the very end, so what fits into one window comes out as
-the whole clip would.
+Each window hears `past_s` before and `ahead_s` after what it gives, so that recurrent layers have settled, and fades
+over into the next one. The last window reaches to the very end, so what fits into one window is that of the whole clip.
 
-With normalize="utterance" the level is that of all that was heard of the stream when the window is run, and this
-is what a stream lacks: with the level of the whole clip its output would be that of the whole clip. Speech is
-near its own long-term level only after seconds; hence `level_ahead_s`, which costs latency, not work.
-benchmarks/overlap.py measures what is left of the difference.
+With normalize="utterance" the level is that of all that was heard of the stream when the window is run. That is all
+that a stream lacks. Speech is near its own long-term level only after seconds; hence `level_ahead_s`, which costs
+latency, not work. benchmarks/overlap.py measures what is left of the difference.
 """
 
 import copy
@@ -171,8 +169,7 @@ class _FollowedLevel:
         _, scale = self._step(heard_BT[:, heard_BT.shape[-1] - num_new :, None], memory)
         self._memory = memory.kept
         if scale is None:
-            one = heard_BT.new_ones(1, 1)
-            return one, one
+            return heard_BT.new_ones(1, 1), heard_BT.new_ones(1, 1)
         known = [] if self._scale_BT is None else [self._scale_BT]
         self._scale_BT = torch.cat([*known, scale[..., 0]], dim=-1)[:, -heard_BT.shape[-1] :]
         return self._scale_BT, self._scale_BT
