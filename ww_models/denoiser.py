@@ -32,8 +32,7 @@ class ModelConfig:
     level_hop        samples between two updates of the running level, on a grid anchored at sample 0
     level_memory_s   seconds after which the running level has forgotten 63 % of the past
     level_floor      lowest level that is divided by (full scale is 1)
-    residual         the network's output is added to its input, so that it learns what to take away: a short
-                     training then starts from the noisy sound instead of from silence
+    residual         the network's output is added to its input: a short training starts from the noisy sound
     """
 
     causal: bool = True
@@ -54,7 +53,7 @@ class ModelConfig:
         self.check("level_floor", self.level_floor > 0, "give a level above 0, e.g. 0.001")
 
     def check(self, what: str, is_valid: bool, hint: str) -> None:
-        """Raises ValueError unless a field is valid. what: its name, that of the architecture may stand before it."""
+        """Raises ValueError unless a field is valid. what: its name, the architecture's may stand before it."""
         require(is_valid, f"{what} is {getattr(self, what.split()[-1])!r}: {hint}")
 
 

@@ -1,7 +1,7 @@
 """What training minimises: L1, multi-resolution STFT, compressed spectral and negative SI-SDR, each weighted.
 
-Every term is computed per item and then averaged over items, so a loud item counts no more than a quiet one
-and the value does not depend on how items are dealt over workers.
+Every term is computed per item and then averaged over items, so a loud item counts no more than a quiet one and the
+value does not depend on how items are dealt over workers.
 """
 
 from dataclasses import dataclass

@@ -50,9 +50,9 @@ PRESETS: Mapping[str, dict[str, Any]] = {
 def model_config(name: str, **settings: Any) -> ModelConfig:
     """The checked configuration of architecture `name`. ValueError names the nearest known setting."""
     if name not in MODELS:
-        preset = f"{name!r} is a preset, use build_model(**PRESETS[{name!r}])"
+        use = f"{name!r} is a preset, use build_model(**PRESETS[{name!r}])"
         raise ValueError(
-            f"unknown architecture {name!r}: {preset if name in PRESETS else _nearest(name, MODELS)}"
+            f"unknown architecture {name!r}: {use if name in PRESETS else _nearest(name, MODELS)}"
         )
     config_type, _ = MODELS[name]
     known = {field.name for field in fields(config_type)}
@@ -65,8 +65,7 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 def build_model(name: str, **settings: Any) -> Denoiser:
     """A new, untrained model of architecture `name` ("waveunet", "demucs" or "gatewave")."""
     config = model_config(name, **settings)
-    _, model_type = MODELS[name]
-    return model_type(config)
+    return MODELS[name][1](config)
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -123,9 +123,8 @@ class Demucs(Denoiser):
         length = (num_samples + (self.lookahead_samples or 0)) * config.resample
         for _ in range(config.depth):
             length = max(ceil((length - config.kernel) / config.stride) + 1, 1)
-        return ceil(
-            ((length - 1) * config.stride**config.depth + self.frame_samples_resampled) / config.resample
-        )
+        covered = (length - 1) * config.stride**config.depth + self.frame_samples_resampled
+        return ceil(covered / config.resample)
 
     def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
@@ -142,8 +141,7 @@ class Demucs(Denoiser):
             skips.append(x)
         x = self.lstm(x.permute(2, 0, 1)).permute(1, 2, 0)
         for decode in self.decoder:
-            skip = skips.pop()
-            x = decode(x + skip[..., : x.shape[-1]])
+            x = decode(x + skips.pop()[..., : x.shape[-1]])
         return x
 
     def _layers_as_products(self, x: Tensor) -> Tensor:
@@ -156,8 +154,8 @@ class Demucs(Denoiser):
             skips.append(x)
         x = self.lstm(x.transpose(0, 1)).transpose(0, 1)
         for gated, _, transposed, *activation in decoder:
-            skip = skips.pop()
-            x = convolve_transposed(convolve_gated(x + skip[:, : x.shape[1]], gated), transposed)
+            x = convolve_gated(x + skips.pop()[:, : x.shape[1]], gated)
+            x = convolve_transposed(x, transposed)
             x = x.relu_() if activation else x
         return x.transpose(1, 2)
 

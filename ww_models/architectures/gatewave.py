@@ -3,9 +3,8 @@
     level i:  gated conv k8 s4 -> BatchNorm ----- skip, added -----> gated transposed conv k8 s4 -> BatchNorm
                        '-> level i+1 ... GRU ... -'                   (the outermost has no BatchNorm)
 
-A frame of the innermost layer covers `frame_samples` samples and a new one starts every `stride` samples. The
-input is padded at its end until each output sample has all the frames that a longer clip would give it, so
-the end of a clip is what a stream followed by silence returns.
+A frame of the innermost layer covers `frame_samples` samples and a new one starts every `stride` samples. The input
+is padded until each output sample has all its frames: the end of a clip is what a stream followed by silence returns.
 """
 
 import copy
@@ -27,8 +26,8 @@ from ww_models.layers.step_layers import (
     Pace,
     StepConvTranspose,
     StepRecurrent,
-    batch_norm_as_affine,
     conv_step,
+    norm_as_affine,
 )
 
 
@@ -159,7 +158,7 @@ class _GatedStep(nn.Module):
         is_up = isinstance(conv, nn.ConvTranspose1d)
         shift = None
         if norms:
-            scale, shift = batch_norm_as_affine(norms[0])
+            scale, shift = norm_as_affine(norms[0])
             with torch.no_grad():
                 weight = conv.weight.transpose(0, 1) if is_up else conv.weight
                 weight[: len(scale)] *= scale[:, None, None]

@@ -3,11 +3,10 @@
     level i:  conv k15, BatchNorm, LeakyReLU ------ skip, concatenated -----> conv k5, BatchNorm, LeakyReLU
                   '-> keep even samples -> level i+1 ... GRU ... -> upsample x2 -'      (outermost: conv alone)
 
-Upsampling is out[2n] = x[n], out[2n+1] = (x[n] + x[n+1]) / 2: new samples lie half-way between those that
-decimation kept. With k frames inside, the padded input has stride * (k - 1) + 1 samples and every level halves and
-doubles exactly, so nothing is ever cropped. The causal form pads convolutions on the left only; what is left to
-look ahead is the x[n+1] of each level, stride - 1 samples together. Its convolutions see some tens of ms, hence
-the GRU.
+Upsampling is out[2n] = x[n], out[2n+1] = (x[n] + x[n+1]) / 2: new samples lie half-way between those that decimation
+kept. With k frames inside, the padded input has stride * (k - 1) + 1 samples and all levels halve and double exactly, so
+nothing is ever cropped. The causal form pads convolutions on the left only; what is left to look ahead is the x[n+1] of
+each level, stride - 1 samples together. Its convolutions see some tens of ms, hence the GRU.
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.layers.gru import RecurrentMiddle
 from ww_models.layers.step import StreamingStep
-from ww_models.layers.step_layers import Memory, Pace, StepConv, StepRecurrent, batch_norm_as_affine
+from ww_models.layers.step_layers import Memory, StepConv, StepRecurrent, norm_as_affine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +53,7 @@ class WaveUNetConfig(ModelConfig):
 
 
 class PaddedConv1d(nn.Module):
-    """A convolution that keeps the length: zeros on the left only (causal) or on both sides.
-
-    given: samples before the first that the input has already
-    """
+    """A convolution that keeps the length: zeros on the left only (causal) or on both sides, but for the `given`."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, *, causal: bool, bias: bool, given: int = 0
@@ -91,11 +87,9 @@ class WaveUNet(Denoiser):
             self.encoder.append(nn.Sequential(down, nn.BatchNorm1d(inner), nn.LeakyReLU(0.1)))
             # The output has to follow the input's level: the outermost layer is a convolution alone. Causal decoders
             # get one sample more on the left, see `network`.
-            is_outermost = not len(self.decoder)
-            up = PaddedConv1d(
-                2 * inner, outer, config.up_kernel, causal=causal, bias=is_outermost, given=int(causal)
-            )
-            block = up if is_outermost else nn.Sequential(up, nn.BatchNorm1d(outer), nn.LeakyReLU(0.1))
+            is_outer, kernel = not len(self.decoder), config.up_kernel
+            up = PaddedConv1d(2 * inner, outer, kernel, causal=causal, bias=is_outer, given=int(causal))
+            block = up if is_outer else nn.Sequential(up, nn.BatchNorm1d(outer), nn.LeakyReLU(0.1))
             self.decoder.insert(0, block)
         self.middle = None
         if config.gru_layers:
@@ -113,9 +107,8 @@ class WaveUNet(Denoiser):
         x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
         skips = []
         for encode in self.encoder:
-            x = encode(x)
-            skips.append(x)
-            x = x[..., ::2]
+            skips.append(encode(x))
+            x = skips[-1][..., ::2]
         if self.middle is not None:
             x = x + self.middle(x)
         for decode in self.decoder:
@@ -143,9 +136,8 @@ class WaveUNet(Denoiser):
 
     def _last_input(self, n: int) -> int:
         config = self.config
-        down_ahead, up_ahead = (
-            0 if config.causal else kernel // 2 for kernel in (config.down_kernel, config.up_kernel)
-        )
+        down_ahead = 0 if config.causal else config.down_kernel // 2
+        up_ahead = 0 if config.causal else config.up_kernel // 2
         wanted_of_level = []  # the last sample of each level's encoder output that output n needs
         for _ in range(config.depth):
             n += up_ahead
@@ -163,27 +155,27 @@ class WaveUNet(Denoiser):
 class WaveUNetStep(StreamingStep):
     """Causal Wave-U-Net, one step at a time: each step ends with a sample of which the innermost layer has a row.
 
-    Every level then gets rows up to the same moment, and nothing has to be delayed. The rows before row 0 are set
-    to 0 at each level, as the whole clip is padded.
+    So nothing has to be delayed. The rows before row 0 are set to 0 at each level, as the whole clip is padded.
     """
 
     def __init__(self, model: WaveUNet, hop: int) -> None:
         config, lag = model.config, hop - 1
         super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lag, lag_samples=lag)
-        self.paces = [Pace(hop >> level, 0) for level in range(config.depth + 1)]
-        self.encoder = nn.ModuleList(
-            _DownStep(f"encoder.{level}", layers, self.paces[level].rows)
-            for level, layers in enumerate(model.encoder)
+        # Of each level in a step, the input's first.
+        rows = self.rows = [hop >> level for level in range(config.depth + 1)]
+        down = (
+            _DownStep(f"encoder.{level}", layers, rows[level]) for level, layers in enumerate(model.encoder)
         )
-        self.decoder = nn.ModuleList(
-            _UpStep(f"decoder.{level}", layers, self.paces[config.depth - level].rows)
+        up = (
+            _UpStep(f"decoder.{level}", layers, rows[-1 - level])
             for level, layers in enumerate(model.decoder)
         )
+        self.encoder, self.decoder = nn.ModuleList(down), nn.ModuleList(up)
         self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
         # Only the first step has rows before row 0: all but its last.
-        is_on = [torch.maximum(age.clamp(max=1.0), _is_last(pace.rows)) for pace in self.paces]
+        is_on = [torch.maximum(age.clamp(max=1.0), _is_last(rows)) for rows in self.rows]
         x, skips = scaled, []
         for level, encode in enumerate(self.encoder):
             x = encode(x, memory) * is_on[level]
@@ -251,7 +243,7 @@ def _folded(layers: Any) -> tuple[Tensor, Tensor | None, Any]:
     if isinstance(layers, PaddedConv1d):
         return layers.conv.weight.detach().permute(2, 1, 0), layers.conv.bias, None
     padded, norm, activation = layers
-    scale, shift = batch_norm_as_affine(norm)
+    scale, shift = norm_as_affine(norm)
     weight = padded.conv.weight.detach() * scale[:, None, None]
     return weight.permute(2, 1, 0), shift, activation.negative_slope
 

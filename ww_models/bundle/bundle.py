@@ -18,20 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ww_models.bundle.info import (
-    CARD_FILE,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    BundleError,
-    BundleInfo,
-    digest,
-    read_bundle_info,
-)
+from ww_models.bundle.info import CONFIG_FILE, WEIGHTS_FILE, BundleError, BundleInfo, digest, read_bundle_info
 from ww_models.bundle.model_card import model_card
 from ww_models.checks import one_line
 from ww_models.denoiser import Denoiser
 from ww_models.registry import build_model
 from ww_models.whole_files import write_whole, write_whole_folder
+
+CARD_FILE = "README.md"
 
 
 def save_bundle(
@@ -52,9 +46,8 @@ def save_bundle(
     is_empty = path.is_dir() and not any(path.iterdir())
     if path.exists() and not (path / CONFIG_FILE).is_file() and not is_empty:
         raise BundleError(f"{path} exists and is not a bundle: choose another path, nothing was written")
-    weights = save_tensors(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = save_tensors(tensors)
     config, sha256 = asdict(model.config), hashlib.sha256(weights).hexdigest()
     info = BundleInfo(
         id=f"{model.name}-{digest([sha256, config])[:12]}",
@@ -76,10 +69,9 @@ def save_bundle(
 
 
 def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> BundleInfo:
-    """Adds measures to a bundle's config.json and model card; its weights and id stay. Returns what it says now.
+    """Adds measures to a bundle's config.json and model card, or replaces them. Returns what the bundle says now.
 
-    Measures of the same name are replaced. Each file changes whole or not at all. BundleError as for
-    `read_bundle_info`.
+    Its weights and id stay. Each file changes whole or not at all. BundleError as for `read_bundle_info`.
     """
     info = read_bundle_info(path)
     info = replace(info, metrics={**info.metrics, **_plain(metrics)})

@@ -113,9 +113,8 @@ def _read(path: Path) -> Any:
 
 def _unpack(content: Any, path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """(settings, state dict)"""
-    require(
-        isinstance(content, dict), f"the file holds a {type(content).__name__}: give one with a state dict"
-    )
+    kind = type(content).__name__
+    require(isinstance(content, dict), f"the file holds a {kind}: give one with a state dict")
     best_state, package = content.get("best_state"), content.get("model", content)
     if not (isinstance(package, dict) and "state" in package):
         state = best_state if isinstance(best_state, dict) else content
@@ -147,17 +146,13 @@ def _settings_from_shapes(state: Mapping[str, Any], path: Path) -> dict[str, Any
     channels = tuple(shape(f"encoder.{level}.0.weight", 3)[0] for level in range(max(depth, 1)))
     hidden, chin, kernel_size = shape("encoder.0.0.weight", 3)
     is_causal = "lstm.lstm.weight_ih_l0_reverse" not in state
-    settings = {
-        **SETTINGS,
-        **_growth(channels),
+    settings = {**SETTINGS, **_growth(channels), "hidden": hidden, "depth": depth, "causal": is_causal}
+    settings |= {
         "chin": chin,
         "chout": shape(f"decoder.{depth - 1}.2.weight", 3)[1],
-        "hidden": hidden,
-        "depth": depth,
         "kernel_size": kernel_size,
-        "causal": is_causal,
-        "glu": shape("encoder.0.2.weight", 3)[0] == 2 * hidden,
     }
+    settings["glu"] = shape("encoder.0.2.weight", 3)[0] == 2 * hidden
     if not is_causal and hashlib.sha256(path.read_bytes()).hexdigest().startswith(VALENTINI_NC_SHA256):
         settings |= VALENTINI_NC_SETTINGS
     return settings
@@ -182,14 +177,12 @@ def _growth(channels: tuple[int, ...]) -> dict[str, Any]:
 
 def _config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DemucsConfig:
     unknown = sorted(_shown(name) for name in settings.keys() - SETTINGS.keys())
-    require(
-        not unknown, f"the settings {', '.join(unknown)} are not denoiser's: give a package that it saved"
-    )
+    foreign = ", ".join(unknown)
+    require(not unknown, f"the settings {foreign} are not denoiser's: give a package that it saved")
 
     def expect(name: str, is_valid: bool, what: str) -> None:
-        require(
-            is_valid, f"the setting {name} is {_shown(settings[name])}: {what} was expected, {GIVE_PACKAGE}"
-        )
+        found = _shown(settings[name])
+        require(is_valid, f"the setting {name} is {found}: {what} was expected, {GIVE_PACKAGE}")
 
     for name, default in SETTINGS.items():
         value, wants_flag = settings[name], isinstance(default, bool)

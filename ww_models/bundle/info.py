@@ -10,7 +10,7 @@ from typing import Any
 from ww_models.checks import one_line
 
 FORMAT, FORMAT_VERSION = "wave-wizard-bundle", 1
-WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "weights.safetensors", "config.json", "README.md"
+WEIGHTS_FILE, CONFIG_FILE = "weights.safetensors", "config.json"
 
 
 class BundleError(ValueError):
@@ -39,12 +39,8 @@ class BundleInfo:
         """The content of config.json."""
         # Through JSON once, so that what is digested is what a reader will parse.
         model = json.loads(json.dumps(asdict(self), allow_nan=False))
-        content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "sha256": digest(model),
-            "model": model,
-        }
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "sha256": digest(model)}
+        content = {**head, "model": model}
         return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -64,10 +60,8 @@ def read_bundle_info(path: str | os.PathLike[str]) -> BundleInfo:
         raise BundleError(f"{path} is not a bundle: its {CONFIG_FILE} is that of something else")
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise BundleError(
-            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: "
-            "install a newer one"
-        )
+        known = f"this program reads up to {FORMAT_VERSION}: install a newer one"
+        raise BundleError(f"{path} has format version {version}, {known}")
     info = content.get("model")
     if not isinstance(info, dict) or content.get("sha256") != digest(info):
         raise BundleError(

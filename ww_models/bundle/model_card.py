@@ -88,12 +88,12 @@ def _int8(measured: Any) -> list[str]:
 
 def _listing(values: Mapping[str, Any], prefix: str = "") -> str:
     """Nested settings as `- dotted.path: value` lines."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines.append(_listing(value, f"{prefix}{key}."))
-        else:
-            lines.append(f"- {prefix}{key}: {_number(value)}")
+    lines = (
+        _listing(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else f"- {prefix}{key}: {_number(value)}"
+        for key, value in values.items()
+    )
     return "\n".join(line for line in lines if line)
 
 

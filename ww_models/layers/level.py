@@ -118,9 +118,9 @@ class StepLevel(nn.Module):
                 # Not 0: in minutes of silence the sum would become denormal, and slow.
                 energy = torch.full_like(energy, TINY)
             begin, end = end, end + self.hop
-        memory.keep("level.power_sum", power_sum)
-        memory.keep("level.weight", weight)
-        memory.keep("level.energy", energy)
+        memory.kept["level.power_sum"] = power_sum
+        memory.kept["level.weight"] = weight
+        memory.kept["level.energy"] = energy
         all_scales = torch.cat(scales, dim=1) if len(scales) > 1 else scales[0]
         return x / all_scales, all_scales
 

@@ -14,6 +14,7 @@ from ww_models.layers.level import LevelNormalizer, StepLevel
 from ww_models.layers.step_layers import Memory, Pace, StepRecurrent
 
 AGE = "age"
+Layers = Iterable[nn.Module]
 
 
 class StreamingStep(nn.Module, ABC):
@@ -42,8 +43,7 @@ class StreamingStep(nn.Module, ABC):
     def forward(self, chunk: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """chunk (B, hop_samples) and what the step before returned -> (B, hop_samples), state for the next."""
         memory = Memory(state)
-        output = self._run(chunk, memory)
-        return output, memory.kept
+        return self._run(chunk, memory), memory.kept
 
     @torch.no_grad()
     def initial_state(self, batch: int) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ class StreamingStep(nn.Module, ABC):
     def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
         x = chunk[..., None]
         age = memory.recall(AGE, x, (1, 1))
-        memory.keep(AGE, (age + 1).clamp(max=self.max_age))
+        memory.kept[AGE] = (age + 1).clamp(max=self.max_age)
         scaled, scale = self.level(x, memory)
         estimate = self.network(scaled, age, memory)
         delay = self.lag_samples - self.lead_samples
@@ -72,20 +72,12 @@ class StepU(nn.Module):
 
     pace, kernel, stride   of what comes in; of every level
     encoder                modules (x, memory) -> x, outermost first
-    decoder                modules (x, is_on, memory) -> x, innermost first; is_on is 0 for frames before the clip,
-                           which must add nothing to later ones
+    decoder                modules (x, is_on, memory) -> x, innermost first; is_on is 0 before the clip, to add nothing
     last_pace              of what comes out: the rows that no later frame adds to
     """
 
     def __init__(
-        self,
-        pace: Pace,
-        encoder: Iterable[nn.Module],
-        middle: StepRecurrent,
-        decoder: Iterable[nn.Module],
-        *,
-        kernel: int,
-        stride: int,
+        self, pace: Pace, encoder: Layers, middle: StepRecurrent, decoder: Layers, *, kernel: int, stride: int
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.middle = nn.ModuleList(encoder), nn.ModuleList(decoder), middle

@@ -44,14 +44,11 @@ class Memory:
         self.initial: dict[str, float] = {}
 
     def recall(self, name: str, like: Tensor, shape: tuple[int, ...], initial: float = 0.0) -> Tensor:
-        """What `keep` was given in the step before, (B, *shape)."""
+        """What was kept in the step before, (B, *shape)."""
         self.initial[name] = initial
         if self.past is None:
             return like.new_full((like.shape[0], *shape), initial)
         return self.past[name]
-
-    def keep(self, name: str, value: Tensor) -> None:
-        self.kept[name] = value
 
     def extend(self, name: str, x: Tensor, rows: int) -> Tensor:
         """x (B, n, C) with the `rows` rows before it: (B, rows + n, C); keeps the newest `rows`."""
@@ -59,7 +56,7 @@ class Memory:
             return x
         past = self.recall(name, x, (rows, x.shape[-1]))
         window = torch.cat([past, x], dim=1)
-        self.keep(name, window[:, -rows:])
+        self.kept[name] = window[:, -rows:]
         return window
 
     def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
@@ -68,10 +65,9 @@ class Memory:
 
 
 class StepConv(nn.Module):
-    """A convolution as one matrix product over its cached window.
+    """A convolution as one matrix product over its cached window: weight (kernel, C_in, C_out), bias (C_out,) or None.
 
-    weight (kernel, C_in, C_out), bias (C_out,) or None. `block` outputs are computed from one window with a
-    block Toeplitz matrix: some more arithmetic, far less copying where channels are few.
+    `block` outputs are computed from one window with a block Toeplitz matrix: some more arithmetic, far less copying.
     """
 
     weight: Tensor
@@ -87,9 +83,8 @@ class StepConv(nn.Module):
         self.past_rows = -(-max(kernel - stride, 0) // self.stride) * self.stride
         self.num_parts = self.past_rows // self.stride + 1
         matrix = weight.new_zeros(self.past_rows + self.stride, in_channels, block, out_channels)
-        first = self.past_rows - (kernel - stride)
         for output in range(block):
-            start = first + output * stride
+            start = self.past_rows - (kernel - stride) + output * stride
             matrix[start : start + kernel, :, output] = weight
         matrix = matrix.reshape(-1, block * out_channels)
         self.register_buffer("weight", matrix.detach().clone())
@@ -135,7 +130,7 @@ class StepConvTranspose(nn.Module):
         return y.reshape(-1, int(x.shape[1]) * self.stride, self.out_channels)
 
 
-def batch_norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """(scale (C,), shift (C,)) of a BatchNorm in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -169,9 +164,9 @@ class StepRecurrent(nn.Module):
 
     def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
         name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
+        parts = ("weight_input", "bias_input", "weight_state", "bias_state")
         weight_input, bias_input, weight_state, bias_state = (
-            self.get_buffer(f"{kind}_{layer}")
-            for kind in ("weight_input", "bias_input", "weight_state", "bias_state")
+            self.get_buffer(f"{part}_{layer}") for part in parts
         )
         state = memory.recall(name, x, (size,))
         # Of all rows at once, so that the weights are read once.
@@ -186,7 +181,7 @@ class StepRecurrent(nn.Module):
             n = (input_n + r * state_n).tanh()
             state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
             outputs.append(state)
-        memory.keep(name, state)
+        memory.kept[name] = state
         return torch.stack(outputs, dim=1)
 
     def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
@@ -202,6 +197,6 @@ class StepRecurrent(nn.Module):
             cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
             state = o.sigmoid() * cell.tanh()
             outputs.append(state)
-        memory.keep(f"{name}.state", state)
-        memory.keep(f"{name}.cell", cell)
+        memory.kept[f"{name}.state"] = state
+        memory.kept[f"{name}.cell"] = cell
         return torch.stack(outputs, dim=1)

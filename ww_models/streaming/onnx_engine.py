@@ -45,8 +45,8 @@ MAX_FP32_ERROR, MIN_INT8_SNR_DB = 1e-4, 15.0
 class StreamSpec:
     """How to drive the graph: what the .json file says.
 
-    A stream starts with `lead_samples` zeros; each step takes the next `hop_samples`; the first `lag_samples`
-    of all outputs are dropped. states: name -> [shape without the batch, value of every element at the start].
+    A stream starts with `lead_samples` zeros; each step takes the next `hop_samples`; the first `lag_samples` of all
+    outputs are dropped. states: name -> [shape without the batch, value of every element at the start].
     """
 
     sample_rate: int
@@ -77,10 +77,7 @@ class OnnxEngine:
 
     @classmethod
     def from_model(cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1) -> "OnnxEngine":
-        """Exports the step of a causal model and checks it against torch (RuntimeError if they differ).
-
-        num_hops: of the model in each step; see `Denoiser.streaming_step`.
-        """
+        """Exports `model.streaming_step(num_hops)` and checks it against torch (RuntimeError if they differ)."""
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
         reference = TorchEngine(model, num_hops)
         initial = reference.initial_state(1).items()
@@ -164,10 +161,8 @@ class OnnxEngine:
             engine = cls(graph, _spec(content))
             engine._check_inputs()
         except Exception as error:  # those of the runtime have no base of their own
-            raise ValueError(
-                f"{path} or its .json is damaged ({type(error).__name__}: {one_line(error)}): "
-                "export the model again"
-            ) from error
+            found = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"{path} or its .json is damaged ({found}): export the model again") from error
         return engine
 
     def _check_inputs(self) -> None:
@@ -190,10 +185,8 @@ class OnnxEngine:
         power = max(float(np.square(theirs).mean()), 1e-4 * float(np.square(noisy).mean()))
         error_db = 10 * math.log10(max(float(np.square(ours - theirs).mean()), 1e-30) / power)
         if not error_db < -MIN_INT8_SNR_DB:
-            raise RuntimeError(
-                f"the int8 graph has {-error_db:.1f} dB SNR to the model, at least {MIN_INT8_SNR_DB:.0f} were "
-                "expected: export fp32"
-            )
+            hint = f"at least {MIN_INT8_SNR_DB:.0f} were expected: export fp32"
+            raise RuntimeError(f"the int8 graph has {-error_db:.1f} dB SNR to the model, {hint}")
 
 
 def _test_signal(num_samples: int, sample_rate: int) -> Samples:
@@ -210,10 +203,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     require(folder.is_dir(), f"{path} cannot be written, {folder} is no folder: choose another place")
-    require(
-        os.access(folder, os.W_OK | os.X_OK),
-        f"{path} cannot be written, you may not write to {folder}: choose another place",
-    )
+    may_write = os.access(folder, os.W_OK | os.X_OK)
+    require(may_write, f"{path} cannot be written, you may not write to {folder}: choose another place")
     require(not path.is_dir(), f"{path} is a folder: give the name of a file")
     description = path.with_suffix(".json")
     if os.path.lexists(description):
@@ -244,9 +235,7 @@ def _spec(content: Mapping[str, Any]) -> StreamSpec:
         is_size = type(size) is int and size >= least
         require(is_size, f"{name} is {size!r}, not an integer of {least} or more")
     require(content["precision"] in PRECISIONS, f"precision is {content['precision']!r}")
-    states = {
-        name: (tuple(int(size) for size in shape), float(value))
-        for name, (shape, value) in content["states"].items()
-    }
+    found = content["states"].items()
+    states = {name: (tuple(int(size) for size in shape), float(value)) for name, (shape, value) in found}
     require(all(math.isfinite(value) for _, value in states.values()), "a state starts with NaN or infinity")
     return StreamSpec(precision=content["precision"], states=states, **sizes)

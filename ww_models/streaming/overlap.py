@@ -59,10 +59,8 @@ class OverlapStreamer(LockStep):
         ):
             is_span = 0 <= seconds < float("inf")
             require(is_span, f"{name} is {seconds}: give a number of seconds, 0 or more")
-        require(
-            hop_s >= fade_s and hop_s > 0,
-            f"hop_s is {hop_s} and fade_s {fade_s}: give a hop above 0, at least the fade",
-        )
+        hint = "give a hop above 0, at least the fade"
+        require(hop_s >= fade_s and hop_s > 0, f"hop_s is {hop_s} and fade_s {fade_s}: {hint}")
         # Of a frozen model nobody changes the weights: its streams share them.
         is_frozen = not model.training and not any(p.requires_grad for p in model.parameters())
         self._model = model if is_frozen else copy.deepcopy(model).eval().requires_grad_(False)

@@ -7,9 +7,9 @@
                                                         for who, clean in finished.items(): ...
 
 The k-th sample that comes out is sample k of the output over the whole clip. After n samples in, at least
-n - latency_samples are out (of a batch: once `advance` has returned {}), and `flush` returns the rest. Memory
-does not grow with the length of a stream. A streamer or a batch is for one thread at a time; several may share an
-engine. The engine of a model is torch; `ww_models.streaming.onnx_engine` makes one on ONNX Runtime of it.
+n - latency_samples are out (of a batch: once `advance` has returned {}), and `flush` returns the rest. Memory does not
+grow with the length of a stream. A streamer or a batch is for one thread at a time; several may share an engine: torch
+for a model, or what `ww_models.streaming.onnx_engine` makes of it.
 """
 
 from collections import deque
@@ -131,10 +131,8 @@ class StreamBatch:
 
     def join(self) -> int:
         """A new stream's number, which no other stream of this batch ever gets. ValueError when it is full."""
-        require(
-            len(self) < self.max_streams,
-            f"all {self.max_streams} streams are taken: let one leave first, or make max_streams larger",
-        )
+        hint = "let one leave first, or make max_streams larger"
+        require(len(self) < self.max_streams, f"all {self.max_streams} streams are taken: {hint}")
         stream = self._num_joined
         self._num_joined += 1
         self._rows[stream], self._framings[stream] = self._lanes.add(), _Framing(self.engine)
