@@ -4,7 +4,7 @@
                   '-> keep even samples -> level i+1 ... GRU ... -> upsample x2 -'      (outermost: conv alone)
 
 Upsampling is out[2n] = x[n], out[2n+1] = (x[n] + x[n+1]) / 2: new samples lie half-way between those that decimation
-kept. With k frames inside, the padded input has stride * (k - 1) + 1 samples and all levels halve and double exactly, so
+kept. With k frames inside, the padded input has stride * (k - 1) + 1 samples and levels halve and double exactly, so
 nothing is ever cropped. The causal form pads convolutions on the left only; what is left to look ahead is the x[n+1] of
 each level, stride - 1 samples together. Its convolutions see some tens of ms, hence the GRU.
 """

@@ -1,8 +1,6 @@
 """A bundle: a trained model as a folder that people can read and that loads without running code from it.
 
-weights.safetensors   the parameters and buffers
-config.json           see `ww_models.bundle.info`
-README.md             the model card
+weights.safetensors holds the parameters and buffers, config.json a `BundleInfo`, README.md the model card.
 """
 
 import hashlib

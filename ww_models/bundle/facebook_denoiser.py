@@ -47,8 +47,7 @@ SETTINGS: dict[str, Any] = {
 }
 # More than any setting needs; nothing that is computed of such numbers overflows.
 MAX_NUMBER = 10**9
-# The one public file with other settings than the defaults that its shapes do not show. Its name carries the
-# start of its SHA-256.
+# The one public file of other settings that its shapes do not show. Its name carries the start of its SHA-256.
 VALENTINI_NC_SHA256 = "93fc4337"
 VALENTINI_NC_SETTINGS = {"stride": 2, "resample": 2}
 

@@ -1,7 +1,6 @@
 """One step of a stream as a pure function: (chunk, state) -> (chunk, state), every shape fixed but the batch.
 
-`model.streaming_step()` gives that of an architecture. It runs in torch, exports to ONNX, and advances any number of
-streams at once, since the state has the batch first.
+It runs in torch, exports to ONNX, and advances any number of streams at once, since the state has the batch first.
 """
 
 from abc import ABC, abstractmethod

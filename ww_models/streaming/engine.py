@@ -1,7 +1,4 @@
-"""What runs streaming steps: the engine that does the arithmetic, and the lanes that hold the state of each stream.
-
-The engine of a model is torch (`TorchEngine`); that of an export is ONNX Runtime (`ww_models.streaming.onnx_engine`).
-"""
+"""What runs streaming steps: engines that do the arithmetic, here in torch, and lanes that hold each stream's state."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -33,9 +30,9 @@ class StepEngine(Protocol):
         """The state of streams that have heard nothing, batch first."""
 
     def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
-        """A function that reads chunk (B, hop) and state, and writes output (B, hop) and next_state.
+        """A function that reads chunk (B, hop) and state and writes output (B, hop) and next_state.
 
-        The arrays are contiguous; the function goes on reading and writing these very arrays.
+        Each call reads and writes these very arrays, which are contiguous.
         """
 
 

@@ -62,22 +62,23 @@ class LockStep(ABC):
 
 def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Samples:
     """`samples` as an array (*leading, n). ValueError unless they are finite float32 samples, n >= 1."""
-    shape = f"({', '.join(map(str, (*leading, 'samples')))})"
-    require(
-        isinstance(samples, Tensor | np.ndarray),
-        f"a stream takes float32 samples of shape {shape}, got {type(samples).__name__}",
-    )
-    require(
-        samples.dtype in (torch.float32, np.dtype(np.float32)),
-        f"a stream takes float32 samples, full scale +-1, got {samples.dtype}: convert them first "
-        "(16-bit integers are divided by 32768)",
-    )
-    require(
-        samples.ndim == len(leading) + 1 and tuple(samples.shape[:-1]) == leading,
-        f"a stream takes mono samples of shape {shape}, got {tuple(samples.shape)}: "
-        "mix several channels down, or give each a stream of its own",
-    )
-    require(samples.shape[-1] > 0, "a stream takes at least one sample, got an empty chunk")
+    # No `require`: its messages would be made for every chunk.
+    if not isinstance(samples, Tensor | np.ndarray):
+        raise ValueError(
+            f"a stream takes float32 samples of shape {_shape(leading)}, got {type(samples).__name__}"
+        )
+    if samples.dtype not in (torch.float32, np.dtype(np.float32)):
+        raise ValueError(
+            f"a stream takes float32 samples, full scale +-1, got {samples.dtype}: convert them first "
+            "(16-bit integers are divided by 32768)"
+        )
+    if samples.ndim != len(leading) + 1 or tuple(samples.shape[:-1]) != leading:
+        raise ValueError(
+            f"a stream takes mono samples of shape {_shape(leading)}, got {tuple(samples.shape)}: "
+            "mix several channels down, or give each a stream of its own"
+        )
+    if samples.shape[-1] == 0:
+        raise ValueError("a stream takes at least one sample, got an empty chunk")
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     # One comparison for both: NaN is not below anything. Squares of more would stay in the running level.
     if not np.abs(array).max() <= MAX_PEAK:
@@ -87,3 +88,7 @@ def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Sample
             f"infinite or beyond {MAX_PEAK:g}: nothing of this chunk was taken, scale or clean it first"
         )
     return array
+
+
+def _shape(leading: tuple[int, ...]) -> str:
+    return f"({', '.join(str(size) for size in (*leading, 'samples'))})"

@@ -3,8 +3,8 @@
     engine = OnnxEngine.from_model(model, "int8")     streamer = stream(engine)
     engine.save("denoiser.onnx")                      streams = StreamBatch(engine, max_streams=16)
 
-A saved engine is an .onnx file and a .json file beside it that says how to drive it; whoever has numpy and
-onnxruntime can run it without this project (docs/run_exported.py).
+A saved engine is an .onnx file and a .json file that says how to drive it, with numpy and onnxruntime alone
+(docs/run_exported.py).
 """
 
 import hashlib
