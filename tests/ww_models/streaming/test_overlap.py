@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.ww_models.samples import SMALL, SMALL_CAUSAL, heard, held_bytes, noise, small, speech_like
 from ww_models import Denoiser, si_sdr_db, stream
+from ww_models.streaming import overlap
 from ww_models.streaming.overlap import FADE_S, OverlapStreamer
 from ww_models.streaming.streamer import Streamer
 
@@ -132,7 +133,7 @@ def test_the_originals_are_near_the_whole_clip_though_the_level_is_not_known(nam
 def test_the_level_is_that_of_all_that_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     model = form("gatewave-original")
     noisy = 0.3 + torch.linspace(0.1, 2, 20_000) * clip(20_000, batch=2) * torch.tensor([[1.0], [30.0]])
-    levels, ends, scales = [], [], __import__("ww_models.streaming.overlap").overlap._HeardLevel.scales
+    levels, ends, scales = [], [], overlap._HeardLevel.scales
 
     def recording(self: object, heard_BT: Tensor, num_new: int) -> tuple[Tensor, Tensor]:
         divisor, factor = scales(self, heard_BT, num_new)
