@@ -29,7 +29,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from cluster.serving.live.protocol import PATH
 from cluster.serving.models import load_model
-from ww_models import load_bundle
+from ww_models import load_bundle, stream
 from ww_models.streaming.onnx_export import Precision
 
 WARM_UP_S = 1.0
@@ -219,7 +219,7 @@ def _time_files(url: str, bundle: Path, precision: Precision, num_rounds: int, c
     body = _wav(clip, model.sample_rate)
 
     def through_engine() -> None:
-        streamer = engine.streamer()
+        streamer = stream(engine)
         streamer.feed(samples_BT)
         streamer.flush()
 

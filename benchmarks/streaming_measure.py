@@ -169,7 +169,7 @@ def measure(name: str, model: Denoiser, arguments: argparse.Namespace, has_peers
         contestants[result.ours(precision, ALONE)] = one_stream(Streamer(engine), noisy)
         contestants[result.ours(precision, BATCH)] = many_streams(engine, noisy, num_streams)
         contestants[result.ours(precision, HALF_READY)] = many_streams(engine, noisy, num_streams, 2)
-    contestants[TORCH_STEPS] = one_stream(cast(Streamer, model.streamer()), noisy)
+    contestants[TORCH_STEPS] = one_stream(Streamer(model), noisy)
     contestants[TORCH_CLIP] = whole_clip(model, noisy)
     with ExitStack() as stack:
         if has_peers and result.preset in PEER_HIDDEN:

@@ -18,10 +18,11 @@ import numpy as np
 from cluster.enhancement import torch_threads
 from cluster.evaluation.evaluate import choose_mixtures
 from ww_data import Corpus, open_corpus
-from ww_models import load_bundle, score_clip, snr_db
+from ww_models import load_bundle, score_clip, snr_db, stream
 from ww_models.bundle.bundle import add_metrics
+from ww_models.streaming.engine import require_steps
 from ww_models.streaming.onnx_engine import OnnxEngine, check_target
-from ww_models.streaming.onnx_export import Precision, require_steps
+from ww_models.streaming.onnx_export import Precision
 
 Progress = Callable[[int, int, str], None]
 
@@ -153,7 +154,7 @@ def _losses(means: dict[str, dict[str, float | None]]) -> dict[str, float]:
 
 def _streamed(engine: OnnxEngine, noisy_T: np.ndarray) -> tuple[np.ndarray, float]:
     """The output (T,) of a stream that gets a hop at a time, and the seconds this thread computed for it."""
-    streamer = engine.streamer()
+    streamer = stream(engine)
     start_s = time.thread_time()
     parts = [
         streamer.feed(noisy_T[None, begin : begin + engine.hop_samples])

@@ -8,9 +8,8 @@ def main() -> None:
     for preset, settings in PRESETS.items():
         model = build_model(**settings)
         latency = "the whole clip" if model.latency_ms is None else f"{model.latency_ms:.1f} ms"
-        print(
-            f"| {preset} | {model.num_parameters / 1e6:.2f} M | {model.macs_per_second / 1e9:.3f} | {latency} |"
-        )
+        size, work = f"{model.num_parameters / 1e6:.2f} M", f"{model.macs_per_second / 1e9:.3f}"
+        print(f"| {preset} | {size} | {work} | {latency} |")
 
 
 if __name__ == "__main__":

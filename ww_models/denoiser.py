@@ -9,17 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ww_models.layers.layers import NORMALIZE_MODES, LevelNormalizer, Normalize
+from ww_models.checks import require
+from ww_models.layers.level import NORMALIZE_MODES, LevelNormalizer, Normalize
 from ww_models.layers.step import StreamingStep
-from ww_models.streaming.engine import TorchEngine
-from ww_models.streaming.overlap import OverlapStreamer
-from ww_models.streaming.streamer import Streamer
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError(message) unless `condition` holds."""
-    if not condition:
-        raise ValueError(message)
 
 
 def require_waveforms(noisy: Tensor) -> None:
@@ -40,8 +32,7 @@ class ModelConfig:
     level_hop        samples between two updates of the running level, on a grid anchored at sample 0
     level_memory_s   seconds after which the running level has forgotten 63 % of the past
     level_floor      lowest level that is divided by (full scale is 1)
-    residual         the network's output is added to its input, so that it learns what to take away: a short
-                     training then starts from the noisy sound instead of from silence
+    residual         the network's output is added to its input: a short training starts from the noisy sound
     """
 
     causal: bool = True
@@ -53,22 +44,17 @@ class ModelConfig:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            self.sample_rate > 0,
-            f"sample_rate is {self.sample_rate}: give a positive number of Hz, e.g. 16000",
-        )
-        require(
-            self.normalize in NORMALIZE_MODES,
-            f"normalize is {self.normalize!r}: choose one of {', '.join(NORMALIZE_MODES)}",
-        )
-        require(
-            self.level_hop > 0, f"level_hop is {self.level_hop}: give a positive number of samples, e.g. 256"
-        )
-        require(
-            0 < self.level_memory_s < float("inf"),
-            f"level_memory_s is {self.level_memory_s}: give a finite number of seconds above 0, e.g. 0.2",
-        )
-        require(self.level_floor > 0, f"level_floor is {self.level_floor}: give a level above 0, e.g. 0.001")
+        self.check("sample_rate", self.sample_rate > 0, "give a positive number of Hz, e.g. 16000")
+        is_mode = self.normalize in NORMALIZE_MODES
+        self.check("normalize", is_mode, f"choose one of {', '.join(NORMALIZE_MODES)}")
+        self.check("level_hop", self.level_hop > 0, "give a positive number of samples, e.g. 256")
+        is_finite = 0 < self.level_memory_s < float("inf")
+        self.check("level_memory_s", is_finite, "give a finite number of seconds above 0, e.g. 0.2")
+        self.check("level_floor", self.level_floor > 0, "give a level above 0, e.g. 0.001")
+
+    def check(self, what: str, is_valid: bool, hint: str) -> None:
+        """Raises ValueError unless a field is valid. what: its name, the architecture's may stand before it."""
+        require(is_valid, f"{what} is {getattr(self, what.split()[-1])!r}: {hint}")
 
 
 class Denoiser(nn.Module, ABC):
@@ -89,7 +75,6 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def sample_rate(self) -> int:
-        """Hz, of input and output."""
         return self.config.sample_rate
 
     @property
@@ -112,30 +97,25 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def latency_samples(self) -> int | None:
-        """After n samples of a stream at least n - latency_samples are out; None if it does not run in steps.
-
-        The look-ahead, and what a hop of several strides waits for its end.
-        """
+        """After n samples of a stream at least n - latency_samples are out; None if it does not run in steps."""
         if self.lookahead_samples is None or not self.config.causal:
             return None
+        # A hop of several strides waits for its end.
         return self.lookahead_samples + self.hop_samples - self.stride
 
     @property
     def latency_ms(self) -> float | None:
-        """`latency_samples` in milliseconds."""
         return None if self.latency_samples is None else 1000 * self.latency_samples / self.sample_rate
 
     @cached_property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @cached_property
+    @property
     def macs_per_second(self) -> float:
         """Multiply-accumulates per second of audio, biases, norms and activations left out."""
-        return (
-            sum(rate * _num_weights(layer) for layer, rate in self.layer_rates())
-            + self._fixed_macs_per_second()
-        )
+        weights = ((weight, rate) for layer, rate in self.layer_rates() for weight in layer.parameters())
+        return sum(rate * weight.numel() for weight, rate in weights if weight.dim() > 1)
 
     @abstractmethod
     def valid_length(self, num_samples: int) -> int:
@@ -156,15 +136,6 @@ class Denoiser(nn.Module, ABC):
     def network(self, scaled: Tensor) -> Tensor:
         """level-normalised (B, 1, T) -> (B, 1, T): the layers, without the residual around them."""
 
-    def streamer(self, batch: int = 1) -> Streamer | OverlapStreamer:
-        """A stream that is denoised while it comes in; see `ww_models.streaming.streamer`. Weights are those of now.
-
-        A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.streaming.overlap`.
-        """
-        if self.latency_samples is None:
-            return OverlapStreamer(self, batch)
-        return Streamer(TorchEngine(self), batch)
-
     @abstractmethod
     def streaming_step(self, num_hops: int = 1) -> StreamingStep:
         """One step of a stream, from the weights as they are now: a pure function that exports to ONNX.
@@ -184,11 +155,3 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def _last_input(self, n: int) -> int:
         """Index of the last input sample that the network needs for output sample n."""
-
-    def _fixed_macs_per_second(self) -> float:
-        """Work of filters that are not learned."""
-        return 0.0
-
-
-def _num_weights(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)

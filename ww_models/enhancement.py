@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from ww_models.denoiser import Denoiser, require, require_waveforms
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, require_waveforms
 
 WINDOW_S = 30.0
-# What a window hears before its own part, so that recurrent states have settled; the other way too if the
-# model looks there.
+# What a window hears before its own part, so that recurrent states have settled; after it too if the model looks there.
 WARM_UP_S = 5.0
 FADE_S = 0.02
 
@@ -15,13 +15,11 @@ FADE_S = 0.02
 def enhance(model: Denoiser, noisy: Tensor, *, strength: float = 1.0) -> Tensor:
     """noisy (B, 1, T) at the model's sample rate -> (B, 1, T), aligned with the input.
 
-    strength: 1 gives the model's output, 0 the input, between them a mix. Long input goes through the network
-    in windows of 30 s, with 5 s of warm-up and cross-faded seams; the level is followed over the whole clip.
-    The model's mode is kept.
+    strength: 1 gives the model's output, 0 the input, between them a mix. Long input goes through the network in
+    windows of 30 s, with 5 s of warm-up and cross-faded seams; the level is followed over all of it.
     """
-    require(
-        0.0 <= strength <= 1.0, f"strength is {strength}: give a number from 0 (input) to 1 (fully enhanced)"
-    )
+    is_share = 0.0 <= strength <= 1.0
+    require(is_share, f"strength is {strength}: give a number from 0 (input) to 1 (fully enhanced)")
     require_waveforms(noisy)
     was_training = model.training
     model.eval()

@@ -1,7 +1,7 @@
 """What training minimises: L1, multi-resolution STFT, compressed spectral and negative SI-SDR, each weighted.
 
-Every term is computed per item and then averaged over items, so a loud item counts no more than a quiet one
-and the value does not depend on how items are dealt over workers.
+Every term is computed per item and then averaged over items, so a loud item counts no more than a quiet one and the
+value does not depend on how items are dealt over workers.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ww_models.checks import require
 
 # (fft size, hop, window) in samples: Yamamoto et al., arXiv 1910.11480.
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
@@ -31,17 +33,17 @@ class LossConfig:
     def __post_init__(self) -> None:
         values = vars(self)
         for name, value in values.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"loss {name} is {value}: give a finite number of at least 0")
-        if not any(value for name, value in values.items() if name.endswith("_weight")):
-            raise ValueError(
-                "all weights of the loss are 0, nothing would be learned: give one of them a value above 0"
-            )
-        if self.stft_weight and not (self.spectral_convergence_factor or self.log_magnitude_factor):
-            raise ValueError(
-                "stft_weight is above 0 but both its factors are 0: raise spectral_convergence_factor or "
-                "log_magnitude_factor, or set stft_weight to 0"
-            )
+            is_valid = 0 <= value < float("inf")
+            require(is_valid, f"loss {name} is {value}: give a finite number of at least 0")
+        require(
+            any(value for name, value in values.items() if name.endswith("_weight")),
+            "all weights of the loss are 0, nothing would be learned: give one of them a value above 0",
+        )
+        require(
+            not self.stft_weight or bool(self.spectral_convergence_factor or self.log_magnitude_factor),
+            "stft_weight is above 0 but both its factors are 0: raise spectral_convergence_factor or "
+            "log_magnitude_factor, or set stft_weight to 0",
+        )
 
 
 class LossTerms(NamedTuple):
@@ -54,10 +56,9 @@ class LossTerms(NamedTuple):
 class DenoisingLoss(nn.Module):
     """forward(estimate, clean, noisy=None), all (B, 1, T) -> LossTerms.
 
-    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB); those of weight 0 are
-    not computed. Noise-only items (clean side below -60 dBFS) have no SI-SDR and no spectral convergence;
-    `noisy` gives their level to the compressed term. ValueError if the segment is shorter than the largest
-    STFT needs.
+    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB); those of weight 0 are not
+    computed. Noise-only items (clean side below -60 dBFS) have no SI-SDR and no spectral convergence; `noisy` gives
+    their level to the compressed term. ValueError if the segments are shorter than the largest STFT needs.
     """
 
     def __init__(self, config: LossConfig) -> None:
@@ -78,35 +79,31 @@ class DenoisingLoss(nn.Module):
         estimate_BT, clean_BT = estimate[:, 0].float(), clean[:, 0].float()
         rms_B = clean_BT.square().mean(-1).sqrt()
         has_speech_B = rms_B >= NOISE_ONLY_RMS
-        weighted: dict[str, tuple[float, Tensor]] = {
-            "l1": (self.config.l1_weight, (estimate_BT - clean_BT).abs().mean())
-        }
+        terms = {"l1": (estimate_BT - clean_BT).abs().mean()}
         if self.config.stft_weight:
-            weighted["stft"] = (self.config.stft_weight, self._stft_term(estimate_BT, clean_BT, has_speech_B))
+            terms["stft"] = self._stft_term(estimate_BT, clean_BT, has_speech_B)
         if self.config.compressed_weight:
             noisy_BT = clean_BT if noisy is None else noisy[:, 0].float()
-            level_B = torch.where(has_speech_B, rms_B, noisy_BT.square().mean(-1).sqrt()).clamp(
-                min=NOISE_ONLY_RMS
-            )
-            term = self._compressed_term(estimate_BT / level_B[:, None], clean_BT / level_B[:, None])
-            weighted["compressed"] = (self.config.compressed_weight, term)
+            level_B = torch.where(has_speech_B, rms_B, noisy_BT.square().mean(-1).sqrt())
+            level_B1 = level_B.clamp(min=NOISE_ONLY_RMS)[:, None]
+            terms["compressed"] = self._compressed_term(estimate_BT / level_B1, clean_BT / level_B1)
         if self.config.si_sdr_weight:
-            term = negative_si_sdr(estimate_BT, clean_BT, has_speech_B)
-            weighted["si_sdr"] = (self.config.si_sdr_weight, term)
-        total = sum((weight * term for weight, term in weighted.values() if weight), estimate.new_zeros(()))
-        return LossTerms(total, {name: term.detach() for name, (_, term) in weighted.items()})
+            terms["si_sdr"] = negative_si_sdr(estimate_BT, clean_BT, has_speech_B)
+        weights = {name: getattr(self.config, f"{name}_weight") for name in terms}
+        total = sum((weights[name] * terms[name] for name in terms if weights[name]), estimate.new_zeros(()))
+        return LossTerms(total, {name: term.detach() for name, term in terms.items()})
 
     def _check(self, estimate: Tensor, clean: Tensor) -> None:
-        if estimate.dim() != 3 or estimate.shape[1] != 1 or estimate.shape != clean.shape:
-            raise ValueError(
-                "the loss takes estimate and clean of one shape (batch, 1, samples), "
-                f"got {tuple(estimate.shape)} and {tuple(clean.shape)}"
-            )
-        if estimate.shape[-1] < self._min_samples:
-            raise ValueError(
-                f"the loss got segments of {estimate.shape[-1]} samples, its largest STFT needs at least "
-                f"{self._min_samples}: train on longer segments"
-            )
+        require(
+            estimate.dim() == 3 and estimate.shape[1] == 1 and estimate.shape == clean.shape,
+            "the loss takes estimate and clean of one shape (batch, 1, samples), "
+            f"got {tuple(estimate.shape)} and {tuple(clean.shape)}",
+        )
+        require(
+            estimate.shape[-1] >= self._min_samples,
+            f"the loss got segments of {estimate.shape[-1]} samples, its largest STFT needs at least "
+            f"{self._min_samples}: train on longer segments",
+        )
 
     def _stft_term(self, estimate_BT: Tensor, clean_BT: Tensor, has_speech_B: Tensor) -> Tensor:
         total = estimate_BT.new_zeros(())
@@ -132,11 +129,10 @@ class DenoisingLoss(nn.Module):
         return 0.7 * magnitude_error + 0.3 * complex_error
 
     def _compressed(self, x_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) -> spectrum with compressed magnitudes (B, F, N, 2), and those magnitudes (B, F, N)."""
+        """(B, T) -> spectrum with compressed magnitudes (B, F, frames, 2), and those magnitudes (B, F, frames)."""
         window = self.get_buffer("compressed_window")
-        spectrum = torch.view_as_real(
-            torch.stft(x_BT, COMPRESSED_FFT, COMPRESSED_HOP, window=window, return_complex=True)
-        )
+        spectrum = torch.stft(x_BT, COMPRESSED_FFT, COMPRESSED_HOP, window=window, return_complex=True)
+        spectrum = torch.view_as_real(spectrum)
         # The offset (-80 dB of a signal of unit level) bounds the gradient where there is silence.
         log_power = (spectrum.square().sum(-1) + 1e-6).log()
         scale = (log_power * ((COMPRESSED_POWER - 1) / 2)).exp()
@@ -144,17 +140,17 @@ class DenoisingLoss(nn.Module):
 
 
 def power_spectrum(x_BT: Tensor, fft: int, hop: int, window: Tensor) -> Tensor:
-    """(B, T) -> (B, F, N), squared magnitudes of the STFT with frames centred on multiples of `hop`."""
+    """(B, T) -> (B, F, frames), squared magnitudes of the STFT with frames centred on multiples of `hop`."""
     spectrum = torch.stft(x_BT, fft, hop, len(window), window, return_complex=True)
     # Not a sum over the last axis: over two numbers at a time that takes several times as long.
     real, imaginary = torch.view_as_real(spectrum).unbind(-1)
     return torch.addcmul(real.square(), imaginary, imaginary)
 
 
-def spectral_convergence(estimate_BFN: Tensor, clean_BFN: Tensor, has_speech_B: Tensor) -> Tensor:
-    """Distance of the magnitudes over the norm of the clean ones, mean over items with speech."""
-    norm_B = torch.linalg.vector_norm(clean_BFN, dim=(1, 2))
-    distance_B = torch.linalg.vector_norm(estimate_BFN - clean_BFN, dim=(1, 2))
+def spectral_convergence(estimate: Tensor, clean: Tensor, has_speech_B: Tensor) -> Tensor:
+    """Distance of magnitudes (B, F, frames) over the norm of the clean ones, mean over items with speech."""
+    norm_B = torch.linalg.vector_norm(clean, dim=(1, 2))
+    distance_B = torch.linalg.vector_norm(estimate - clean, dim=(1, 2))
     return masked_mean(distance_B / norm_B, has_speech_B)
 
 

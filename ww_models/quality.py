@@ -34,15 +34,13 @@ class Measure:
 
 
 # The one table of them, in the order in which they are shown; the names are the fields of `Quality`.
-MEASURES = {
-    measure.name: measure
-    for measure in (
-        Measure("pesq", "PESQ", "", 2),
-        Measure("stoi", "STOI", "", 3),
-        Measure("snr_db", "SNR", "dB", 1),
-        Measure("si_sdr_db", "SI-SDR", "dB", 1),
-    )
-}
+_ALL = (
+    Measure("pesq", "PESQ", "", 2),
+    Measure("stoi", "STOI", "", 3),
+    Measure("snr_db", "SNR", "dB", 1),
+    Measure("si_sdr_db", "SI-SDR", "dB", 1),
+)
+MEASURES = {measure.name: measure for measure in _ALL}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +60,7 @@ def snr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
 
 
 def si_sdr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:
-    """(..., T), (..., T) -> (...): scale-invariant signal-to-distortion ratio in dB (arXiv 1811.02508).
-
-    No mean is subtracted. NaN where `clean` or `estimate` is silent.
-    """
+    """(..., T), (..., T) -> (...): scale-invariant SDR in dB (arXiv 1811.02508), no mean taken off; NaN for silence."""
     clean, estimate = torch.as_tensor(clean), torch.as_tensor(estimate)
     clean_energy = clean.square().sum(-1, keepdim=True)
     target = (estimate * clean).sum(-1, keepdim=True) / clean_energy * clean
@@ -83,10 +78,9 @@ def score_clip(
     clean_T: np.ndarray, estimate_T: np.ndarray, sample_rate: int, *, perceptual: bool = True
 ) -> Quality:
     """All measures of one clip, full scale +-1. ValueError for shapes that differ or are not (T,)."""
-    if clean_T.ndim != 1 or clean_T.shape != estimate_T.shape:
-        raise ValueError(
-            f"quality takes two (samples,) of equal length, got {clean_T.shape} and {estimate_T.shape}"
-        )
+    shapes = clean_T.shape, estimate_T.shape
+    if clean_T.ndim != 1 or shapes[0] != shapes[1]:
+        raise ValueError(f"quality takes two (samples,) of equal length, got {shapes[0]} and {shapes[1]}")
     clean, estimate = clean_T.astype(np.float64), estimate_T.astype(np.float64)
     if _is_silent(clean) or not np.isfinite(estimate).all():
         return Quality(pesq=math.nan, stoi=math.nan, snr_db=math.nan, si_sdr_db=math.nan)

@@ -3,9 +3,9 @@
 build_model("gatewave", hidden=24, depth=4)     build_model(**PRESETS["gatewave-compact"])
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 from ww_models.architectures.demucs import Demucs, DemucsConfig
@@ -19,46 +19,41 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Denoiser]]] = {
     "gatewave": (GateWaveConfig, GateWave),
 }
 
-# Each preset is the keyword arguments of `build_model`. The originals are for comparison with the literature;
-# the compact ones are made for serving: at most 0.5 GMAC per second of audio, 3 M parameters and 40 ms of
-# latency.
-PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {
-        "waveunet": {"name": "waveunet", "causal": False, "normalize": "utterance", "gru_layers": 0},
-        "demucs48": {"name": "demucs", "hidden": 48},
-        "demucs64": {"name": "demucs", "hidden": 64},
-        "gatewave": {"name": "gatewave"},
-        "waveunet-compact": {
-            "name": "waveunet",
-            "hidden": 10,
-            "growth": 1.4,
-            "max_hidden": 96,
-            "depth": 8,
-            "gru_layers": 2,
-            "residual": True,
-        },
-        "demucs-compact": {
-            "name": "demucs",
-            "hidden": 24,
-            "depth": 4,
-            "resample": 2,
-            "lstm_layers": 1,
-            "residual": True,
-        },
-        "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2, "residual": True},
-    }
-)
+# Each preset is the keyword arguments of `build_model`. The originals are for comparison with the literature; the
+# compact ones are for serving: at most 0.5 GMAC per second of audio, 3 M parameters and 40 ms of latency.
+PRESETS: Mapping[str, dict[str, Any]] = {
+    "waveunet": {"name": "waveunet", "causal": False, "normalize": "utterance", "gru_layers": 0},
+    "demucs48": {"name": "demucs", "hidden": 48},
+    "demucs64": {"name": "demucs", "hidden": 64},
+    "gatewave": {"name": "gatewave"},
+    "waveunet-compact": {
+        "name": "waveunet",
+        "hidden": 10,
+        "growth": 1.4,
+        "max_hidden": 96,
+        "depth": 8,
+        "gru_layers": 2,
+        "residual": True,
+    },
+    "demucs-compact": {
+        "name": "demucs",
+        "hidden": 24,
+        "depth": 4,
+        "resample": 2,
+        "lstm_layers": 1,
+        "residual": True,
+    },
+    "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2, "residual": True},
+}
 
 
 def model_config(name: str, **settings: Any) -> ModelConfig:
     """The checked configuration of architecture `name`. ValueError names the nearest known setting."""
     if name not in MODELS:
-        hint = (
-            f"{name!r} is a preset, use build_model(**PRESETS[{name!r}])"
-            if name in PRESETS
-            else _nearest(name, MODELS)
+        use = f"{name!r} is a preset, use build_model(**PRESETS[{name!r}])"
+        raise ValueError(
+            f"unknown architecture {name!r}: {use if name in PRESETS else _nearest(name, MODELS)}"
         )
-        raise ValueError(f"unknown architecture {name!r}: {hint}")
     config_type, _ = MODELS[name]
     known = {field.name for field in fields(config_type)}
     for key in settings:
@@ -70,8 +65,7 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 def build_model(name: str, **settings: Any) -> Denoiser:
     """A new, untrained model of architecture `name` ("waveunet", "demucs" or "gatewave")."""
     config = model_config(name, **settings)
-    _, model_type = MODELS[name]
-    return model_type(config)
+    return MODELS[name][1](config)
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -1,6 +1,8 @@
-"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
 
 import secrets
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,3 +21,27 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+
+
+def write_whole_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """A folder of files by name; what is at `path` is replaced. Anyone may read the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        folder.chmod(0o755)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        if not path.exists():
+            folder.rename(path)
+            return
+        # A rename cannot replace a folder with files: what is there steps aside.
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+        path.replace(old)
+        try:
+            folder.rename(path)
+        except OSError:
+            old.replace(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.jobs.conftest import Done
-from ww_models import build_model, load_bundle, read_bundle_info, save_bundle
+from ww_models import build_model, load_bundle, read_bundle_info, save_bundle, stream
 from ww_models.streaming.onnx_engine import OnnxEngine
 
 INT8 = ("--precision", "int8", "--data")
@@ -41,7 +41,7 @@ def test_fp32_is_the_model(run_job: Callable[..., Done], bundle: Path, tmp_path:
     assert str(out) in done.out
     assert str(out.with_suffix(".json")) in done.out
     noisy = (0.1 * torch.randn(1, 1, 4000)).clamp(-1, 1)
-    streamer = OnnxEngine.load(out).streamer()
+    streamer = stream(OnnxEngine.load(out))
     given = np.concatenate([streamer.feed(noisy[0].numpy()), streamer.flush()], axis=-1)
     with torch.no_grad():
         expected = load_bundle(bundle)(noisy)[0].numpy()
@@ -82,7 +82,7 @@ def test_int8_comes_with_what_it_loses(
     card = (bundle / "README.md").read_text()
     assert "## int8" in card
     assert f"{measured['snr_to_fp32_db']:.4g} dB, over 4 stored test mixtures" in card
-    assert "It stays within 0.05 in PESQ and 0.2 in SI-SDR (dB) of fp32." in card
+    assert "It stays within 0.05 in PESQ and 0.2 in SI-SDR dB of fp32." in card
     assert "| PESQ | 1 | 2 | +1 |" in card
     assert sorted(path.name for path in bundle.iterdir()) == [
         "README.md",
@@ -122,7 +122,7 @@ def test_int8_that_loses_too_much_is_exported_with_a_warning(
         (["--out", "note.txt/a.onnx", *INT8, "{data}"], "note.txt is no folder: choose another place"),
         (["--out", "{bundle}/config.onnx"], "config.json would be overwritten and is not of an export"),
         (["--bundle", "nowhere"], "nowhere does not exist: a bundle is a folder"),
-        (["--bundle", "{whole}"], "has no streaming step to export (causal=False"),
+        (["--bundle", "{whole}"], "has no streaming step (causal=False"),
         (["--bundle", "{slow}", *INT8, "{data}"], "16000 Hz, the model 8000 Hz"),
     ],
 )

@@ -1,5 +1,9 @@
 """Small signals and models for the tests of ww_models."""
 
+import gc
+from types import FunctionType, ModuleType
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,3 +92,27 @@ def speech_like(num_samples: int, seed: int = 0, batch: int = 1) -> Tensor:
 
 def noise(num_samples: int, seed: int = 1, batch: int = 1, rms: float = 0.05) -> Tensor:
     return rms * torch.randn(batch, 1, num_samples, generator=torch.Generator().manual_seed(seed))
+
+
+def held_bytes(root: object) -> int:
+    """What an object keeps alive: the memory of all arrays and tensors that it reaches, and a byte for each object."""
+    memories: dict[int, int] = {}
+    seen: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, type | ModuleType):
+            continue
+        seen[id(item)] = item
+        if isinstance(item, np.ndarray):
+            # A view holds what it is a view of.
+            while isinstance(item.base, np.ndarray):
+                item = item.base
+            memories[item.ctypes.data] = item.nbytes
+        elif isinstance(item, Tensor):
+            memories[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+        elif isinstance(item, FunctionType):
+            waiting += [cell.cell_contents for cell in item.__closure__ or ()]
+        else:
+            waiting += gc.get_referents(item)
+    return sum(memories.values()) + len(seen)

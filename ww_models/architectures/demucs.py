@@ -1,7 +1,6 @@
 """Demucs for speech (Défossez, Synnaeve, Adi: arXiv 2006.12847), parameters named as in its `denoiser`.
 
-    level i:  conv k8 s4, ReLU, 1x1 conv, GLU ----- skip, added -----> 1x1 conv, GLU, transposed conv k8 s4,
-    ReLU
+    level i:  conv k8 s4, ReLU, 1x1 conv, GLU ----- skip, added -----> 1x1 conv, GLU, transposed conv k8 s4, ReLU
                           '-> level i+1 ... LSTM ... -'                        (the outermost has no ReLU)
 
 The level-normalised input is sinc-upsampled by 1, 2 or 4 and the output brought back. Padding is that of
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.layers.matrix_convolutions import convolve, convolve_gated, convolve_transposed
 from ww_models.layers.resampling import SincResampler, StepDownsampler, StepUpsampler
 from ww_models.layers.step import StepU, StreamingStep
@@ -48,11 +48,9 @@ class DemucsConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("hidden", "depth", "max_hidden", "stride", "lstm_layers", "sinc_zeros"):
-            value = getattr(self, field)
-            require(value >= 1, f"demucs {field} is {value}: give at least 1")
-        require(self.growth >= 1, f"demucs growth is {self.growth}: give at least 1")
-        require(self.resample in (1, 2, 4), f"demucs resample is {self.resample}: give 1, 2 or 4")
+        for field in ("hidden", "depth", "max_hidden", "stride", "lstm_layers", "sinc_zeros", "growth"):
+            self.check(f"demucs {field}", getattr(self, field) >= 1, "give at least 1")
+        self.check("demucs resample", self.resample in (1, 2, 4), "give 1, 2 or 4")
         require(
             self.kernel >= self.stride and self.kernel % self.stride == 0,
             f"demucs kernel is {self.kernel} with stride {self.stride}: give a multiple of the stride",
@@ -62,11 +60,9 @@ class DemucsConfig(ModelConfig):
             f"demucs stride {self.stride} to the depth {self.depth} is no multiple of resample "
             f"{self.resample}: choose a larger depth",
         )
-        require(
-            self.sinc_lookahead is None or 1 <= self.sinc_lookahead <= self.sinc_zeros,
-            f"demucs sinc_lookahead is {self.sinc_lookahead}: give 1 to sinc_zeros ({self.sinc_zeros})",
-        )
-        require(self.rescale >= 0, f"demucs rescale is {self.rescale}: give 0 or more")
+        is_within = self.sinc_lookahead is None or 1 <= self.sinc_lookahead <= self.sinc_zeros
+        self.check("demucs sinc_lookahead", is_within, f"give 1 to sinc_zeros ({self.sinc_zeros})")
+        self.check("demucs rescale", self.rescale >= 0, "give 0 or more")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -100,20 +96,12 @@ class Demucs(Denoiser):
         self.decoder = nn.ModuleList()
         channels = (1, *config.channels)
         for outer, inner in pairwise(channels):
-            self.encoder.append(
-                nn.Sequential(
-                    nn.Conv1d(outer, inner, config.kernel, config.stride),
-                    nn.ReLU(),
-                    nn.Conv1d(inner, 2 * inner, 1),
-                    nn.GLU(dim=1),
-                )
-            )
-            up = [
-                nn.Conv1d(inner, 2 * inner, 1),
-                nn.GLU(dim=1),
-                nn.ConvTranspose1d(inner, outer, config.kernel, config.stride),
-            ]
-            self.decoder.insert(0, nn.Sequential(*up, nn.ReLU()) if len(self.decoder) else nn.Sequential(*up))
+            down = nn.Conv1d(outer, inner, config.kernel, config.stride)
+            self.encoder.append(nn.Sequential(down, nn.ReLU(), nn.Conv1d(inner, 2 * inner, 1), nn.GLU(dim=1)))
+            gated = nn.Conv1d(inner, 2 * inner, 1)
+            up = nn.ConvTranspose1d(inner, outer, config.kernel, config.stride)
+            activation = [nn.ReLU()] if len(self.decoder) else []
+            self.decoder.insert(0, nn.Sequential(gated, nn.GLU(dim=1), up, *activation))
         self.lstm = RecurrentLSTM(channels[-1], config.lstm_layers, bidirectional=not config.causal)
         self.resampler = SincResampler(config.resample, config.sinc_zeros, config.sinc_lookahead)
         if config.rescale:
@@ -126,21 +114,17 @@ class Demucs(Denoiser):
     @property
     def frame_samples_resampled(self) -> int:
         """Samples, at the network's inner rate, that one frame of the innermost layer sees."""
-        return self._unrolled(1)
-
-    def _unrolled(self, num_frames: int) -> int:
-        """Samples, at the network's inner rate, that `num_frames` of the innermost layer cover."""
-        length = num_frames
-        for _ in range(self.config.depth):
-            length = (length - 1) * self.config.stride + self.config.kernel
-        return length
+        config = self.config
+        return 1 + (config.kernel - 1) * sum(config.stride**level for level in range(config.depth))
 
     def valid_length(self, num_samples: int) -> int:
         """As in `denoiser`, or where the model can stream, until no output misses a frame that would follow."""
-        length = (num_samples + (self.lookahead_samples or 0)) * self.config.resample
-        for _ in range(self.config.depth):
-            length = max(ceil((length - self.config.kernel) / self.config.stride) + 1, 1)
-        return ceil(self._unrolled(length) / self.config.resample)
+        config = self.config
+        length = (num_samples + (self.lookahead_samples or 0)) * config.resample
+        for _ in range(config.depth):
+            length = max(ceil((length - config.kernel) / config.stride) + 1, 1)
+        covered = (length - 1) * config.stride**config.depth + self.frame_samples_resampled
+        return ceil(covered / config.resample)
 
     def network(self, scaled: Tensor) -> Tensor:
         num_samples = scaled.shape[-1]
@@ -157,23 +141,21 @@ class Demucs(Denoiser):
             skips.append(x)
         x = self.lstm(x.permute(2, 0, 1)).permute(1, 2, 0)
         for decode in self.decoder:
-            skip = skips.pop()
-            x = decode(x + skip[..., : x.shape[-1]])
+            x = decode(x + skips.pop()[..., : x.shape[-1]])
         return x
 
     def _layers_as_products(self, x: Tensor) -> Tensor:
         """`_layers` with time before channels inside: the same numbers in less time, on the CPU."""
         encoder: Any = self.encoder
         decoder: Any = self.decoder
-        x = x.transpose(1, 2)
-        skips = []
+        x, skips = x.transpose(1, 2), []
         for strided, _, gated, _ in encoder:
             x = convolve_gated(convolve(x, strided).relu(), gated)
             skips.append(x)
         x = self.lstm(x.transpose(0, 1)).transpose(0, 1)
         for gated, _, transposed, *activation in decoder:
-            skip = skips.pop()
-            x = convolve_transposed(convolve_gated(x + skip[:, : x.shape[1]], gated), transposed)
+            x = convolve_gated(x + skips.pop()[:, : x.shape[1]], gated)
+            x = convolve_transposed(x, transposed)
             x = x.relu_() if activation else x
         return x.transpose(1, 2)
 
@@ -185,8 +167,9 @@ class Demucs(Denoiser):
             yield decode, rate
         yield self.lstm, rate
 
-    def _fixed_macs_per_second(self) -> float:
-        return self.resampler.macs_per_sample * self.sample_rate
+    @property
+    def macs_per_second(self) -> float:
+        return super().macs_per_second + self.resampler.macs_per_sample * self.sample_rate
 
     def _last_input(self, n: int) -> int:
         n = self.resampler.last_down_input(n)
@@ -214,16 +197,13 @@ class DemucsStep(StreamingStep):
         frame_end = newest_frame * config.stride**config.depth + model.frame_samples_resampled - 1
         first = Pace(hop * config.resample, frame_end + (num_hops + 1) * hop * config.resample)
         up = StepUpsampler(model.resampler, first)
-        u = StepU(
-            first,
-            (_EncoderStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)),
-            StepRecurrent("lstm", model.lstm.lstm),
-            (_DecoderStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)),
-            kernel=config.kernel,
-            stride=config.stride,
-        )
+        encoder = (_EncoderStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder))
+        decoder = (_DecoderStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder))
+        lstm = StepRecurrent("lstm", model.lstm.lstm)
+        u = StepU(first, encoder, lstm, decoder, kernel=config.kernel, stride=config.stride)
         down = StepDownsampler(model.resampler, u.last_pace)
-        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - down.pace.newest)
+        lag = hop - 1 - down.paces[-1].newest
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.up, self.u, self.down = up, u, down
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:

@@ -3,9 +3,8 @@
     level i:  gated conv k8 s4 -> BatchNorm ----- skip, added -----> gated transposed conv k8 s4 -> BatchNorm
                        '-> level i+1 ... GRU ... -'                   (the outermost has no BatchNorm)
 
-A frame of the innermost layer covers `frame_samples` samples and a new one starts every `stride` samples. The
-input is padded at its end until each output sample has all the frames that a longer clip would give it, so
-the end of a clip is what a stream followed by silence returns.
+A frame of the innermost layer covers `frame_samples` samples and a new one starts every `stride` samples. The input
+is padded until each output sample has all its frames: the end of a clip is what a stream followed by silence returns.
 """
 
 import copy
@@ -18,16 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
-from ww_models.layers.layers import GatedConv1d, GatedConvTranspose1d, RecurrentMiddle
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.layers.gru import RecurrentMiddle
 from ww_models.layers.step import StepU, StreamingStep
 from ww_models.layers.step_layers import (
     Memory,
     Pace,
     StepConvTranspose,
     StepRecurrent,
-    batch_norm_as_affine,
     conv_step,
+    norm_as_affine,
 )
 
 
@@ -44,10 +44,8 @@ class GateWaveConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("hidden", "depth", "stride", "gru_layers"):
-            value = getattr(self, field)
-            require(value >= 1, f"gatewave {field} is {value}: give at least 1")
-        require(self.growth >= 1, f"gatewave growth is {self.growth}: give at least 1")
+        for field in ("hidden", "depth", "stride", "gru_layers", "growth"):
+            self.check(f"gatewave {field}", getattr(self, field) >= 1, "give at least 1")
         require(
             self.kernel >= self.stride and self.kernel % self.stride == 0,
             f"gatewave kernel is {self.kernel} with stride {self.stride}: give a multiple of the stride",
@@ -57,6 +55,17 @@ class GateWaveConfig(ModelConfig):
     def channels(self) -> tuple[int, ...]:
         """Of each level, outermost first."""
         return tuple(int(self.hidden * self.growth**level) for level in range(self.depth))
+
+
+class Gated(nn.Module):
+    """A convolution times the sigmoid of a second one. Both are one of twice the channels: values first, then gates."""
+
+    def __init__(self, conv: nn.Conv1d | nn.ConvTranspose1d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(self.conv(x), dim=1)
 
 
 class GateWave(Denoiser):
@@ -69,15 +78,12 @@ class GateWave(Denoiser):
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for outer, inner in pairwise(channels):
-            self.encoder.append(
-                nn.Sequential(GatedConv1d(outer, inner, config.kernel, config.stride), nn.BatchNorm1d(inner))
-            )
-            up = GatedConvTranspose1d(inner, outer, config.kernel, config.stride)
+            down = Gated(nn.Conv1d(outer, 2 * inner, config.kernel, config.stride))
+            self.encoder.append(nn.Sequential(down, nn.BatchNorm1d(inner)))
+            up = Gated(nn.ConvTranspose1d(inner, 2 * outer, config.kernel, config.stride))
             # The output has to follow the input's level: no norm on the outermost layer.
-            is_outermost = len(self.decoder) == 0
-            self.decoder.insert(
-                0, nn.Sequential(up) if is_outermost else nn.Sequential(up, nn.BatchNorm1d(outer))
-            )
+            norm = [nn.BatchNorm1d(outer)] if len(self.decoder) else []
+            self.decoder.insert(0, nn.Sequential(up, *norm))
         self.middle = RecurrentMiddle(channels[-1], config.gru_layers, bidirectional=not config.causal)
 
     @property
@@ -87,10 +93,8 @@ class GateWave(Denoiser):
     @property
     def frame_samples(self) -> int:
         """Input samples that one frame of the innermost layer sees."""
-        length = 1
-        for _ in range(self.config.depth):
-            length = (length - 1) * self.config.stride + self.config.kernel
-        return length
+        config = self.config
+        return 1 + (config.kernel - 1) * sum(config.stride**level for level in range(config.depth))
 
     def valid_length(self, num_samples: int) -> int:
         num_frames = -(-num_samples // self.stride)
@@ -130,15 +134,12 @@ class GateWaveStep(StreamingStep):
     def __init__(self, model: GateWave, hop: int) -> None:
         config = model.config
         lead = -(hop - model.stride + model.frame_samples) % hop
-        u = StepU(
-            Pace(hop, hop - 1 - lead),
-            (_GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder)),
-            StepRecurrent("middle", model.middle.gru),
-            (_GatedUpStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder)),
-            kernel=config.kernel,
-            stride=config.stride,
-        )
-        super().__init__(model, hop_samples=hop, lead_samples=lead, lag_samples=hop - 1 - u.last_pace.newest)
+        encoder = (_GatedStep(f"encoder.{level}", layers) for level, layers in enumerate(model.encoder))
+        decoder = (_GatedUpStep(f"decoder.{level}", layers) for level, layers in enumerate(model.decoder))
+        middle, pace = StepRecurrent("middle", model.middle.gru), Pace(hop, hop - 1 - lead)
+        u = StepU(pace, encoder, middle, decoder, kernel=config.kernel, stride=config.stride)
+        lag = hop - 1 - u.last_pace.newest
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.u = u
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
@@ -157,7 +158,7 @@ class _GatedStep(nn.Module):
         is_up = isinstance(conv, nn.ConvTranspose1d)
         shift = None
         if norms:
-            scale, shift = batch_norm_as_affine(norms[0])
+            scale, shift = norm_as_affine(norms[0])
             with torch.no_grad():
                 weight = conv.weight.transpose(0, 1) if is_up else conv.weight
                 weight[: len(scale)] *= scale[:, None, None]

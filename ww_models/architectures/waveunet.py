@@ -1,14 +1,12 @@
 """Wave-U-Net (Stoller et al., arXiv 1806.03185), adapted to speech enhancement and to streams.
 
     level i:  conv k15, BatchNorm, LeakyReLU ------ skip, concatenated -----> conv k5, BatchNorm, LeakyReLU
-                  '-> keep even samples -> level i+1 ... GRU ... -> upsample x2 -'      (outermost: conv
-                  alone)
+                  '-> keep even samples -> level i+1 ... GRU ... -> upsample x2 -'      (outermost: conv alone)
 
-Upsampling is out[2n] = x[n], out[2n+1] = (x[n] + x[n+1]) / 2: new samples lie half-way between those that
-decimation kept. With K frames inside, the padded input has stride * (K - 1) + 1 samples and every level
-halves and doubles exactly, so nothing is ever cropped or interpolated to a length. The causal form pads
-convolutions on the left only; what is left to look ahead is the x[n+1] of each level, stride - 1 samples
-together. Its convolutions see some tens of ms, hence the GRU.
+Upsampling is out[2n] = x[n], out[2n+1] = (x[n] + x[n+1]) / 2: new samples lie half-way between those that decimation
+kept. With k frames inside, the padded input has stride * (k - 1) + 1 samples and levels halve and double exactly, so
+nothing is ever cropped. The causal form pads convolutions on the left only; what is left to look ahead is the x[n+1] of
+each level, stride - 1 samples together. Its convolutions see some tens of ms, hence the GRU.
 """
 
 from collections.abc import Iterator
@@ -20,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ww_models.denoiser import Denoiser, ModelConfig, require
-from ww_models.layers.layers import RecurrentMiddle
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.layers.gru import RecurrentMiddle
 from ww_models.layers.step import StreamingStep
-from ww_models.layers.step_layers import Memory, Pace, StepConv, StepRecurrent, batch_norm_as_affine
+from ww_models.layers.step_layers import Memory, StepConv, StepRecurrent, norm_as_affine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +38,22 @@ class WaveUNetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("hidden", "depth", "max_hidden"):
-            value = getattr(self, field)
-            require(value >= 1, f"waveunet {field} is {value}: give at least 1")
-        require(self.growth >= 1, f"waveunet growth is {self.growth}: give at least 1")
-        require(self.gru_layers >= 0, f"waveunet gru_layers is {self.gru_layers}: give 0 or more")
-        for field in ("down_kernel", "up_kernel"):
-            value = getattr(self, field)
-            require(value >= 1 and value % 2 == 1, f"waveunet {field} is {value}: give an odd number, e.g. 5")
+        for field in ("hidden", "depth", "max_hidden", "growth"):
+            self.check(f"waveunet {field}", getattr(self, field) >= 1, "give at least 1")
+        self.check("waveunet gru_layers", self.gru_layers >= 0, "give 0 or more")
+        for kernel in ("down_kernel", "up_kernel"):
+            is_odd = getattr(self, kernel) >= 1 and getattr(self, kernel) % 2 == 1
+            self.check(f"waveunet {kernel}", is_odd, "give an odd number, e.g. 5")
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Of each level, outermost first."""
-        return tuple(
-            min(int(self.hidden * self.growth**level), self.max_hidden) for level in range(self.depth)
-        )
+        widths = (int(self.hidden * self.growth**level) for level in range(self.depth))
+        return tuple(min(width, self.max_hidden) for width in widths)
 
 
 class PaddedConv1d(nn.Module):
-    """A convolution that keeps the length: zeros on the left only (causal) or on both sides.
-
-    given: samples before the first that the input has already
-    """
+    """A convolution that keeps the length: zeros on the left only (causal) or on both sides, but for the `given`."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, *, causal: bool, bias: bool, given: int = 0
@@ -76,7 +68,7 @@ class PaddedConv1d(nn.Module):
 
 
 def upsample_linear(x: Tensor) -> Tensor:
-    """(B, C, K) -> (B, C, 2K - 1): each sample, and between two the mean of both."""
+    """(B, C, T) -> (B, C, 2T - 1): each sample, and between two the mean of both."""
     between = 0.5 * (x[..., :-1] + x[..., 1:])
     return torch.cat([torch.stack([x[..., :-1], between], dim=-1).flatten(-2), x[..., -1:]], dim=-1)
 
@@ -87,32 +79,21 @@ class WaveUNet(Denoiser):
 
     def __init__(self, config: WaveUNetConfig) -> None:
         super().__init__(config)
-        channels = (1, *config.channels)
+        channels, causal = (1, *config.channels), config.causal
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for outer, inner in pairwise(channels):
-            self.encoder.append(self._block(outer, inner, config.down_kernel))
-            given = int(config.causal)  # causal decoders get one sample more on the left, see `network`
-            # The output has to follow the input's level: the outermost layer is a convolution alone.
-            up = (
-                self._block(2 * inner, outer, config.up_kernel, given)
-                if len(self.decoder)
-                else PaddedConv1d(
-                    2 * inner, outer, config.up_kernel, causal=config.causal, bias=True, given=given
-                )
-            )
-            self.decoder.insert(0, up)
-        self.middle = (
-            RecurrentMiddle(channels[-1], config.gru_layers, bidirectional=not config.causal)
-            if config.gru_layers
-            else None
-        )
-
-    def _block(self, in_channels: int, out_channels: int, kernel: int, given: int = 0) -> nn.Sequential:
-        conv = PaddedConv1d(
-            in_channels, out_channels, kernel, causal=self.config.causal, bias=False, given=given
-        )
-        return nn.Sequential(conv, nn.BatchNorm1d(out_channels), nn.LeakyReLU(0.1))
+            down = PaddedConv1d(outer, inner, config.down_kernel, causal=causal, bias=False)
+            self.encoder.append(nn.Sequential(down, nn.BatchNorm1d(inner), nn.LeakyReLU(0.1)))
+            # The output has to follow the input's level: the outermost layer is a convolution alone. Causal decoders
+            # get one sample more on the left, see `network`.
+            is_outer, kernel = not len(self.decoder), config.up_kernel
+            up = PaddedConv1d(2 * inner, outer, kernel, causal=causal, bias=is_outer, given=int(causal))
+            block = up if is_outer else nn.Sequential(up, nn.BatchNorm1d(outer), nn.LeakyReLU(0.1))
+            self.decoder.insert(0, block)
+        self.middle = None
+        if config.gru_layers:
+            self.middle = RecurrentMiddle(channels[-1], config.gru_layers, bidirectional=not causal)
 
     @property
     def stride(self) -> int:
@@ -126,9 +107,8 @@ class WaveUNet(Denoiser):
         x = F.pad(scaled, (0, self.valid_length(num_samples) - num_samples))
         skips = []
         for encode in self.encoder:
-            x = encode(x)
-            skips.append(x)
-            x = x[..., ::2]
+            skips.append(encode(x))
+            x = skips[-1][..., ::2]
         if self.middle is not None:
             x = x + self.middle(x)
         for decode in self.decoder:
@@ -155,18 +135,18 @@ class WaveUNet(Denoiser):
         return self.config.causal or self.config.gru_layers == 0
 
     def _last_input(self, n: int) -> int:
-        down_ahead = 0 if self.config.causal else self.config.down_kernel // 2
-        up_ahead = 0 if self.config.causal else self.config.up_kernel // 2
+        config = self.config
+        down_ahead = 0 if config.causal else config.down_kernel // 2
+        up_ahead = 0 if config.causal else config.up_kernel // 2
         wanted_of_level = []  # the last sample of each level's encoder output that output n needs
-        for _ in range(self.config.depth):
+        for _ in range(config.depth):
             n += up_ahead
             wanted_of_level.append(n)
             n = (n + 1) // 2
-        last = n
         for wanted in reversed(wanted_of_level):
             # Samples of this level's encoder, then those of the encoder's input.
-            last = max(2 * last, wanted) + down_ahead
-        return last
+            n = max(2 * n, wanted) + down_ahead
+        return n
 
     def streaming_step(self, num_hops: int = 1) -> "WaveUNetStep":
         return WaveUNetStep(self, num_hops * self.hop_samples)
@@ -175,27 +155,27 @@ class WaveUNet(Denoiser):
 class WaveUNetStep(StreamingStep):
     """Causal Wave-U-Net, one step at a time: each step ends with a sample of which the innermost layer has a row.
 
-    Every level then gets rows up to the same moment, and nothing has to be delayed. The rows before row 0 are
-    set to 0 at each level: that is what the whole clip is padded with on the left.
+    So nothing has to be delayed. The rows before row 0 are set to 0 at each level, as the whole clip is padded.
     """
 
     def __init__(self, model: WaveUNet, hop: int) -> None:
-        depth = model.config.depth
-        super().__init__(model, hop_samples=hop, lead_samples=hop - 1, lag_samples=hop - 1)
-        self.paces = [Pace(hop >> level, 0) for level in range(depth + 1)]
-        self.encoder = nn.ModuleList(
-            _DownStep(f"encoder.{level}", layers, self.paces[level].rows)
-            for level, layers in enumerate(model.encoder)
+        config, lag = model.config, hop - 1
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lag, lag_samples=lag)
+        # Of each level in a step, the input's first.
+        rows = self.rows = [hop >> level for level in range(config.depth + 1)]
+        down = (
+            _DownStep(f"encoder.{level}", layers, rows[level]) for level, layers in enumerate(model.encoder)
         )
-        self.decoder = nn.ModuleList(
-            _UpStep(f"decoder.{level}", layers, self.paces[depth - level].rows)
+        up = (
+            _UpStep(f"decoder.{level}", layers, rows[-1 - level])
             for level, layers in enumerate(model.decoder)
         )
+        self.encoder, self.decoder = nn.ModuleList(down), nn.ModuleList(up)
         self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
         # Only the first step has rows before row 0: all but its last.
-        is_on = [torch.maximum(age.clamp(max=1.0), _is_last(pace.rows)) for pace in self.paces]
+        is_on = [torch.maximum(age.clamp(max=1.0), _is_last(rows)) for rows in self.rows]
         x, skips = scaled, []
         for level, encode in enumerate(self.encoder):
             x = encode(x, memory) * is_on[level]
@@ -222,7 +202,7 @@ class _DownStep(nn.Module):
         self.conv = StepConv(name, weight, bias, block=_block(weight.shape[2], rows))
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        return _activated(self.conv(x, memory), self.slope)
+        return F.leaky_relu(self.conv(x, memory), self.slope)
 
 
 class _UpStep(nn.Module):
@@ -255,24 +235,17 @@ class _UpStep(nn.Module):
         """(B, n, C), (B, 2n, C) -> (B, 2n, C_out)"""
         both = torch.cat([x, skip.reshape(-1, self.rows, 2 * int(skip.shape[2]))], dim=-1)
         y = self.conv(both, memory).reshape(-1, 2 * self.rows, self.out_channels)
-        return _activated(y, self.slope)
+        return y if self.slope is None else F.leaky_relu(y, self.slope)
 
 
-def _activated(x: Tensor, slope: float | None) -> Tensor:
-    return x if slope is None else F.leaky_relu(x, slope)
-
-
-def _folded(layers: Any) -> tuple[Tensor, Tensor | None, float | None]:
-    """(weight (kernel, C_in, C_out), bias (C_out,), slope of the LeakyReLU, if there is one)."""
+def _folded(layers: Any) -> tuple[Tensor, Tensor | None, Any]:
+    """(weight (kernel, C_in, C_out), bias (C_out,), slope of the LeakyReLU, None where there is none)."""
     if isinstance(layers, PaddedConv1d):
         return layers.conv.weight.detach().permute(2, 1, 0), layers.conv.bias, None
     padded, norm, activation = layers
-    scale, shift = batch_norm_as_affine(norm)
-    return (
-        (padded.conv.weight.detach() * scale[:, None, None]).permute(2, 1, 0),
-        shift,
-        activation.negative_slope,
-    )
+    scale, shift = norm_as_affine(norm)
+    weight = padded.conv.weight.detach() * scale[:, None, None]
+    return weight.permute(2, 1, 0), shift, activation.negative_slope
 
 
 def _block(channels: int, rows: int) -> int:

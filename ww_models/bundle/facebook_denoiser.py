@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ww_models.architectures.demucs import Demucs, DemucsConfig
-from ww_models.denoiser import require
-from ww_models.layers.layers import Normalize
+from ww_models.checks import require
+from ww_models.layers.level import Normalize
 
 CLASS_NAME = "denoiser.demucs.Demucs"
+GIVE_CHECKPOINT = "give a checkpoint of denoiser's Demucs"
+GIVE_PACKAGE = "give a package that denoiser saved"
 # Parameters of that class in their order, with defaults: a package holds only what was passed.
 SETTINGS: dict[str, Any] = {
     "chin": 1,
@@ -45,8 +47,7 @@ SETTINGS: dict[str, Any] = {
 }
 # More than any setting needs; nothing that is computed of such numbers overflows.
 MAX_NUMBER = 10**9
-# The one public file with other settings than the defaults that its shapes do not show. Its name carries the
-# start of its SHA-256.
+# The one public file of other settings that its shapes do not show. Its name carries the start of its SHA-256.
 VALENTINI_NC_SHA256 = "93fc4337"
 VALENTINI_NC_SETTINGS = {"stride": 2, "resample": 2}
 
@@ -64,13 +65,11 @@ def load_denoiser_checkpoint(
 ) -> Demucs:
     """The model in a file of `denoiser`, in evaluation mode, float32, on the CPU.
 
-    normalize          None: what the file says, that is "utterance" (its normalize=True) or "none". "running"
-                       gives a form that can stream
+    normalize          None: what the file says, "utterance" (its normalize=True) or "none". "running" can stream
     stride, resample   of a state dict, whose shapes do not show them; 4 and 4 unless given. A package says them
 
-    ValueError, one sentence, if the file is missing, damaged, holds other classes than denoiser's Demucs (none
-    is run), other parameters than its settings ask for, weights that are not finite, or a form with several
-    channels or without GLU.
+    ValueError, one sentence, if the file is missing, damaged, holds other classes than denoiser's Demucs (none is
+    run), weights that are not finite or do not fit its settings, or a form with several channels or without GLU.
     """
     path = Path(path)
     try:
@@ -97,8 +96,7 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals([(_NamedClass, CLASS_NAME)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ValueError(
                 f"the file refers to {named[1]}, which could run code and was not run: give a state dict or a "
                 f"package of {CLASS_NAME}"
@@ -114,11 +112,9 @@ def _read(path: Path) -> Any:
 
 def _unpack(content: Any, path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """(settings, state dict)"""
-    require(
-        isinstance(content, dict), f"the file holds a {type(content).__name__}: give one with a state dict"
-    )
-    best_state = content.get("best_state")
-    package = content.get("model", content)
+    kind = type(content).__name__
+    require(isinstance(content, dict), f"the file holds a {kind}: give one with a state dict")
+    best_state, package = content.get("best_state"), content.get("model", content)
     if not (isinstance(package, dict) and "state" in package):
         state = best_state if isinstance(best_state, dict) else content
         return _settings_from_shapes(state, path), state
@@ -141,7 +137,7 @@ def _settings_from_shapes(state: Mapping[str, Any], path: Path) -> dict[str, Any
         value = state.get(name)
         require(
             _is_plain(value) and value.dim() == dims,
-            f"the state dict has no {name} of {dims} dimensions: give a checkpoint of denoiser's Demucs",
+            f"the state dict has no {name} of {dims} dimensions: {GIVE_CHECKPOINT}",
         )
         return tuple(state[name].shape)
 
@@ -149,18 +145,14 @@ def _settings_from_shapes(state: Mapping[str, Any], path: Path) -> dict[str, Any
     channels = tuple(shape(f"encoder.{level}.0.weight", 3)[0] for level in range(max(depth, 1)))
     hidden, chin, kernel_size = shape("encoder.0.0.weight", 3)
     is_causal = "lstm.lstm.weight_ih_l0_reverse" not in state
-    settings = {
-        **SETTINGS,
-        **_growth(channels),
+    settings = {**SETTINGS, **_growth(channels), "hidden": hidden, "depth": depth, "causal": is_causal}
+    settings |= {
         "chin": chin,
         "chout": shape(f"decoder.{depth - 1}.2.weight", 3)[1],
-        "hidden": hidden,
-        "depth": depth,
         "kernel_size": kernel_size,
-        "causal": is_causal,
-        "glu": shape("encoder.0.2.weight", 3)[0] == 2 * hidden,
     }
-    if not is_causal and _sha256(path).startswith(VALENTINI_NC_SHA256):
+    settings["glu"] = shape("encoder.0.2.weight", 3)[0] == 2 * hidden
+    if not is_causal and hashlib.sha256(path.read_bytes()).hexdigest().startswith(VALENTINI_NC_SHA256):
         settings |= VALENTINI_NC_SETTINGS
     return settings
 
@@ -171,56 +163,43 @@ def _growth(channels: tuple[int, ...]) -> dict[str, Any]:
     for max_hidden in (SETTINGS["max_hidden"], channels[-1]):
         uncapped = [ratio for ratio, inner in zip(ratios, channels[1:], strict=True) if inner < max_hidden]
         # Widths are rounded down, so growth is at least each ratio; what is added makes up for rounding of ours.
-        for growth in (
-            SETTINGS["growth"],
-            max([1.0, *uncapped]),
-            max([1.0, *uncapped]) + 1e-9,
-            max([1.0, *ratios]),
-        ):
-            config = DemucsConfig(
-                hidden=channels[0], depth=len(channels), growth=growth, max_hidden=max_hidden, resample=1
-            )
-            if config.channels == channels:
-                return {"growth": growth, "max_hidden": max_hidden}
-    raise ValueError(
-        f"the levels have {channels} channels, which is no steady growth: give a checkpoint of denoiser's Demucs"
-    )
+        least = max([1.0, *uncapped])
+        for growth in (SETTINGS["growth"], least, least + 1e-9, max([1.0, *ratios])):
+            found: dict[str, Any] = {"growth": growth, "max_hidden": max_hidden}
+            if (
+                DemucsConfig(hidden=channels[0], depth=len(channels), resample=1, **found).channels
+                == channels
+            ):
+                return found
+    raise ValueError(f"the levels have {channels} channels, which is no steady growth: {GIVE_CHECKPOINT}")
 
 
 def _config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DemucsConfig:
     unknown = sorted(_shown(name) for name in settings.keys() - SETTINGS.keys())
-    require(
-        not unknown, f"the settings {', '.join(unknown)} are not denoiser's: give a package that it saved"
-    )
+    foreign = ", ".join(unknown)
+    require(not unknown, f"the settings {foreign} are not denoiser's: give a package that it saved")
+
+    def expect(name: str, is_valid: bool, what: str) -> None:
+        found = _shown(settings[name])
+        require(is_valid, f"the setting {name} is {found}: {what} was expected, {GIVE_PACKAGE}")
+
     for name, default in SETTINGS.items():
-        value = settings[name]
-        wants_flag = isinstance(default, bool)
-        require(
-            isinstance(value, bool) == wants_flag and isinstance(value, bool | int | float),
-            f"the setting {name} is {_shown(value)}: {'true or false' if wants_flag else 'a number'} was expected, "
-            "give a package that denoiser saved",
-        )
-        require(
-            abs(value) <= MAX_NUMBER,
-            f"the setting {name} is {_shown(value)}: a number up to {MAX_NUMBER} was expected, give a package that "
-            "denoiser saved",
-        )
+        value, wants_flag = settings[name], isinstance(default, bool)
+        is_kind = isinstance(value, bool) == wants_flag and isinstance(value, bool | int | float)
+        expect(name, is_kind, "true or false" if wants_flag else "a number")
+        expect(name, abs(value) <= MAX_NUMBER, f"a number up to {MAX_NUMBER}")
     for name in ("chin", "chout"):
         require(settings[name] == 1, f"{name} is {settings[name]}: only models of one channel can be loaded")
     require(settings["glu"], "glu is False: only models with GLU can be loaded")
     whole = ("hidden", "depth", "kernel_size", "stride", "resample", "max_hidden", "sample_rate")
     for name in whole:
-        require(
-            float(settings[name]).is_integer(),
-            f"the setting {name} is {settings[name]}: a whole number was expected, give a package that denoiser "
-            "saved",
-        )
+        expect(name, float(settings[name]).is_integer(), "a whole number")
     numbers: dict[str, Any] = {name: int(settings[name]) for name in whole}
     # First of all: the config computes with the depth.
     depth = numbers["depth"]
     require(
         depth <= len(weights) and f"encoder.{depth - 1}.0.weight" in weights,
-        f"the weights have not the {depth} levels of the settings: give a checkpoint of denoiser's Demucs",
+        f"the weights have not the {depth} levels of the settings: {GIVE_CHECKPOINT}",
     )
     return DemucsConfig(
         **{"kernel" if name == "kernel_size" else name: value for name, value in numbers.items()},
@@ -238,12 +217,11 @@ def _checked_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in state.items():
         require(
             isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) is not None,
-            f"the state dict has the entry {_shown(name)}, which names no weights: give a checkpoint of denoiser's "
-            "Demucs",
+            f"the state dict has the entry {_shown(name)}, which names no weights: {GIVE_CHECKPOINT}",
         )
         require(
             _is_plain(value) and value.is_floating_point(),
-            f"the entry {name!r} of the state dict holds no weights: give a checkpoint of denoiser's Demucs",
+            f"the entry {name!r} of the state dict holds no weights: {GIVE_CHECKPOINT}",
         )
         weights[name] = value.detach().float()
         require(
@@ -275,14 +253,8 @@ def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, tuple[in
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     require(
         not problems,
-        f"the weights are not those of this Demucs ({', '.join(problems[:3])}{more}): give a checkpoint of "
-        "denoiser's Demucs",
+        f"the weights are not those of this Demucs ({', '.join(problems[:3])}{more}): {GIVE_CHECKPOINT}",
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_plain(value: Any) -> TypeGuard[Tensor]:

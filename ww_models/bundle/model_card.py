@@ -1,13 +1,12 @@
 """The README.md of a bundle: what a person wants to know before using a model."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ww_models.bundle.bundle import BundleInfo
+from ww_models.bundle.info import BundleInfo
+from ww_models.quality import MEASURES
 
 _TITLES = {"waveunet": "Wave-U-Net", "demucs": "Demucs", "gatewave": "GateWave"}
-_MEASURES = {"pesq": "PESQ", "stoi": "STOI", "snr_db": "SNR (dB)", "si_sdr_db": "SI-SDR (dB)"}
 
 _USE = """```python
 import torch
@@ -19,7 +18,7 @@ clean = enhance(model, noisy, strength=1.0)  # same shape, aligned with the inpu
 ```"""
 
 
-def model_card(info: "BundleInfo") -> str:
+def model_card(info: BundleInfo) -> str:
     """The card as Markdown."""
     parts = [
         f"# {_TITLES.get(info.architecture, info.architecture)} speech denoiser `{info.id}`",
@@ -43,7 +42,7 @@ def model_card(info: "BundleInfo") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(info: "BundleInfo") -> list[tuple[str, str]]:
+def _facts(info: BundleInfo) -> list[tuple[str, str]]:
     latency = "needs the whole clip" if info.latency_ms is None else f"{info.latency_ms:.1f} ms of look-ahead"
     return [
         ("Sample rate", f"{info.sample_rate} Hz, mono"),
@@ -59,19 +58,11 @@ def _facts(info: "BundleInfo") -> list[tuple[str, str]]:
 def _quality(metrics: Mapping[str, Any]) -> str:
     """A table noisy against enhanced where both are given, then whatever else was measured."""
     noisy, enhanced = metrics.get("noisy"), metrics.get("enhanced")
-    rest = {key: value for key, value in metrics.items() if key != "int8"}
-    parts = []
+    rest, parts = {key: value for key, value in metrics.items() if key != "int8"}, []
     if isinstance(noisy, Mapping) and isinstance(enhanced, Mapping):
-        rest = {key: value for key, value in rest.items() if key not in ("noisy", "enhanced")}
-        rows = [
-            (
-                _MEASURES.get(key, key),
-                _number(noisy.get(key)),
-                _number(enhanced.get(key)),
-                _gain(noisy.get(key), enhanced.get(key)),
-            )
-            for key in dict.fromkeys([*noisy, *enhanced])
-        ]
+        del rest["noisy"], rest["enhanced"]
+        measures = dict.fromkeys([*noisy, *enhanced])
+        rows = [_compared(measure, noisy.get(measure), enhanced.get(measure)) for measure in measures]
         parts.append(_table(("measure", "noisy", "enhanced", "gain"), rows))
     if rest:
         parts.append(_listing(rest))
@@ -83,35 +74,26 @@ def _int8(measured: Any) -> list[str]:
     if not isinstance(measured, Mapping):
         return []
     limits = measured["limits"]
-    rows = [
-        (
-            _MEASURES[key],
-            _number(measured[key]["fp32"]),
-            _number(measured[key]["int8"]),
-            _gain(measured[key]["fp32"], measured[key]["int8"]),
-        )
-        for key in limits
-    ]
-    bounds = " and ".join(f"{limit} in {_MEASURES[key]}" for key, limit in limits.items())
+    rows = [_compared(measure, measured[measure]["fp32"], measured[measure]["int8"]) for measure in limits]
+    bounds = " and ".join(f"{limit} in {MEASURES[measure].label}" for measure, limit in limits.items())
+    stays = f"It stays within {bounds} of fp32."
     return [
         "## int8",
         _table(("measure", "fp32", "int8", "change"), rows),
         f"The int8 output against that of fp32: SNR {_number(measured['snr_to_fp32_db'])} dB, "
         f"over {measured['num_mixtures']} stored test mixtures.",
-        f"It stays within {bounds} of fp32."
-        if measured["is_within_limits"]
-        else f"It does not stay within {bounds} of fp32: prefer fp32.",
+        stays if measured["is_within_limits"] else f"It does not stay within {bounds} of fp32: prefer fp32.",
     ]
 
 
 def _listing(values: Mapping[str, Any], prefix: str = "") -> str:
     """Nested settings as `- dotted.path: value` lines."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines.append(_listing(value, f"{prefix}{key}."))
-        else:
-            lines.append(f"- {prefix}{key}: {_number(value)}")
+    lines = (
+        _listing(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else f"- {prefix}{key}: {_number(value)}"
+        for key, value in values.items()
+    )
     return "\n".join(line for line in lines if line)
 
 
@@ -121,9 +103,11 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _gain(noisy: Any, enhanced: Any) -> str:
-    both = isinstance(noisy, int | float) and isinstance(enhanced, int | float)
-    return f"{enhanced - noisy:+.3g}" if both else "–"
+def _compared(measure: str, before: Any, after: Any) -> tuple[str, ...]:
+    """Its label, both scores and what is gained."""
+    both = isinstance(before, int | float) and isinstance(after, int | float)
+    label = MEASURES[measure].label if measure in MEASURES else measure
+    return label, _number(before), _number(after), f"{after - before:+.3g}" if both else "–"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -1,10 +1,12 @@
 """Strided convolutions as matrix products, for a training step on a CPU: the numbers of torch's own in less time.
 
-torch keeps channels before time, and on one thread its convolutions copy a lot: a 1x1 convolution is unrolled
-first, a transposed one is added up sample by sample. With time before channels, (B, T, C), a 1x1 convolution is a
-product. One of k samples every s, where s divides k, is k / s products: cut into blocks of s samples, all items
-of a batch one after the other, what comes out at block r is the sum over i of block r + i times the taps from
-i * s on. No window is ever copied; at the end of an item a few rows mix it with the next, and are dropped.
+torch keeps channels before time, and on one thread its convolutions copy a lot: a 1x1 convolution is unrolled first, a
+transposed one is added up sample by sample. With time before channels, (B, T, C), a 1x1 convolution is a product. One
+of k samples every s, where s divides k, is k / s products: cut into blocks of s samples, all items of a batch one after
+the other, what comes out at block r is the sum over i of block r + i times the taps from i * s on. No window is ever
+copied; at the end of an item a few rows mix it with the next, and are dropped.
+
+M counts blocks or frames, W is the width of a block.
 """
 
 from collections.abc import Iterator
@@ -44,10 +46,8 @@ def convolve_transposed(x_BTC: Tensor, layer: nn.ConvTranspose1d) -> Tensor:
     if layer.out_channels == 1:
         # Too little to add up in products: windows of samples, laid at their places.
         parts = (x_BTC @ layer.weight[:, 0]).chunk(kernel // stride, dim=2)
-        after = [kernel - stride * (i + 1) for i in range(len(parts))]
-        placed = [
-            F.pad(part.flatten(1), (kernel - stride - n, n)) for part, n in zip(parts, after, strict=True)
-        ]
+        overlap = kernel - stride
+        placed = [F.pad(part.flatten(1), (i * stride, overlap - i * stride)) for i, part in enumerate(parts)]
         return (torch.stack(placed).sum(0) + layer.bias)[..., None]
     taps = layer.weight.unflatten(2, (-1, stride)).permute(2, 0, 3, 1).flatten(2).flatten(0, 1)
     blocks = _ConvolveTransposed.apply(x_BTC, taps, layer.bias.repeat(stride), kernel // stride)
@@ -55,7 +55,7 @@ def convolve_transposed(x_BTC: Tensor, layer: nn.ConvTranspose1d) -> Tensor:
 
 
 class _Convolve(torch.autograd.Function):
-    """blocks (B, N, K), taps (reach * K, C), bias (C) -> (B, N - reach + 1, C)."""
+    """blocks (B, M, W), taps (reach * W, C), bias (C) -> (B, M - reach + 1, C)."""
 
     @staticmethod
     def forward(ctx: Any, blocks: Tensor, taps: Tensor, bias: Tensor, reach: int) -> Tensor:
@@ -90,7 +90,7 @@ class _Convolve(torch.autograd.Function):
 
 
 class _ConvolveTransposed(torch.autograd.Function):
-    """frames (B, N, C), taps (reach * C, K), bias (K) -> (B * (N + reach - 1), K)."""
+    """frames (B, M, C), taps (reach * C, W), bias (W) -> (B * (M + reach - 1), W)."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, taps: Tensor, bias: Tensor, reach: int) -> Tensor:

@@ -1,12 +1,12 @@
 """Resampling by 1, 2 or 4, up and down, with the Hann-windowed sinc of `denoiser` (arXiv 2006.12847).
 
-`denoiser` resamples by four as twice by two. Here it is one pass, blocks of the signal times one matrix, which
-takes a training step a fraction of the time of convolutions with a single channel.
+`denoiser` resamples by four as twice by two. Here it is one pass, blocks of the signal times one matrix, which takes a
+training step a fraction of the time of convolutions with a single channel.
 
-Between its two passes `denoiser` cuts the signal to its length: what rings out of the first pass before the
-first sample and after the last is not seen by the second. One pass knows no such cut, so at either end a small
-matrix adds what it would have changed. All are products with constants, not an FFT: nothing of samples further
-ahead than the filter looks, not even rounding, comes into a sample.
+Between its two passes `denoiser` cuts the signal to its length: what rings out of the first pass before the first
+sample and after the last is not seen by the second. One pass knows no such cut, so at either end a small matrix adds
+what it would have changed. All are products with constants, not an FFT: nothing of samples further ahead than the
+filter looks, not even rounding, comes into a sample.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ww_models.checks import require
 from ww_models.layers.step import started
 from ww_models.layers.step_layers import Memory, Pace, StepConv
 
-# Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros
-# are multiplied.
-BLOCK = 32
-# The same for a streaming step, which has few samples at a time; less where it has fewer.
-STEP_BLOCK = 16
+# Samples at the lower rate that one row of the product gives: with 16 more memory is moved, with 64 more zeros are
+# multiplied. A streaming step has few samples at a time.
+BLOCK, STEP_BLOCK = 32, 16
 
 
 class SincResampler(nn.Module):
@@ -38,10 +37,9 @@ class SincResampler(nn.Module):
 
     def __init__(self, factor: int, zeros: int = 56, lookahead: int | None = None) -> None:
         super().__init__()
-        if factor not in (1, 2, 4):
-            raise ValueError(f"the factor of a resampler is {factor}: give 1, 2 or 4")
-        self.factor = factor
-        self.zeros = zeros
+        require(factor in (1, 2, 4), f"the factor of a resampler is {factor}: give 1, 2 or 4")
+        self.factor, self.zeros = factor, zeros
+        self.num_passes = factor.bit_length() - 1  # by two, each way, in `denoiser`
         self.lookahead = zeros if lookahead is None else lookahead
         time = torch.arange(-zeros + 0.5, zeros, 1.0)
         window = torch.hann_window(4 * zeros + 1, periodic=False)[1::2]
@@ -69,15 +67,14 @@ class SincResampler(nn.Module):
         """(B, 1, T) -> (B, 1, ceil(T / factor)): zeros follow a length that is no multiple of `factor`."""
         return x if self._down is None else self._down(x)
 
-    def last_up_input(self, n: int) -> int:
-        """Index of the last input sample that sample n of `up` needs."""
-        if self.factor == 1:
+    def last_up_input(self, n: int, num_passes: int | None = None) -> int:
+        """Index of the last input sample that sample n of `up` needs (after `num_passes` of its passes)."""
+        num_passes = self.num_passes if num_passes is None else num_passes
+        if num_passes == 0:
             return n
-        between = self._last_to_double(n)
-        if self.factor == 2:
-            return between
-        # Of two neighbours it is the odd one that looks ahead; an even n is one sample of the first pass.
-        return max(self._last_to_double(between - i) for i in range(1 + n % 2))
+        between = n // 2 + (self.lookahead if n % 2 else 0)
+        # Of two neighbours it is the odd one that looks ahead; an even n is one sample of the pass before.
+        return max(self.last_up_input(between - i, num_passes - 1) for i in range(1 + n % 2))
 
     def last_down_input(self, n: int) -> int:
         """Index of the last input sample that sample n of `down` needs."""
@@ -85,27 +82,19 @@ class SincResampler(nn.Module):
             n = 2 * n + 2 * self.lookahead - 1
         return n
 
-    def _last_to_double(self, n: int) -> int:
-        return n // 2 + (self.lookahead if n % 2 else 0)
-
-    @property
-    def num_passes(self) -> int:
-        """By two, each way, in `denoiser`."""
-        return self.factor.bit_length() - 1
-
-    def _up_by_two(self, x_NT: Tensor) -> Tensor:
+    def _up_by_two(self, x_KT: Tensor) -> Tensor:
         """The passes of `denoiser` one after the other, for a few short signals at once."""
         for _ in range(self.num_passes):
-            between = x_NT @ self._weights(x_NT.shape[-1], oldest=1 - self.zeros)
-            x_NT = torch.stack([x_NT, between], dim=-1).flatten(-2)
-        return x_NT
+            between = x_KT @ self._weights(x_KT.shape[-1], oldest=1 - self.zeros)
+            x_KT = torch.stack([x_KT, between], dim=-1).flatten(-2)
+        return x_KT
 
-    def _down_by_two(self, x_NT: Tensor) -> Tensor:
+    def _down_by_two(self, x_KT: Tensor) -> Tensor:
         for _ in range(self.num_passes):
-            x_NT = F.pad(x_NT, (0, x_NT.shape[-1] % 2))
-            even, odd = x_NT[:, ::2], x_NT[:, 1::2]
-            x_NT = 0.5 * (even + odd @ self._weights(odd.shape[-1], oldest=-self.zeros))
-        return x_NT
+            x_KT = F.pad(x_KT, (0, x_KT.shape[-1] % 2))
+            even, odd = x_KT[:, ::2], x_KT[:, 1::2]
+            x_KT = 0.5 * (even + odd @ self._weights(odd.shape[-1], oldest=-self.zeros))
+        return x_KT
 
     def _weights(self, length: int, oldest: int) -> Tensor:
         """(length, length): what each sample weighs in each of the filtered; `oldest`: of the first tap."""
@@ -118,9 +107,8 @@ class SincResampler(nn.Module):
 class _OnePass(nn.Module):
     """(B, 1, T) -> (B, 1, ceil(T / in_rate) * out_rate): the numbers of `passes`, linear filters, at once.
 
-    `past` and `future` say how far the passes reach together at most; like all lengths that are called units
-    here, in blocks of `in_rate` samples. Every matrix is read off the passes by sending unit impulses through
-    them, so that the filters are written down in one place.
+    `past` and `future`: how far the passes reach together at most, in units of `in_rate` samples. Every matrix is
+    read off the passes by sending unit impulses through them, so that the filters are written down in one place.
     """
 
     block: Tensor
@@ -156,33 +144,26 @@ class _OnePass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         missing = -x.shape[-1] % self.in_rate
-        if missing:
-            x = F.pad(x, (0, missing))
+        x = F.pad(x, (0, missing)) if missing else x
         units = x.shape[-1] // self.in_rate
         padding = self.past, -units % BLOCK + self.future
-        windows = F.pad(x, [self.in_rate * side for side in padding]).unfold(
-            -1, self.in_rate * (self.past + BLOCK + self.future), self.in_rate * BLOCK
-        )
+        window = self.in_rate * (self.past + BLOCK + self.future)
+        windows = F.pad(x, [self.in_rate * side for side in padding]).unfold(-1, window, self.in_rate * BLOCK)
         y = (windows @ self.block).flatten(-2)[..., : self.out_rate * units]
         # Padding by a negative number cuts: the first `future` and the last `past` units, zeros where x is short.
         at_start = F.pad(x, (0, self.in_rate * (self.future - units))) @ self.start
         # Half a block or more of samples less: the passes by two cut one sample earlier between them.
         end = self.ragged_end if 2 * missing >= self.in_rate > 1 else self.end
         at_end = F.pad(x, (self.in_rate * (self.past - units), 0)) @ end
-        return (
-            y
-            + F.pad(at_start, (0, self.out_rate * (units - self.past)))
-            + F.pad(at_end, (self.out_rate * (units - self.future), 0))
-        )
+        y = y + F.pad(at_start, (0, self.out_rate * (units - self.past)))
+        return y + F.pad(at_end, (self.out_rate * (units - self.future), 0))
 
 
 class StepUpsampler(nn.Module):
-    """`SincResampler.up` as part of a streaming step, in passes by two, each cut at the first sample.
-
-    pace: of what comes out
-    """
+    """`SincResampler.up` as part of a streaming step, in passes by two, each cut at the first sample."""
 
     def __init__(self, resampler: SincResampler, pace: Pace) -> None:
+        """pace: of what comes out"""
         super().__init__()
         self.paces = [pace]
         for _ in range(resampler.num_passes):
@@ -225,10 +206,6 @@ class StepDownsampler(nn.Module):
             self.passes.append(StepConv(f"down.{index}", weight, None, stride=2, block=block))
             pace = Pace(pace.rows // 2, newest)
             self.paces.append(pace)
-
-    @property
-    def pace(self) -> Pace:
-        return self.paces[-1]
 
     def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """(B, factor * n, 1) -> (B, n, 1)"""

@@ -1,41 +1,39 @@
 """One step of a stream as a pure function: (chunk, state) -> (chunk, state), every shape fixed but the batch.
 
-`model.streaming_step()` gives that of an architecture. It runs in torch, exports to ONNX, and advances any
-number of streams at once, since the state has the batch first.
+It runs in torch, exports to ONNX, and advances any number of streams at once, since the state has the batch first.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ww_models.layers.step_layers import Memory, Pace, StepLevel, StepRecurrent
-
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
+from ww_models.layers.level import LevelNormalizer, StepLevel
+from ww_models.layers.step_layers import Memory, Pace, StepRecurrent
 
 AGE = "age"
+Layers = Iterable[nn.Module]
 
 
 class StreamingStep(nn.Module, ABC):
     """Base. A subclass sets the weights up and gives `network`.
 
-    hop_samples    samples in and out of a step
-    lead_samples   zeros that a stream starts with, before its first sample
-    lag_samples    outputs that come before that of the first sample, and are dropped
+    level, residual   of the model
+    hop_samples       samples in and out of a step
+    lead_samples      zeros that a stream starts with, before its first sample
+    lag_samples       outputs that come before that of the first sample, and are dropped
     """
 
-    def __init__(self, model: "Denoiser", *, hop_samples: int, lead_samples: int, lag_samples: int) -> None:
+    def __init__(
+        self, level: LevelNormalizer, residual: bool, *, hop_samples: int, lead_samples: int, lag_samples: int
+    ) -> None:
         super().__init__()
-        self.hop_samples = hop_samples
-        self.lead_samples = lead_samples
-        self.lag_samples = lag_samples
+        self.hop_samples, self.lead_samples, self.lag_samples = hop_samples, lead_samples, lag_samples
         # The age of a stream tells its first steps from all others, where no layer has rows before row 0 any more.
-        self.max_age = lag_samples // self.hop_samples + 2.0
-        self.residual = model.config.residual
-        self.level = StepLevel(model.level, lead_samples)
+        self.max_age = lag_samples // hop_samples + 2.0
+        self.residual = residual
+        self.level = StepLevel(level, lead_samples)
 
     @abstractmethod
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
@@ -44,23 +42,20 @@ class StreamingStep(nn.Module, ABC):
     def forward(self, chunk: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """chunk (B, hop_samples) and what the step before returned -> (B, hop_samples), state for the next."""
         memory = Memory(state)
-        output = self._run(chunk, memory)
-        return output, memory.kept
+        return self._run(chunk, memory), memory.kept
 
     @torch.no_grad()
     def initial_state(self, batch: int) -> dict[str, Tensor]:
         """The state of streams that have heard nothing."""
         memory = Memory()
         self._run(torch.zeros(1, self.hop_samples), memory)
-        return {
-            name: torch.full((batch, *value.shape[1:]), memory.initial[name])
-            for name, value in memory.kept.items()
-        }
+        kept, initial = memory.kept.items(), memory.initial
+        return {name: torch.full((batch, *value.shape[1:]), initial[name]) for name, value in kept}
 
     def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
         x = chunk[..., None]
         age = memory.recall(AGE, x, (1, 1))
-        memory.keep(AGE, (age + 1).clamp(max=self.max_age))
+        memory.kept[AGE] = (age + 1).clamp(max=self.max_age)
         scaled, scale = self.level(x, memory)
         estimate = self.network(scaled, age, memory)
         delay = self.lag_samples - self.lead_samples
@@ -76,20 +71,12 @@ class StepU(nn.Module):
 
     pace, kernel, stride   of what comes in; of every level
     encoder                modules (x, memory) -> x, outermost first
-    decoder                modules (x, is_on, memory) -> x, innermost first; is_on is 0 for frames before the clip,
-                           which must add nothing to later ones
+    decoder                modules (x, is_on, memory) -> x, innermost first; is_on is 0 before the clip, to add nothing
     last_pace              of what comes out: the rows that no later frame adds to
     """
 
     def __init__(
-        self,
-        pace: Pace,
-        encoder: Iterable[nn.Module],
-        middle: StepRecurrent,
-        decoder: Iterable[nn.Module],
-        *,
-        kernel: int,
-        stride: int,
+        self, pace: Pace, encoder: Layers, middle: StepRecurrent, decoder: Layers, *, kernel: int, stride: int
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.middle = nn.ModuleList(encoder), nn.ModuleList(decoder), middle
@@ -107,8 +94,7 @@ class StepU(nn.Module):
 
     def forward(self, x: Tensor, age: Tensor, memory: Memory) -> Tensor:
         """(B, n, 1), steps before this one (B, 1, 1) -> (B, n, 1)"""
-        is_on = alive(age, self.frames)
-        skips = []
+        is_on, skips = alive(age, self.frames), []
         for encode in self.encoder:
             x = encode(x, memory)
             skips.append(x)

@@ -1,12 +1,12 @@
 """What a streaming step is built from: layers that keep what they need of the past and compute each output once.
 
-A step takes `hop_samples` new samples of each stream and returns as many finished ones. All tensors are
-(batch B, rows n, channels C): rows are time, oldest first, and every convolution, transposed convolution and
-resampling filter is one matrix product over a window of rows.
+A step takes `hop_samples` new samples of each stream and returns as many finished ones. All tensors are (B, n, C):
+the n rows are time, oldest first, and every convolution, transposed or not, and every resampling filter is one matrix
+product over a window of rows.
 
-Row k of a layer is row k of the same layer over the whole clip. A stream starts with `lead_samples` zeros, so
-that the newest sample of a step is just the one that its newest inner frame waits for; the rows that this
-makes before row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
+Row k of a layer is row k of the same layer over the whole clip. A stream starts with `lead_samples` zeros, so that
+the newest sample of a step is just the one that its newest inner frame waits for; the rows that this makes before
+row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from ww_models.layers.layers import LevelNormalizer
-
-TINY = 1e-20
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,11 @@ class Memory:
         self.initial: dict[str, float] = {}
 
     def recall(self, name: str, like: Tensor, shape: tuple[int, ...], initial: float = 0.0) -> Tensor:
-        """What `keep` was given in the step before, (B, *shape)."""
+        """What was kept in the step before, (B, *shape)."""
         self.initial[name] = initial
         if self.past is None:
             return like.new_full((like.shape[0], *shape), initial)
         return self.past[name]
-
-    def keep(self, name: str, value: Tensor) -> None:
-        self.kept[name] = value
 
     def extend(self, name: str, x: Tensor, rows: int) -> Tensor:
         """x (B, n, C) with the `rows` rows before it: (B, rows + n, C); keeps the newest `rows`."""
@@ -63,7 +56,7 @@ class Memory:
             return x
         past = self.recall(name, x, (rows, x.shape[-1]))
         window = torch.cat([past, x], dim=1)
-        self.keep(name, window[:, -rows:])
+        self.kept[name] = window[:, -rows:]
         return window
 
     def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
@@ -72,10 +65,9 @@ class Memory:
 
 
 class StepConv(nn.Module):
-    """A convolution as one matrix product over its cached window.
+    """A convolution as one matrix product over its cached window: weight (kernel, C_in, C_out), bias (C_out,) or None.
 
-    weight (kernel, C_in, C_out), bias (C_out,) or None. `block` outputs are computed from one window with a
-    block Toeplitz matrix: some more arithmetic, far less copying where channels are few.
+    `block` outputs are computed from one window with a block Toeplitz matrix: some more arithmetic, far less copying.
     """
 
     weight: Tensor
@@ -91,9 +83,8 @@ class StepConv(nn.Module):
         self.past_rows = -(-max(kernel - stride, 0) // self.stride) * self.stride
         self.num_parts = self.past_rows // self.stride + 1
         matrix = weight.new_zeros(self.past_rows + self.stride, in_channels, block, out_channels)
-        first = self.past_rows - (kernel - stride)
         for output in range(block):
-            start = first + output * stride
+            start = self.past_rows - (kernel - stride) + output * stride
             matrix[start : start + kernel, :, output] = weight
         matrix = matrix.reshape(-1, block * out_channels)
         self.register_buffer("weight", matrix.detach().clone())
@@ -139,7 +130,7 @@ class StepConvTranspose(nn.Module):
         return y.reshape(-1, int(x.shape[1]) * self.stride, self.out_channels)
 
 
-def batch_norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """(scale (C,), shift (C,)) of a BatchNorm in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -157,15 +148,12 @@ class StepRecurrent(nn.Module):
         for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(rnn.all_weights):
             if self.is_lstm:
                 # One product for both: the weights are read in one go.
-                self.register_buffer(
-                    f"weight_{layer}", torch.cat([weight_ih, weight_hh], 1).t().detach().clone()
-                )
-                self.register_buffer(f"bias_{layer}", (bias_ih + bias_hh).detach())
+                parts = {"weight": torch.cat([weight_ih, weight_hh], 1).t(), "bias": bias_ih + bias_hh}
             else:
-                self.register_buffer(f"weight_input_{layer}", weight_ih.t().detach().clone())
-                self.register_buffer(f"weight_state_{layer}", weight_hh.t().detach().clone())
-                self.register_buffer(f"bias_input_{layer}", bias_ih.detach().clone())
-                self.register_buffer(f"bias_state_{layer}", bias_hh.detach().clone())
+                parts = {"weight_input": weight_ih.t(), "weight_state": weight_hh.t()}
+                parts |= {"bias_input": bias_ih, "bias_state": bias_hh}
+            for part, value in parts.items():
+                self.register_buffer(f"{part}_{layer}", value.detach().clone())
 
     def forward(self, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
         """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0."""
@@ -176,15 +164,14 @@ class StepRecurrent(nn.Module):
 
     def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
         name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
+        parts = ("weight_input", "bias_input", "weight_state", "bias_state")
         weight_input, bias_input, weight_state, bias_state = (
-            self.get_buffer(f"{kind}_{layer}")
-            for kind in ("weight_input", "bias_input", "weight_state", "bias_state")
+            self.get_buffer(f"{part}_{layer}") for part in parts
         )
         state = memory.recall(name, x, (size,))
         # Of all rows at once, so that the weights are read once.
-        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input).reshape(
-            -1, num_rows, 3 * size
-        )
+        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input)
+        from_input = from_input.reshape(-1, num_rows, 3 * size)
         outputs = []
         for row in range(num_rows):
             from_state = torch.addmm(bias_state, state, weight_state)
@@ -194,7 +181,7 @@ class StepRecurrent(nn.Module):
             n = (input_n + r * state_n).tanh()
             state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
             outputs.append(state)
-        memory.keep(name, state)
+        memory.kept[name] = state
         return torch.stack(outputs, dim=1)
 
     def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
@@ -210,53 +197,6 @@ class StepRecurrent(nn.Module):
             cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
             state = o.sigmoid() * cell.tanh()
             outputs.append(state)
-        memory.keep(f"{name}.state", state)
-        memory.keep(f"{name}.cell", cell)
+        memory.kept[f"{name}.state"] = state
+        memory.kept[f"{name}.cell"] = cell
         return torch.stack(outputs, dim=1)
-
-
-class StepLevel(nn.Module):
-    """The running level of `LevelNormalizer`: each level hop is divided by what the hops before it gave."""
-
-    def __init__(self, level: LevelNormalizer, lead_samples: int) -> None:
-        super().__init__()
-        self.mode, self.hop, self.decay, self.floor = level.mode, level.hop, level.decay, level.floor
-        # Where in a step the first level hop ends; the grid of hops is anchored at sample 0.
-        self.first_end = lead_samples % level.hop or level.hop
-        # The zeros of the lead complete hops too. The initial state is such that the prior remains after them.
-        ended = -(-lead_samples // level.hop)
-        if level.decay**ended < TINY:
-            raise ValueError(
-                "level_memory_s is too short for a stream, whose steps are many times as long: give more, e.g. 0.2"
-            )
-        self.initial_power_sum = level.PRIOR_POWER * level.PRIOR_WEIGHT / level.decay**ended
-        self.initial_weight = level.PRIOR_WEIGHT
-        for _ in range(ended):
-            self.initial_weight = (self.initial_weight - 1) / level.decay
-
-    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
-        if self.mode == "none":
-            return x, None
-        power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
-        weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
-        energy = memory.recall("level.energy", x, (1, 1))
-        scales = []
-        num_samples = int(x.shape[1])
-        begin, end = 0, self.first_end
-        while begin < num_samples:
-            part = x[:, begin : min(end, num_samples)]
-            scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
-            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
-            energy = energy + part.square().sum(1, keepdim=True)
-            if end <= num_samples:
-                power_sum = self.decay * power_sum + energy / self.hop
-                weight = self.decay * weight + 1
-                # Not 0: in minutes of silence the sum would become denormal, and slow.
-                energy = torch.full_like(energy, TINY)
-            begin, end = end, end + self.hop
-        memory.keep("level.power_sum", power_sum)
-        memory.keep("level.weight", weight)
-        memory.keep("level.energy", energy)
-        all_scales = torch.cat(scales, dim=1) if len(scales) > 1 else scales[0]
-        return x / all_scales, all_scales

@@ -1,20 +1,20 @@
-"""What runs streaming steps: the engine that does the arithmetic, and the lanes that hold the state of each stream.
-
-The engine of a model is torch (`TorchEngine`); that of an export is ONNX Runtime (`ww_models.streaming.onnx_engine`).
-"""
+"""What runs streaming steps: engines that do the arithmetic, here in torch, and lanes that hold each stream's state."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser
+from ww_models.layers.step import StreamingStep
 
 Samples = NDArray[np.float32]
 State = dict[str, Samples]
+# The numbers that every engine has.
+SIZES = ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples")
 
 
 class StepEngine(Protocol):
@@ -30,28 +30,20 @@ class StepEngine(Protocol):
         """The state of streams that have heard nothing, batch first."""
 
     def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
-        """A function that reads chunk (B, hop) and state, and writes output (B, hop) and next_state.
+        """A function that reads chunk (B, hop) and state and writes output (B, hop) and next_state.
 
-        The arrays are contiguous; the function goes on reading and writing these very arrays.
+        Each call reads and writes these very arrays, which are contiguous.
         """
 
 
 class TorchEngine:
     """The step of a model in torch: the reference that every other engine is checked against."""
 
-    def __init__(self, model: "Denoiser", num_hops: int = 1) -> None:
-        if model.latency_samples is None:
-            raise ValueError(
-                f"this {model.name} does not run in steps (causal={model.config.causal}, "
-                f"normalize={model.config.normalize!r}): stream it with model.streamer(), which overlaps windows, "
-                "or take a model with causal=True and normalize='running'"
-            )
-        self.step = model.streaming_step(num_hops).float().cpu().eval()
-        self.sample_rate = model.sample_rate
-        self.hop_samples = self.step.hop_samples
-        self.lead_samples = self.step.lead_samples
-        self.lag_samples = self.step.lag_samples
-        self.latency_samples = model.latency_samples + (num_hops - 1) * model.hop_samples
+    def __init__(self, model: Denoiser, num_hops: int = 1) -> None:
+        self.step = step_of(model, num_hops)
+        self.sample_rate, self.hop_samples = model.sample_rate, self.step.hop_samples
+        self.lead_samples, self.lag_samples = self.step.lead_samples, self.step.lag_samples
+        self.latency_samples = (model.latency_samples or 0) + (num_hops - 1) * model.hop_samples
 
     def initial_state(self, batch: int) -> State:
         return {name: value.numpy() for name, value in self.step.initial_state(batch).items()}
@@ -72,6 +64,27 @@ class TorchEngine:
         return run
 
 
+def engine_of(source: Denoiser | StepEngine) -> StepEngine:
+    """The engine itself, or that of a model in torch. ValueError if the model has no streaming step."""
+    return TorchEngine(source) if isinstance(source, Denoiser) else source
+
+
+def step_of(model: Denoiser, num_hops: int = 1) -> StreamingStep:
+    """The streaming step of a model, in float32 on the CPU. ValueError if the model has none."""
+    require_steps(model)
+    return model.streaming_step(num_hops).float().cpu().eval()
+
+
+def require_steps(model: Denoiser) -> None:
+    """Raises ValueError unless the model has a streaming step."""
+    require(
+        model.latency_samples is not None,
+        f"this {model.name} has no streaming step (causal={model.config.causal}, "
+        f"normalize={model.config.normalize!r}): take a model with causal=True and normalize='running' or 'none', "
+        "or stream it in windows (ww_models.stream)",
+    )
+
+
 class Lanes:
     """The states of up to `size` streams, one a row, and what steps them: all rows in use, or some of them.
 
@@ -79,8 +92,7 @@ class Lanes:
     """
 
     def __init__(self, engine: StepEngine, size: int) -> None:
-        self.engine = engine
-        self.num_rows = 0
+        self.engine, self.num_rows = engine, 0
         self.chunk = np.zeros((size, engine.hop_samples), np.float32)
         self._output = np.zeros_like(self.chunk)
         self._fresh = engine.initial_state(1)
@@ -128,8 +140,8 @@ class Lanes:
         key = (source, target, count)
         if key not in self._bound:
             read, write = (
-                {name: values[:count] for name, values in self._sets[index].items()}
-                for index in (source, target)
+                {name: values[:count] for name, values in states.items()}
+                for states in (self._sets[source], self._sets[target])
             )
             self._bound[key] = self.engine.bind(self.chunk[:count], read, self._output[:count], write)
         self._bound[key]()

@@ -1,10 +1,10 @@
 """The CPU engine: the streaming step of a model in ONNX Runtime, one thread, fp32 or int8.
 
-    engine = OnnxEngine.from_model(model, "int8")     streamer = engine.streamer()
+    engine = OnnxEngine.from_model(model, "int8")     streamer = stream(engine)
     engine.save("denoiser.onnx")                      streams = StreamBatch(engine, max_streams=16)
 
-A saved engine is an .onnx file and a .json file beside it that says how to drive it; whoever has numpy and
-onnxruntime can run it without this project (docs/run_exported.py).
+A saved engine is an .onnx file and a .json file that says how to drive it, with numpy and onnxruntime alone
+(docs/run_exported.py).
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ww_models.denoiser import Denoiser, require
-from ww_models.streaming.engine import Samples, State, StepEngine, TorchEngine
+from ww_models.checks import one_line, require
+from ww_models.denoiser import Denoiser
+from ww_models.streaming.engine import SIZES, Samples, State, StepEngine, TorchEngine
 from ww_models.streaming.onnx_export import (
     CHUNK,
     NEXT,
     OUTPUT,
     PRECISIONS,
     Precision,
+    exact_without_vnni,
     export_step,
     quantized,
-    require_steps,
 )
 from ww_models.streaming.streamer import Streamer
 from ww_models.whole_files import write_whole
 
-FORMAT = "wave-wizard-stream"
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "wave-wizard-stream", 1
 # Of the output, for a graph to count as that of the model. int8 of a sound network has 30 dB and more.
 MAX_FP32_ERROR, MIN_INT8_SNR_DB = 1e-4, 15.0
 
@@ -45,8 +45,8 @@ MAX_FP32_ERROR, MIN_INT8_SNR_DB = 1e-4, 15.0
 class StreamSpec:
     """How to drive the graph: what the .json file says.
 
-    A stream starts with `lead_samples` zeros; each step takes the next `hop_samples`; the first `lag_samples`
-    of all outputs are dropped. states: name -> [shape without the batch, value of every element at the start].
+    A stream starts with `lead_samples` zeros; each step takes the next `hop_samples`; the first `lag_samples` of all
+    outputs are dropped. states: name -> [shape without the batch, value of every element at the start].
     """
 
     sample_rate: int
@@ -63,35 +63,27 @@ class OnnxEngine:
 
     def __init__(self, graph: bytes, spec: StreamSpec) -> None:
         self.graph, self.spec = graph, spec
-        self.sample_rate, self.latency_samples = spec.sample_rate, spec.latency_samples
-        self.hop_samples, self.lead_samples = spec.hop_samples, spec.lead_samples
-        self.lag_samples = spec.lag_samples
-        self._session = onnxruntime.InferenceSession(
-            graph, session_options(), providers=["CPUExecutionProvider"]
-        )
+        self.sample_rate, self.hop_samples = spec.sample_rate, spec.hop_samples
+        self.lead_samples, self.lag_samples = spec.lead_samples, spec.lag_samples
+        self.latency_samples = spec.latency_samples
+        if spec.precision == "int8" and not has_vnni():
+            graph = exact_without_vnni(graph)
+        # Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the
+        # first session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     @classmethod
     def from_model(cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1) -> "OnnxEngine":
-        """Exports the step of a causal model and checks it against torch (RuntimeError if they differ).
-
-        num_hops: of the model in each step; see `Denoiser.streaming_step`.
-        """
+        """Exports `model.streaming_step(num_hops)` and checks it against torch (RuntimeError if they differ)."""
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
-        require_steps(model)
         reference = TorchEngine(model, num_hops)
-        states = {
-            name: (value.shape[1:], float(value.flat[0]))
-            for name, value in reference.initial_state(1).items()
-        }
-        spec = StreamSpec(
-            sample_rate=model.sample_rate,
-            hop_samples=reference.hop_samples,
-            lead_samples=reference.lead_samples,
-            lag_samples=reference.lag_samples,
-            latency_samples=reference.latency_samples,
-            precision="fp32",
-            states=states,
-        )
+        initial = reference.initial_state(1).items()
+        states = {name: (value.shape[1:], float(value.flat[0])) for name, value in initial}
+        sizes = {name: getattr(reference, name) for name in SIZES}
+        spec = StreamSpec(**sizes, precision="fp32", states=states)
         graph = export_step(model, num_hops)
         engine = cls(graph.SerializeToString(), spec)
         engine._check_against(reference)
@@ -102,15 +94,9 @@ class OnnxEngine:
         engine._check_against(reference)
         return engine
 
-    def streamer(self, batch: int = 1) -> Streamer:
-        """A stream on this engine; see `ww_models.streaming.streamer`."""
-        return Streamer(self, batch)
-
     def initial_state(self, batch: int) -> State:
-        return {
-            name: np.full((batch, *shape), value, np.float32)
-            for name, (shape, value) in self.spec.states.items()
-        }
+        states = self.spec.states.items()
+        return {name: np.full((batch, *shape), value, np.float32) for name, (shape, value) in states}
 
     def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
         binding = self._session.io_binding()
@@ -118,8 +104,7 @@ class OnnxEngine:
             binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name, array in ((OUTPUT, output), *((NEXT + name, value) for name, value in next_state.items())):
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        options = onnxruntime.RunOptions()
-        run = self._session.run_with_iobinding
+        options, run = onnxruntime.RunOptions(), self._session.run_with_iobinding
         # The runtime knows the arrays by their address alone: they have to live as long as the function.
         held = (chunk, state, output, next_state)
 
@@ -131,8 +116,7 @@ class OnnxEngine:
     def save(self, path: str | os.PathLike[str], measured: Mapping[str, Any] | None = None) -> Path:
         """Writes `path` (.onnx) and the .json beside it, each whole or not at all; returns the path.
 
-        If it is stopped between the two, they are of two exports, and `load` refuses them.
-        measured: figures for whoever reads the .json, as JSON holds them.
+        Stopped between the two, they are of two exports, and `load` refuses them. measured: for readers of the .json.
         """
         path = Path(path)
         check_target(path)
@@ -151,8 +135,7 @@ class OnnxEngine:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "OnnxEngine":
         """What `save` wrote. ValueError if it is not there, not whole, of two exports or of a newer version."""
-        path = Path(path)
-        description = path.with_suffix(".json")
+        path, description = Path(path), Path(path).with_suffix(".json")
         try:
             content = json.loads(description.read_text(encoding="utf-8"))
             graph = path.read_bytes()
@@ -160,26 +143,26 @@ class OnnxEngine:
             raise ValueError(
                 f"{path} and its .json cannot be read ({error}): export the model again"
             ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{description} does not describe an exported denoiser: export the model again")
+        require(
+            isinstance(content, dict) and content.get("format") == FORMAT,
+            f"{description} does not describe an exported denoiser: export the model again",
+        )
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
-                "export the model again with this program"
-            )
-        if content.get("graph_sha256") != hashlib.sha256(graph).hexdigest():
-            raise ValueError(
-                f"{path} is damaged or belongs to another .json (its checksum differs): export the model again"
-            )
+        require(
+            version == FORMAT_VERSION,
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
+            "export the model again with this program",
+        )
+        require(
+            content.get("graph_sha256") == hashlib.sha256(graph).hexdigest(),
+            f"{path} is damaged or belongs to another .json (its checksum differs): export the model again",
+        )
         try:
             engine = cls(graph, _spec(content))
             engine._check_inputs()
         except Exception as error:  # those of the runtime have no base of their own
-            raise ValueError(
-                f"{path} or its .json is damaged ({type(error).__name__}: {' '.join(str(error).split())}): "
-                "export the model again"
-            ) from error
+            found = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"{path} or its .json is damaged ({found}): export the model again") from error
         return engine
 
     def _check_inputs(self) -> None:
@@ -202,10 +185,8 @@ class OnnxEngine:
         power = max(float(np.square(theirs).mean()), 1e-4 * float(np.square(noisy).mean()))
         error_db = 10 * math.log10(max(float(np.square(ours - theirs).mean()), 1e-30) / power)
         if not error_db < -MIN_INT8_SNR_DB:
-            raise RuntimeError(
-                f"the int8 graph has {-error_db:.1f} dB SNR to the model, at least {MIN_INT8_SNR_DB:.0f} were "
-                "expected: export fp32"
-            )
+            hint = f"at least {MIN_INT8_SNR_DB:.0f} were expected: export fp32"
+            raise RuntimeError(f"the int8 graph has {-error_db:.1f} dB SNR to the model, {hint}")
 
 
 def _test_signal(num_samples: int, sample_rate: int) -> Samples:
@@ -222,10 +203,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     require(path.suffix == ".onnx", f"{path} does not end in .onnx: give a file name that does")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     require(folder.is_dir(), f"{path} cannot be written, {folder} is no folder: choose another place")
-    require(
-        os.access(folder, os.W_OK | os.X_OK),
-        f"{path} cannot be written, you may not write to {folder}: choose another place",
-    )
+    may_write = os.access(folder, os.W_OK | os.X_OK)
+    require(may_write, f"{path} cannot be written, you may not write to {folder}: choose another place")
     require(not path.is_dir(), f"{path} is a folder: give the name of a file")
     description = path.with_suffix(".json")
     if os.path.lexists(description):
@@ -233,25 +212,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
             found = json.loads(description.read_text(encoding="utf-8")).get("format")
         except (OSError, ValueError, AttributeError):
             found = None
-        require(
-            found == FORMAT,
-            f"{description} would be overwritten and is not of an export: choose another name",
-        )
-
-
-def session_options() -> onnxruntime.SessionOptions:
-    """One thread.
-
-    Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the first
-    session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if not has_vnni():  # for weights of 8 bits that another processor exported: slower, but exact
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
+        message = f"{description} would be overwritten and is not of an export: choose another name"
+        require(found == FORMAT, message)
 
 
 def has_vnni() -> bool:
@@ -267,18 +229,13 @@ def has_vnni() -> bool:
 
 def _spec(content: Mapping[str, Any]) -> StreamSpec:
     """The spec in what a .json holds. KeyError, TypeError or ValueError if it is not one."""
-    numbers = {}
-    for name in ("sample_rate", "hop_samples", "lead_samples", "lag_samples", "latency_samples"):
-        number = numbers[name] = content[name]
+    sizes = {name: content[name] for name in SIZES}
+    for name, size in sizes.items():
         least = 1 if name in ("sample_rate", "hop_samples") else 0
-        require(
-            type(number) is int and number >= least,
-            f"{name} is {number!r}, not an integer of {least} or more",
-        )
+        is_size = type(size) is int and size >= least
+        require(is_size, f"{name} is {size!r}, not an integer of {least} or more")
     require(content["precision"] in PRECISIONS, f"precision is {content['precision']!r}")
-    states = {
-        name: (tuple(int(size) for size in shape), float(value))
-        for name, (shape, value) in content["states"].items()
-    }
+    found = content["states"].items()
+    states = {name: (tuple(int(size) for size in shape), float(value)) for name, (shape, value) in found}
     require(all(math.isfinite(value) for _, value in states.values()), "a state starts with NaN or infinity")
-    return StreamSpec(precision=content["precision"], states=states, **numbers)
+    return StreamSpec(precision=content["precision"], states=states, **sizes)

@@ -15,8 +15,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from ww_models.denoiser import Denoiser, require
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser
 from ww_models.layers.step import StreamingStep
+from ww_models.streaming.engine import step_of
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -28,11 +30,9 @@ MIN_INT8_WEIGHTS, MIN_INT8_INPUTS = 32_768, 96
 
 def export_step(model: Denoiser, num_hops: int = 1) -> onnx.ModelProto:
     """The step of a causal model as fp32 ONNX. ValueError if the model needs the whole clip."""
-    require_steps(model)
-    step = model.streaming_step(num_hops).float().cpu().eval()
+    step = step_of(model, num_hops)
     state = step.initial_state(2)
-    inputs = [CHUNK, *state]
-    outputs = [OUTPUT, *(NEXT + name for name in state)]
+    inputs, outputs = [CHUNK, *state], [OUTPUT, *(NEXT + name for name in state)]
     graph = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter that traces is old and says so. The new one is many times slower on such a graph.
@@ -48,15 +48,6 @@ def export_step(model: Denoiser, num_hops: int = 1) -> onnx.ModelProto:
             dynamo=False,
         )
     return onnx.load_from_string(graph.getvalue())
-
-
-def require_steps(model: Denoiser) -> None:
-    """Raises ValueError unless the model has a streaming step."""
-    require(
-        model.config.causal and model.latency_samples is not None,
-        f"this {model.name} has no streaming step to export (causal={model.config.causal}, "
-        f"normalize={model.config.normalize!r}): take a model with causal=True and normalize='running' or 'none'",
-    )
 
 
 class _Flat(nn.Module):
@@ -96,22 +87,21 @@ def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
             continue
         has_sum = node.op_type == "Gemm"
         name = node.output[0] + ".product" if has_sum else node.output[0]
-        # By the name of the weight: a recurrent layer uses it once for each row of a step.
-        if _int8(weight.name) not in constants:
+        # A recurrent layer uses its weight once for each row of a step.
+        if f"{weight.name}.int8" not in constants:
             matrix = numpy_helper.to_array(weight)
             scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / (2 ** (weight_bits - 1) - 1)
-            constants[_int8(weight.name)] = np.round(matrix / scale).astype(np.int8)
-            constants[_scale(weight.name)] = scale.astype(np.float32)
+            constants[f"{weight.name}.int8"] = np.round(matrix / scale).astype(np.int8)
+            constants[f"{weight.name}.int8_scale"] = scale.astype(np.float32)
         nodes.extend(_int8_product(node.input[0], weight.name, name))
         if has_sum:
             nodes.append(helper.make_node("Add", [name, node.input[2]], list(node.output)))
     used = {name for node in nodes for name in node.input}
-    kept = [tensor for name, tensor in weights.items() if name in used]
+    stored = [tensor for name, tensor in weights.items() if name in used]
+    stored += [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
     del copy.graph.node[:], copy.graph.initializer[:]
     copy.graph.node.extend(nodes)
-    copy.graph.initializer.extend(
-        kept + [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
-    )
+    copy.graph.initializer.extend(stored)
     return copy
 
 
@@ -130,14 +120,6 @@ def _is_worthwhile(weight: TensorProto) -> bool:
     return num_inputs >= MIN_INT8_INPUTS and num_inputs * num_outputs >= MIN_INT8_WEIGHTS
 
 
-def _int8(weight: str) -> str:
-    return f"{weight}.int8"
-
-
-def _scale(weight: str) -> str:
-    return f"{weight}.int8_scale"
-
-
 def _int8_product(x: str, weight: str, y: str) -> Iterator[onnx.NodeProto]:
     """Nodes that compute y = x @ weight from int8; names of what lies between start with that of y."""
 
@@ -151,7 +133,26 @@ def _int8_product(x: str, weight: str, y: str) -> Iterator[onnx.NodeProto]:
     yield node("Div", [x, f"{y}.step"], f"{y}.scaled")
     yield node("Add", [f"{y}.scaled", "int8.centre"], f"{y}.positive")
     yield node("Cast", [f"{y}.positive"], f"{y}.uint8", to=TensorProto.UINT8)
-    yield node("MatMulInteger", [f"{y}.uint8", _int8(weight), "int8.zero"], f"{y}.int32")
+    yield node("MatMulInteger", [f"{y}.uint8", f"{weight}.int8", "int8.zero"], f"{y}.int32")
     yield node("Cast", [f"{y}.int32"], f"{y}.float", to=TensorProto.FLOAT)
-    yield node("Mul", [f"{y}.float", _scale(weight)], f"{y}.weighted")
+    yield node("Mul", [f"{y}.float", f"{weight}.int8_scale"], f"{y}.weighted")
     yield node("Mul", [f"{y}.weighted", f"{y}.step"], y)
+
+
+def exact_without_vnni(graph: bytes) -> bytes:
+    """A graph whose int8 products are exact on processors without VNNI, too: slower, if weights have 8 bits.
+
+    Such weights become unsigned, around 128: products of those are added in 32 bits everywhere. ONNX Runtime's own
+    way, `session.x64quantprecision`, fails where one weight is used in several products.
+    """
+    exact = onnx.load_from_string(graph)
+    int8 = [tensor for tensor in exact.graph.initializer if tensor.data_type == TensorProto.INT8]
+    weights = [numpy_helper.to_array(tensor).astype(np.int16) for tensor in int8]
+    if all(np.abs(weight).max() < 64 for weight in weights):
+        return graph
+    for tensor, weight in zip(int8, weights, strict=True):
+        tensor.CopyFrom(numpy_helper.from_array((weight + 128).astype(np.uint8), tensor.name))
+    for node in exact.graph.node:
+        if node.op_type == "MatMulInteger":
+            node.input.append("int8.zero")
+    return exact.SerializeToString()

@@ -4,40 +4,32 @@
     |---------------|===============|~~~~~|----------|      window k: hears all of it, gives = and ~
                     |---------------|===============|~~~~~|----------|      window k + 1
 
-Each window hears `past_s` before and `ahead_s` after what it gives, so that recurrent layers have settled, and
-fades over into the next one. The last window reaches to the very end, so what fits into one window comes out as
-the whole clip would.
+Each window hears `past_s` before and `ahead_s` after what it gives, so that recurrent layers have settled, and fades
+over into the next one. The last window reaches to the very end, so what fits into one window is that of the whole clip.
 
-With normalize="utterance" the level is that of all that was heard of the stream when the window is run, and this
-is what a stream lacks: with the level of the whole clip its output would be that of the whole clip. Speech is
-near its own long-term level only after seconds; hence `level_ahead_s`, which costs latency, not work.
-benchmarks/overlap.py measures what is left of the difference.
+With normalize="utterance" the level is that of all that was heard of the stream when the window is run. That is all
+that a stream lacks. Speech is near its own long-term level only after seconds; hence `level_ahead_s`, which costs
+latency, not work. benchmarks/overlap.py measures what is left of the difference.
 """
 
 import copy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ww_models.layers.layers import LevelNormalizer
-from ww_models.layers.step_layers import Memory, StepLevel
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser
+from ww_models.layers.level import LevelNormalizer, StepLevel
+from ww_models.layers.step_layers import Memory
 from ww_models.streaming.engine import Samples
-from ww_models.streaming.streamer import check_samples
+from ww_models.streaming.lock_step import LockStep
 
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
-
-HOP_S = 1.0
-PAST_S = 2.0
-AHEAD_S = 1.0
-LEVEL_AHEAD_S = 8.0
-FADE_S = 0.05
+HOP_S, PAST_S, AHEAD_S, LEVEL_AHEAD_S, FADE_S = 1.0, 2.0, 1.0, 8.0, 0.05
 
 
-class OverlapStreamer:
-    """One stream, or `batch` streams in lock-step, of any denoiser. feed (batch, n) -> (batch, m).
+class OverlapStreamer(LockStep):
+    """A stream, or `batch` streams in lock-step, of any denoiser, in windows. Most chunks finish nothing.
 
     hop_s           seconds of finished sound that a window gives
     past_s          seconds that it hears before them
@@ -47,12 +39,11 @@ class OverlapStreamer:
 
     `latency_samples` is hop_s and the larger of fade_s + ahead_s and level_ahead_s, in whole steps of the network.
     It runs past_s + hop_s + fade_s + ahead_s seconds for each hop_s. The weights are those of now.
-    Takes and returns float32 tensors or arrays, whichever it is fed.
     """
 
     def __init__(
         self,
-        model: "Denoiser",
+        model: Denoiser,
         batch: int = 1,
         *,
         hop_s: float = HOP_S,
@@ -61,21 +52,15 @@ class OverlapStreamer:
         level_ahead_s: float = LEVEL_AHEAD_S,
         fade_s: float = FADE_S,
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch is {batch}: give the number of streams, at least 1")
-        spans = {
-            "hop_s": hop_s,
-            "past_s": past_s,
-            "ahead_s": ahead_s,
-            "level_ahead_s": level_ahead_s,
-            "fade_s": fade_s,
-        }
-        for name, seconds in spans.items():
-            if not 0 <= seconds < float("inf"):
-                raise ValueError(f"{name} is {seconds}: give a number of seconds, 0 or more")
-        if hop_s == 0 or hop_s < fade_s:
-            raise ValueError(f"hop_s is {hop_s} and fade_s {fade_s}: give a hop above 0, at least the fade")
-        self.batch, self.sample_rate = batch, model.sample_rate
+        super().__init__(batch, model.sample_rate)
+        spans = (hop_s, past_s, ahead_s, level_ahead_s, fade_s)
+        for name, seconds in zip(
+            ("hop_s", "past_s", "ahead_s", "level_ahead_s", "fade_s"), spans, strict=True
+        ):
+            is_span = 0 <= seconds < float("inf")
+            require(is_span, f"{name} is {seconds}: give a number of seconds, 0 or more")
+        hint = "give a hop above 0, at least the fade"
+        require(hop_s >= fade_s and hop_s > 0, f"hop_s is {hop_s} and fade_s {fade_s}: {hint}")
         # Of a frozen model nobody changes the weights: its streams share them.
         is_frozen = not model.training and not any(p.requires_grad for p in model.parameters())
         self._model = model if is_frozen else copy.deepcopy(model).eval().requires_grad_(False)
@@ -91,28 +76,17 @@ class OverlapStreamer:
         self._ramp = np.linspace(0.0, 1.0, self._fade + 2, dtype=np.float32)[1:-1]
         self._heard = np.zeros((batch, self._past + self._hop + self._wait), np.float32)
         self.latency_samples = self._hop + self._wait - 1
-        self._as_tensor = True
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: the next chunk starts a new stream."""
+        super().reset()
         level = self._model.level
         self._level = _HeardLevel(level) if level.mode == "utterance" else _FollowedLevel(level)
         # Of self._heard: samples in it; those before the next window's own part; those that no window heard.
         self._num_heard = self._num_past = self._num_new = 0
         self._tail = np.zeros((self.batch, 0), np.float32)
-        self._is_flushed = False
 
-    def feed(self, chunk: Tensor | Samples) -> Tensor | Samples:
-        """(batch, n), any n >= 1, full scale +-1 -> the samples that are finished, (batch, m), m >= 0.
-
-        Most chunks finish nothing; the one that completes a window waits for it. ValueError for what is no
-        chunk (nothing of it is taken) and after `flush`.
-        """
-        if self._is_flushed:
-            raise ValueError("the stream was flushed, it is at its end: call reset() to start a new one")
-        samples = check_samples(chunk, (self.batch,))
-        self._as_tensor = isinstance(chunk, Tensor)
+    def _feed(self, samples: Samples) -> list[Samples]:
         finished = []
         while samples.shape[-1]:
             missing = self._num_past + self._hop + self._wait - self._num_heard
@@ -121,14 +95,11 @@ class OverlapStreamer:
             if taken.shape[-1] == missing:
                 finished.append(self._window(self._hop, self._after))
                 self._move_on()
-        return self._result(finished)
+        return finished
 
-    def flush(self) -> Tensor | Samples:
-        """What is left: all that was returned is then as long as all that was fed. Ends the stream."""
+    def _flush(self) -> list[Samples]:
         num_left = self._num_heard - self._num_past
-        finished = [self._window(num_left, 0)] if num_left and not self._is_flushed else []
-        self._is_flushed = True
-        return self._result(finished)
+        return [self._window(num_left, 0)] if num_left else []
 
     def _hear(self, samples: Samples) -> None:
         end = self._num_heard + samples.shape[-1]
@@ -158,10 +129,6 @@ class OverlapStreamer:
         num_kept = self._num_heard - num_dropped
         self._heard[:, :num_kept] = self._heard[:, num_dropped : self._num_heard]
         self._num_heard = num_kept
-
-    def _result(self, finished: list[Samples]) -> Tensor | Samples:
-        samples = np.concatenate([np.empty((self.batch, 0), np.float32), *finished], axis=-1)
-        return torch.from_numpy(samples) if self._as_tensor else samples
 
 
 class _HeardLevel:
@@ -200,8 +167,7 @@ class _FollowedLevel:
         _, scale = self._step(heard_BT[:, heard_BT.shape[-1] - num_new :, None], memory)
         self._memory = memory.kept
         if scale is None:
-            one = heard_BT.new_ones(1, 1)
-            return one, one
+            return heard_BT.new_ones(1, 1), heard_BT.new_ones(1, 1)
         known = [] if self._scale_BT is None else [self._scale_BT]
         self._scale_BT = torch.cat([*known, scale[..., 0]], dim=-1)[:, -heard_BT.shape[-1] :]
         return self._scale_BT, self._scale_BT

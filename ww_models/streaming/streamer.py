@@ -1,79 +1,60 @@
-"""Denoising while the sound comes in: one stream (`Streamer`), or many that share each step (`StreamBatch`).
+"""Denoising while the sound comes in: one stream (`stream`), or many that share each step (`StreamBatch`).
 
-    streamer = model.streamer()                     streams = StreamBatch(model, max_streams=16)
+    streamer = stream(model)                        streams = StreamBatch(model, max_streams=16)
     for chunk in chunks:        # (1, n), any n      caller = streams.join()
         play(streamer.feed(chunk))                  streams.feed(caller, samples)   # whenever some arrive
     play(streamer.flush())                          while finished := streams.advance():
                                                         for who, clean in finished.items(): ...
 
 The k-th sample that comes out is sample k of the output over the whole clip. After n samples in, at least
-n - latency_samples are out (of a batch: once `advance` has returned {}), and `flush` returns the rest. Memory
-does not grow with the length of a stream. A streamer or a batch is for one thread at a time; several may share an
-engine.
-
-Both run on an engine: torch for a model, ONNX Runtime for what `ww_models.streaming.onnx_engine` makes of it.
+n - latency_samples are out (of a batch: once `advance` has returned {}), and `flush` returns the rest. Memory does not
+grow with the length of a stream. A streamer or a batch is for one thread at a time; several may share an engine: torch
+for a model, or what `ww_models.streaming.onnx_engine` makes of it.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ww_models.streaming.engine import Lanes, Samples, StepEngine, TorchEngine
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser
+from ww_models.streaming.engine import Lanes, Samples, StepEngine, engine_of
+from ww_models.streaming.lock_step import LockStep, check_samples
+from ww_models.streaming.overlap import OverlapStreamer
 
-if TYPE_CHECKING:
-    from ww_models.denoiser import Denoiser
 
-MAX_PEAK = 1e6
+class Streamer(LockStep):
+    """A stream, or `batch` streams in lock-step, of a model that runs in steps, or of an engine."""
 
-
-class Streamer:
-    """One stream, or `batch` streams in lock-step. feed (batch, n) -> (batch, m); flush -> (batch, rest).
-
-    Takes and returns float32 tensors or arrays, whichever it is fed.
-    """
-
-    def __init__(self, engine: StepEngine, batch: int = 1) -> None:
-        if batch < 1:
-            raise ValueError(f"batch is {batch}: give the number of streams, at least 1")
-        self.engine, self.batch = engine, batch
-        self.sample_rate, self.latency_samples = engine.sample_rate, engine.latency_samples
-        self._lanes = Lanes(engine, batch)
+    def __init__(self, source: Denoiser | StepEngine, batch: int = 1) -> None:
+        self.engine = engine_of(source)
+        super().__init__(batch, self.engine.sample_rate)
+        self.latency_samples = self.engine.latency_samples
+        self._lanes = Lanes(self.engine, batch)
         self._rows = [self._lanes.add() for _ in range(batch)]
-        self._as_tensor = True
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: the next chunk starts a new stream."""
+        super().reset()
         for row in self._rows:
             self._lanes.reset(row)
         self._framing = _Framing(self.engine, (self.batch,))
-        self._is_flushed = False
 
-    def feed(self, chunk: Tensor | Samples) -> Tensor | Samples:
-        """(batch, n), any n >= 1, full scale +-1 -> the samples that are finished, (batch, m), m >= 0."""
-        if self._is_flushed:
-            raise ValueError("the stream was flushed, it is at its end: call reset() to start a new one")
-        self._framing.push(check_samples(chunk, (self.batch,)))
-        self._as_tensor = isinstance(chunk, Tensor)
+    def _feed(self, samples: Samples) -> list[Samples]:
+        self._framing.push(samples)
         return self._advance()
 
-    def flush(self) -> Tensor | Samples:
-        """What is left: all that was returned is then as long as all that was fed. Ends the stream."""
-        self._is_flushed = True
+    def _flush(self) -> list[Samples]:
         self._framing.push_silence()
         return self._advance()
 
-    def _advance(self) -> Tensor | Samples:
+    def _advance(self) -> list[Samples]:
         finished = []
         while self._framing.is_ready:
             self._lanes.chunk[:] = self._framing.take()
             finished.append(self._framing.finish(self._lanes.step(self._rows)))
-        finished = finished or [np.zeros((self.batch, 0), np.float32)]
-        samples = finished[0] if len(finished) == 1 else np.concatenate(finished, axis=-1)
-        return torch.from_numpy(samples) if self._as_tensor else samples
+        return finished
 
 
 class _Framing:
@@ -136,11 +117,9 @@ class StreamBatch:
     A stream's output does not depend on the others, on when they come, go or fall behind.
     """
 
-    def __init__(self, model: "Denoiser | StepEngine", max_streams: int) -> None:
-        if max_streams < 1:
-            raise ValueError(f"max_streams is {max_streams}: give at least 1")
-        self.engine: StepEngine = TorchEngine(model) if isinstance(model, torch.nn.Module) else model
-        self.max_streams = max_streams
+    def __init__(self, source: Denoiser | StepEngine, max_streams: int) -> None:
+        require(max_streams >= 1, f"max_streams is {max_streams}: give at least 1")
+        self.engine, self.max_streams = engine_of(source), max_streams
         self.sample_rate, self.latency_samples = self.engine.sample_rate, self.engine.latency_samples
         self._lanes = Lanes(self.engine, max_streams)
         self._rows: dict[int, int] = {}
@@ -152,10 +131,8 @@ class StreamBatch:
 
     def join(self) -> int:
         """A new stream's number, which no other stream of this batch ever gets. ValueError when it is full."""
-        if len(self) == self.max_streams:
-            raise ValueError(
-                f"all {self.max_streams} streams are taken: let one leave first, or make max_streams larger"
-            )
+        hint = "let one leave first, or make max_streams larger"
+        require(len(self) < self.max_streams, f"all {self.max_streams} streams are taken: {hint}")
         stream = self._num_joined
         self._num_joined += 1
         self._rows[stream], self._framings[stream] = self._lanes.add(), _Framing(self.engine)
@@ -199,38 +176,14 @@ class StreamBatch:
         return {stream: self._framings[stream].finish(output[index]) for index, stream in enumerate(streams)}
 
     def _check(self, stream: int) -> None:
-        if stream not in self._rows:
-            raise ValueError(f"stream {stream} is not in the batch: it never joined, or it has left")
+        require(stream in self._rows, f"stream {stream} is not in the batch: it never joined, or it has left")
 
 
-def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Samples:
-    """`samples` as an array (*leading, n). ValueError unless they are finite float32 samples, n >= 1."""
-    if not isinstance(samples, Tensor | np.ndarray):
-        raise ValueError(
-            f"a stream takes float32 samples of shape {_shape(leading)}, got {type(samples).__name__}"
-        )
-    if samples.dtype not in (torch.float32, np.dtype(np.float32)):
-        raise ValueError(
-            f"a stream takes float32 samples, full scale +-1, got {samples.dtype}: convert them first "
-            "(16-bit integers are divided by 32768)"
-        )
-    if samples.ndim != len(leading) + 1 or tuple(samples.shape[:-1]) != leading:
-        raise ValueError(
-            f"a stream takes mono samples of shape {_shape(leading)}, got {tuple(samples.shape)}: "
-            "mix several channels down, or give each a stream of its own"
-        )
-    if samples.shape[-1] == 0:
-        raise ValueError("a stream takes at least one sample, got an empty chunk")
-    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
-    # One comparison for both: NaN is not below anything. Squares of more would stay in the running level.
-    if not np.abs(array).max() <= MAX_PEAK:
-        num_bad = int(np.count_nonzero(~(np.abs(array) <= MAX_PEAK)))
-        raise ValueError(
-            f"a stream takes finite samples of full scale +-1, got {num_bad} that are NaN, "
-            f"infinite or beyond {MAX_PEAK:g}: nothing of this chunk was taken, scale or clean it first"
-        )
-    return array
+def stream(source: Denoiser | StepEngine, batch: int = 1) -> Streamer | OverlapStreamer:
+    """Starts a stream, or `batch` of them in lock-step. The weights of a model are those of now.
 
-
-def _shape(leading: tuple[int, ...]) -> str:
-    return f"({', '.join(str(size) for size in (*leading, 'samples'))})"
+    A model that needs the whole clip, or looks both ways, is run in windows: see `ww_models.streaming.overlap`.
+    """
+    if isinstance(source, Denoiser) and source.latency_samples is None:
+        return OverlapStreamer(source, batch)
+    return Streamer(source, batch)

@@ -13,6 +13,7 @@ import torch
 from tests.ww_models.samples import SMALL, noise, small
 from ww_models import BundleError, load_bundle, read_bundle_info, save_bundle
 from ww_models.bundle.bundle import add_metrics
+from ww_models.bundle.info import digest
 
 
 @pytest.fixture
@@ -95,14 +96,27 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> str:
-        raise OSError("disk full")
+@pytest.mark.parametrize("failing", ["write_bytes", "rename"])
+def test_a_failed_save_leaves_what_was_there(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    before = {path: path.read_bytes() for path in bundle.iterdir()}
+    done = getattr(Path, failing)
 
-    monkeypatch.setattr("ww_models.bundle.bundle.model_card", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_bundle(tmp_path / "m", small("demucs"))
-    assert not list(tmp_path.iterdir())
+    def full(path: Path, *arguments: object) -> None:
+        """The disk is full after the weights, or at the last step."""
+        if failing == "write_bytes" and path.suffix == ".safetensors":
+            done(path, *arguments)
+        else:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, failing, full)
+    for path in (bundle, bundle.with_name("new")):
+        with pytest.raises(OSError, match="No space left"):
+            save_bundle(path, small("demucs"))
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in bundle.iterdir()} == before
+    assert list(bundle.parent.iterdir()) == [bundle]
 
 
 def rewrite(path: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -164,11 +178,9 @@ def test_any_flipped_byte_of_the_config_is_refused_or_harmless(bundle: Path) -> 
 
 
 def test_weights_of_another_shape_are_refused(bundle: Path, tmp_path: Path) -> None:
-    from ww_models.bundle.bundle import _digest
-
     def other_shape(content: dict[str, dict[str, dict[str, int]]]) -> None:
         content["model"]["config"]["hidden"] = 5
-        content["sha256"] = _digest(content["model"])
+        content["sha256"] = digest(content["model"])
 
     rewrite(bundle, other_shape)
     with pytest.raises(BundleError, match="do not fit") as error:
@@ -182,8 +194,6 @@ class Bomb:
 
 
 def test_nothing_is_unpickled(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ww_models.bundle.bundle import _digest
-
     checkpoint = tmp_path / "model.ckpt"
     torch.save({"bomb": Bomb()}, checkpoint)
     with pytest.raises(BundleError, match="is a file"):
@@ -195,7 +205,7 @@ def test_nothing_is_unpickled(bundle: Path, tmp_path: Path, capsys: pytest.Captu
         import hashlib
 
         content["model"]["sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-        content["sha256"] = _digest(content["model"])
+        content["sha256"] = digest(content["model"])
 
     rewrite(bundle, fitting)
     with pytest.raises(BundleError):

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.ww_models.samples import small
-from ww_models.streaming.onnx_export import export_step, quantized
+from ww_models.streaming.onnx_export import exact_without_vnni, export_step, quantized
 
 NUM_INPUTS, NUM_OUTPUTS = 384, 96
 
@@ -77,6 +77,21 @@ def test_with_eight_bits_they_do() -> None:
     assert np.abs(weight).max() == 127
     loudest = np.full((1, NUM_INPUTS), 255, np.uint8)
     assert (saturating_product(loudest, weight) != loudest.astype(np.int32) @ weight).any()
+
+
+def test_with_eight_bits_there_is_a_form_that_is_exact_on_every_processor() -> None:
+    graph = quantized(product_graph()[0], weight_bits=8)
+    exact = onnx.load_from_string(exact_without_vnni(graph.SerializeToString()))
+    onnx.checker.check_model(exact)
+    (weight,) = stored_weights(graph)
+    scale = next(
+        numpy_helper.to_array(item) for item in graph.graph.initializer if item.name == "w.int8_scale"
+    )
+    # The loudest input: in 16 bits its products saturate.
+    (y,) = run(exact, np.ones((1, NUM_INPUTS), np.float32), exact=False)
+    np.testing.assert_allclose(y[0], weight.sum(0) * scale, rtol=1e-5, atol=1e-4)
+    narrow = quantized(product_graph()[0], weight_bits=7).SerializeToString()
+    assert exact_without_vnni(narrow) == narrow, "it is exact as it is"
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -168,7 +183,7 @@ def test_the_batch_is_all_that_is_free() -> None:
 
 @pytest.mark.parametrize("name", ["gatewave-original", "waveunet-original", "waveunet-both-ways"])
 def test_a_model_that_has_no_steps_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no streaming step to export \(causal=False.*take a model with"):
+    with pytest.raises(ValueError, match=r"no streaming step \(causal=False.*take a model with"):
         export_step(small(name))
 
 

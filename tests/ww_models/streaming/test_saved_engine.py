@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.ww_models.samples import heard, noise, small
+from ww_models import stream
 from ww_models.streaming.onnx_engine import OnnxEngine, check_target
 
 
@@ -31,7 +32,7 @@ def saved(engines: dict[str, OnnxEngine], tmp_path: Path) -> Path:
 
 
 def output(engine: OnnxEngine) -> np.ndarray:
-    streamer = engine.streamer()
+    streamer = stream(engine)
     return np.concatenate([streamer.feed(noise(3000)[0].numpy()), streamer.flush()], -1)
 
 

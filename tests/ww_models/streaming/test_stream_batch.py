@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.ww_models.samples import heard, noise, small, speech_like
 from ww_models import Denoiser
 from ww_models.streaming.engine import Samples
-from ww_models.streaming.streamer import StreamBatch
+from ww_models.streaming.streamer import StreamBatch, Streamer
 
 NAMES = ["waveunet", "demucs", "demucs-x2", "gatewave"]
 
@@ -30,7 +30,7 @@ def signal(num_samples: int, seed: int, gain: float = 1.0) -> Samples:
 
 def alone(model: Denoiser, samples: Samples) -> Samples:
     """(T,) -> (T,)"""
-    streamer = model.streamer()
+    streamer = Streamer(model)
     parts = [streamer.feed(samples[None]), streamer.flush()] if len(samples) else []
     return np.concatenate([np.empty((1, 0), np.float32), *parts], -1)[0]
 
@@ -214,5 +214,5 @@ def test_a_bad_chunk_changes_nothing_for_anyone(bad: object, message: str) -> No
 def test_what_no_batch_can_be_made_of_is_refused() -> None:
     with pytest.raises(ValueError, match="max_streams is 0: give at least 1"):
         StreamBatch(causal("gatewave"), max_streams=0)
-    with pytest.raises(ValueError, match=r"does not run in steps.*model.streamer\(\)"):
+    with pytest.raises(ValueError, match=r"has no streaming step.*ww_models.stream"):
         StreamBatch(small("gatewave-original"), max_streams=2)

@@ -29,7 +29,7 @@ from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import DEPLOYMENT_NAME
 from cluster.serving.live.protocol import PATH
 from tests.cluster.serving.clips import DENOISE, file_bytes, recording
-from ww_models import load_bundle, read_bundle_info
+from ww_models import load_bundle, read_bundle_info, stream
 from ww_models.streaming.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.cluster
@@ -126,7 +126,7 @@ class Call:
     def assert_whole(self, bundle: Path) -> None:
         """Every sample came back, as the model of this bundle makes it."""
         heard = self.end()
-        streamer = OnnxEngine.from_model(load_bundle(bundle)).streamer()
+        streamer = stream(OnnxEngine.from_model(load_bundle(bundle)))
         expected = np.concatenate([streamer.feed(np.concatenate(self.said)[None]), streamer.flush()], axis=1)[
             0
         ]

@@ -14,6 +14,7 @@ import pytest
 from cluster.serving.live.stepper import LiveStream, Stepper
 from cluster.serving.models import ServedModel, ServedModels, load_model
 from tests.cluster.serving.engines import watched
+from ww_models import Streamer
 from ww_models.streaming.engine import Samples
 
 HOP = 256
@@ -58,7 +59,7 @@ def sound(seed: int, num_samples: int = 20 * HOP, num_channels: int = 1) -> Samp
 
 def alone(model: ServedModel, samples: Samples) -> Samples:
     assert model.engine is not None
-    return np.asarray(model.engine.streamer(len(samples)).feed(samples))
+    return np.asarray(Streamer(model.engine, len(samples)).feed(samples))
 
 
 def test_each_stream_gets_what_it_would_get_alone(models: ServedModels, stepper: Stepper) -> None:

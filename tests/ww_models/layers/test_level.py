@@ -1,4 +1,4 @@
-"""The level normaliser and the GRU by themselves."""
+"""The level normaliser by itself."""
 
 import pytest
 import torch
@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ww_models.samples import noise, speech_like
-from ww_models.layers.gru import GRU
-from ww_models.layers.layers import LevelNormalizer, decaying_sums, uniform_from_bits
+from ww_models.layers.level import LevelNormalizer, decaying_sums, uniform_from_bits
 
 
 def running(hop: int = 64, memory_hops: float = 20.0, floor: float = 1e-3) -> LevelNormalizer:
@@ -101,19 +100,3 @@ def test_draws_are_uniform_and_depend_on_every_sample() -> None:
         other = items[:1].clone()
         other[0, index] += 1e-3
         assert uniform_from_bits(other) != draws[0]
-
-
-@pytest.mark.parametrize(("num_steps", "batch"), [(1, 1), (1, 3), (20, 1), (33, 3)])
-def test_gru_has_the_numbers_and_gradients_of_torch(num_steps: int, batch: int) -> None:
-    ours, theirs = GRU(6, 6, 2).double(), torch.nn.GRU(6, 6, 2).double()
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(num_steps, batch, 6, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(num_steps, batch, 6, dtype=torch.float64)
-    results = []
-    for gru in (ours.train(), theirs.train()):
-        y, last = gru(x)
-        total = (y * weight).sum() + last.square().sum()
-        results.append([y, last, *torch.autograd.grad(total, [x, *gru.parameters()])])
-    torch.testing.assert_close(results[0], results[1])
-    assert "GRULayer" in str(ours(x)[0].grad_fn)
-    torch.testing.assert_close(ours.eval()(x), theirs(x))
