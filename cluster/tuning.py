@@ -1,7 +1,6 @@
 """A sweep: Ray Tune with Optuna over dotted settings, each trial a Ray Train run of its own.
 
-The objective is a validation metric that does not depend on the weights that are swept: PESQ, STOI or SI-SDR, never
-the weighted loss, which falls when the weights do.
+The objective is a measure of the validation mixtures, never the weighted loss, which falls when the swept weights do.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, 
 from cluster.training.run import run_training
 from ww_data import open_corpus
 from ww_models import read_bundle_info
+from ww_models.quality import MEASURES
+from ww_models.whole_files import write_whole
 
-METRICS = ("pesq", "stoi", "si_sdr_db", "snr_db")
-Progress = Callable[[int, int | None, str], None]
+Progress = Callable[[int, int, str], None]
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
@@ -60,15 +60,11 @@ class Dimension:
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """rows: one per trial, best first: name, the swept settings, the metrics, error. best: the first row's settings."""
+    """rows: one per trial, the one of the best `measure` first: name, the swept settings, scores, error."""
 
     rows: list[dict[str, Any]]
-    metric: str
+    measure: str
     folder: Path
-
-    @property
-    def best(self) -> dict[str, Any]:
-        return self.rows[0]
 
 
 def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
@@ -115,12 +111,10 @@ def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> 
         path: value for path, value in config.flat().items() if path.startswith("loss.") and "weight" in path
     }
     for dimension in dimensions:
+        # Beside another loss term, since one weight alone may well be 0.
+        other = "loss.stft_weight" if dimension.path == "loss.l1_weight" else "loss.l1_weight"
         for value in dimension.extremes:
-            # Beside another loss term, since one weight alone may well be 0.
-            beside = (
-                {"loss.l1_weight": 1.0} if dimension.path != "loss.l1_weight" else {"loss.stft_weight": 1.0}
-            )
-            with_settings(config, {**beside, dimension.path: value})
+            with_settings(config, {other: 1.0, dimension.path: value})
         if dimension.path in weights:
             weights[dimension.path] = max(dimension.extremes)
     if not any(weights.values()):
@@ -148,18 +142,18 @@ def run_sweep(
     name: str,
     *,
     trials: int,
-    metric: str = "si_sdr_db",
+    measure: str = "si_sdr_db",
     max_concurrent_trials: int = 1,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> SweepResult:
     """Runs the trials on a connected Ray cluster; each is a run `<storage>/<name>/trial_*` with a bundle.
 
-    report: called with (trials done, trials in all, a few words) as results come in.
+    progress: called with (trials done, trials in all, a few words) as results come in.
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
-    Raises ConfigError for a taken name or an unknown metric, PlacementError where one trial finds no room.
+    Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if measure not in MEASURES:
+        raise ConfigError(f"unknown metric {measure!r}; choose one of {', '.join(MEASURES)}")
     if trials < 1 or max_concurrent_trials < 1:
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
@@ -176,51 +170,54 @@ def run_sweep(
     trainable = tune.with_parameters(
         _run_trial, values=of_trials.to_dict(), corpus_uri=corpus.storage.uri, folder=str(folder)
     )
+    callbacks: list[tune.Callback] = [_ProgressCallback(trials, measure, progress)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
         param_space={dimension.path: dimension.sampler() for dimension in dimensions},
         tune_config=tune.TuneConfig(
-            metric=metric,
+            metric=measure,
             mode="max",
             num_samples=trials,
             max_concurrent_trials=max_concurrent_trials,
             search_alg=OptunaSearch(seed=config.seed),
-            trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
-            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
-        run_config=tune.RunConfig(
-            name=".tune", storage_path=str(folder), verbose=0, callbacks=[_Report(trials, metric, report)]
-        ),
+        run_config=tune.RunConfig(name=".tune", storage_path=str(folder), verbose=0, callbacks=callbacks),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
-    return _summarise(tuner.fit(), dimensions, config, metric, folder)
+    return _summarise(tuner.fit(), dimensions, config, measure, folder)
 
 
-class _Report(tune.Callback):
-    """Passes on how far a sweep is: trials done, and the best of the metric so far."""
+def _trial_name(trial: Any) -> str:
+    return f"trial_{trial.trial_id}"
 
-    def __init__(self, trials: int, metric: str, report: Progress | None) -> None:
-        self._trials, self._metric, self._report = trials, metric, report
+
+class _ProgressCallback(tune.Callback):
+    """Passes on how far a sweep is: trials done, and the best score so far."""
+
+    def __init__(self, trials: int, measure: str, progress: Progress | None) -> None:
+        self._trials, self._measure, self._progress = trials, measure, progress
         self._done, self._best = 0, -math.inf
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._best = max(self._best, result.get(self._metric, -math.inf))
-        self._say(f"{trial} at step {result.get('step', 0)}")
+        self._best = max(self._best, result.get(self._measure, -math.inf))
+        self._tell(f"{trial} at step {result.get('step', 0)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._done += 1
-        self._say("")
+        self._tell("")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._done += 1
-        self._say(f"{trial} failed")
+        self._tell(f"{trial} failed")
 
-    def _say(self, note: str) -> None:
-        if self._report is not None:
-            best = f"best {self._metric} {self._best:.3f}" if math.isfinite(self._best) else ""
-            self._report(self._done, self._trials, ", ".join(part for part in (best, note) if part))
+    def _tell(self, note: str) -> None:
+        if self._progress is not None:
+            best = f"best {self._measure} {self._best:.3f}" if math.isfinite(self._best) else ""
+            self._progress(self._done, self._trials, ", ".join(part for part in (best, note) if part))
 
 
 def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
@@ -230,30 +227,24 @@ def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str
 
 
 def _summarise(
-    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, metric: str, folder: Path
+    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, measure: str, folder: Path
 ) -> SweepResult:
     rows = [_row(result, dimensions, folder) for result in results]
-    rows.sort(key=lambda row: (bool(row["error"]), -row.get(metric, -math.inf)))
+    rows.sort(key=lambda row: (bool(row["error"]), -row.get(measure, -math.inf)))
     if all(row["error"] for row in rows):
         raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
-    (folder / "sweep.json").write_text(
-        json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8"
-    )
     best = with_settings(config, {dimension.path: rows[0][dimension.path] for dimension in dimensions})
-    (folder / "best.yaml").write_text(yaml.safe_dump(best.to_dict(), sort_keys=False), encoding="utf-8")
-    return SweepResult(rows, metric, folder)
+    table = json.dumps({"metric": measure, "rows": rows}, indent=2)
+    preset = yaml.safe_dump(best.to_dict(), sort_keys=False)
+    write_whole({folder / "sweep.json": table.encode(), folder / "best.yaml": preset.encode()})
+    return SweepResult(rows, measure, folder)
 
 
 def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str, Any]:
     """One trial's line of the table; its scores are those of the bundle it leaves, which is its best checkpoint."""
     trial = Path(result.path).name
-    settings = {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
+    row = {"trial": trial} | {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
     if result.error:
-        return {"trial": trial, **settings, "error": " ".join(str(result.error).split())[-300:]}
+        return row | {"error": " ".join(str(result.error).split())[-300:]}
     scores = read_bundle_info(folder / trial / "bundle").metrics["enhanced"]
-    return {
-        "trial": trial,
-        **settings,
-        **{name: scores[name] for name in METRICS if name in scores},
-        "error": "",
-    }
+    return row | {name: scores[name] for name in MEASURES if name in scores} | {"error": ""}

@@ -1,4 +1,15 @@
-"""Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM."""
+"""Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM.
+
+POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
+form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
+query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
+the address itself shows a page to try both. See docs/serving.md.
+API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or WW_API_KEYS with the
+same, separated by commas. Without either, everybody who reaches the address may use it.
+Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
+
+example: python -m jobs.serve --bundle runs/mine/bundle --port 8000
+"""
 
 from __future__ import annotations
 
@@ -11,144 +22,83 @@ import time
 from pathlib import Path
 
 from cluster.machine.session import connect
-from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
+from cluster.serving.auth import read_keys
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.control import listening
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
-from jobs.cli import main, make_parser
+from jobs.cli import Parser, main, make_parser
 from ww_models.streaming.onnx_export import PRECISIONS
 from ww_models.whole_files import write_whole
 
 
 def parser() -> argparse.ArgumentParser:
     defaults = ServingConfig()
-    parser = make_parser(
-        "serve",
-        __doc__
-        + f"""
-POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
-form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
-query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
-the address itself shows a page to try both. See docs/serving.md.
-API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or {ENVIRONMENT_VARIABLE} with the
-same, separated by commas. Without either, everybody who reaches the address may use it.
-Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
-
-example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
-    )
-    parser.add_argument(
-        "--bundle",
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="bundle to serve; may be given several times, the first one is the default",
-    )
-    parser.add_argument(
-        "--host", default=defaults.host, help="address to listen on; 0.0.0.0 lets other machines in"
-    )
-    parser.add_argument("--port", type=int, default=defaults.port, metavar="N", help="0 takes any free one")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models"
-    )
-    parser.add_argument(
-        "--write-config",
+    parser = make_parser("serve", __doc__)
+    option = parser.option
+    bundles = "bundle to serve; may be given several times, the first one is the default"
+    option("--bundle DIR", bundles, required=True, action="append")
+    option("--host HOST", "address to listen on; 0.0.0.0 lets other machines in", default=defaults.host)
+    option("--port N", "0 takes any free one", type=int, default=defaults.port)
+    option("--precision", "of causal models", choices=PRECISIONS, default=defaults.precision)
+    option(
+        "--write-config FILE",
+        "write all of this as a config for `serve deploy`, and serve nothing",
         type=Path,
-        metavar="FILE",
-        help="write all of this as a config for `serve deploy`, and serve nothing",
     )
-    parser.add_argument(
+    option(
         "--proxy",
+        "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
+        "own, or HAProxy where it is installed",
         choices=PROXIES,
         default="auto",
-        help="what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
-        "own, or HAProxy where it is installed",
     )
     _add_resources(parser, defaults)
-    _add_access(parser)
-    _add_limits(parser, defaults)
+    option("--api-keys FILE", "who may use it; see above", type=Path)
+    option(
+        "--allow-origin URL",
+        "web pages of this origin may use it, too; may be given several times",
+        action="append",
+        default=[],
+    )
+    option("--max-upload-mib MIB", "largest upload", type=float, default=defaults.max_upload_bytes / 2**20)
+    option("--max-audio-s S", "longest recording, in seconds", type=float, default=defaults.audio.max_seconds)
+    option("--max-channels N", "most channels of a recording", type=int, default=defaults.audio.max_channels)
     return parser
 
 
-def _add_resources(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    parser.add_argument(
-        "--replicas", type=int, default=defaults.num_replicas, metavar="N", help="copies of the models"
-    )
-    parser.add_argument(
-        "--max-replicas",
+def _add_resources(parser: Parser, defaults: ServingConfig) -> None:
+    option = parser.option
+    option("--replicas N", "copies of the models", type=int, default=defaults.num_replicas)
+    option(
+        "--max-replicas N",
+        "start more, up to so many, as calls and files come, and stop them again",
         type=int,
-        metavar="N",
-        help="start more, up to so many, as calls and files come, and stop them again",
     )
-    parser.add_argument(
-        "--calls-per-replica",
+    option(
+        "--calls-per-replica N",
+        "with --max-replicas: more calls and files than that start another replica",
         type=float,
         default=defaults.scaling.target_requests,
-        metavar="N",
-        help="with --max-replicas: more calls and files than that start another replica",
     )
-    parser.add_argument(
-        "--drain-s",
+    option(
+        "--drain-s S",
+        "how long calls of a replica that is stopped may go on, in seconds",
         type=float,
         default=defaults.scaling.drain_s,
-        metavar="S",
-        help="how long calls of a replica that is stopped may go on, in seconds",
     )
-    parser.add_argument(
-        "--cpus",
-        type=float,
-        default=defaults.cpus_per_replica,
-        metavar="N",
-        help="CPUs set aside for each replica",
-    )
-    parser.add_argument(
-        "--max-pending",
+    option("--cpus N", "CPUs set aside for each replica", type=float, default=defaults.cpus_per_replica)
+    option(
+        "--max-pending N",
+        "files that a replica works on at a time; more are answered 503",
         type=int,
         default=defaults.max_pending,
-        metavar="N",
-        help="files that a replica works on at a time; more are answered 503",
     )
-    parser.add_argument(
-        "--max-streams",
+    option(
+        "--max-streams N",
+        "live channels that a replica carries at a time; measured at the start unless given",
         type=int,
-        metavar="N",
-        help="live channels that a replica carries at a time; measured at the start unless given",
-    )
-
-
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--api-keys", type=Path, metavar="FILE", help="who may use it; see above")
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="web pages of this origin may use it, too; may be given several times",
-    )
-
-
-def _add_limits(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    parser.add_argument(
-        "--max-upload-mib",
-        type=float,
-        default=defaults.max_upload_bytes / 2**20,
-        metavar="MIB",
-        help="largest upload",
-    )
-    parser.add_argument(
-        "--max-audio-s",
-        type=float,
-        default=defaults.audio.max_seconds,
-        metavar="S",
-        help="longest recording, in seconds",
-    )
-    parser.add_argument(
-        "--max-channels",
-        type=int,
-        default=defaults.audio.max_channels,
-        metavar="N",
-        help="most channels of a recording",
     )
 
 

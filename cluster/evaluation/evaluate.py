@@ -1,4 +1,4 @@
-"""How good a denoiser is: the corpus' fixed test mixtures, scored with and without it, all over the cluster.
+"""How good a denoiser is: the corpus' stored test mixtures, scored with and without it, all over the cluster.
 
 The test split's speakers and noises are in no other split. Every mixture is scored as it is ("noisy") and
 after each bundle, so that improvements are paired: the same clip before and after.
@@ -24,7 +24,6 @@ import torch
 from cluster.enhancement import enhance_audio, measure_real_time_factor, torch_threads
 from cluster.evaluation.scores import (
     CLEAN,
-    METRICS,
     NOISY,
     EvaluationConfig,
     EvaluationReport,
@@ -38,6 +37,7 @@ from ww_data import Corpus, open_corpus
 from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
 
 Progress = Callable[[int, int, str], None]
+_SCORE_FIELDS = tuple(field.name for field in dataclasses.fields(Score))
 
 
 class EvaluationError(ValueError):
@@ -57,19 +57,18 @@ def evaluate(
     """
     started = time.monotonic()
     config = config or EvaluationConfig()
-    models = _load_models(bundles)
+    named = _name_bundles(bundles)
+    models = {name: load_bundle(path) for name, (path, _) in named.items()}
     corpus = open_corpus(corpus_uri)
     mixtures_path = str(corpus.mixtures_path("test"))
     chosen = choose_mixtures(mixtures_path, config.num_mixtures)
     cpus = _cpus_for_a_task(config.cpus_per_task)
-    model_refs = {name: ray.put(model) for name, (_, model, _) in models.items()}
+    model_refs = {name: ray.put(model) for name, model in models.items()}
     scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
-    measure = ray.remote(num_cpus=cpus)(_measure_speed)
-    speeds = {
-        name: ray.get(measure.remote(ref)) for name, ref in model_refs.items()
-    }  # one by one: cores are idle
-    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, _, info) in models.items()}
-    results = tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models))
+    measure_speed = ray.remote(num_cpus=cpus)(_measure_speed)
+    # One by one, so that nothing else runs beside them.
+    speeds = {name: ray.get(measure_speed.remote(ref)) for name, ref in model_refs.items()}
+    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, info) in named.items()}
     return EvaluationReport(
         corpus_uri=str(corpus.storage),
         manifest_hash=corpus.manifest_hash,
@@ -77,14 +76,9 @@ def evaluate(
         num_mixtures=len(chosen),
         clip_s=corpus.segment_s,
         config=config,
-        systems=results,
+        systems=tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models)),
         scores=tuple(scores),
-        examples=_make_examples(
-            mixtures_path,
-            scores,
-            {name: model for name, (_, model, _) in models.items()},
-            config.num_examples,
-        ),
+        examples=_make_examples(mixtures_path, scores, models, config.num_examples),
         machine=next(iter(speeds.values()))[1],
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         duration_s=time.monotonic() - started,
@@ -109,23 +103,21 @@ def choose_mixtures(mixtures_path: str, limit: int | None) -> list[str]:
     return [ids[place] for _, place in sorted(turns)[:limit]]
 
 
-Loaded = dict[str, tuple[str, Denoiser, BundleInfo]]
-
-
-def _load_models(bundles: Sequence[str | os.PathLike[str]]) -> Loaded:
+def _name_bundles(bundles: Sequence[str | os.PathLike[str]]) -> dict[str, tuple[str, BundleInfo]]:
+    """Folder and config of each bundle, in their order, under the name that the report calls it by."""
     if not bundles:
         raise EvaluationError("no bundle given; name at least one bundle folder")
-    models: Loaded = {}
+    named: dict[str, tuple[str, BundleInfo]] = {}
     for bundle in bundles:
         info = read_bundle_info(bundle)
         folder = Path(bundle).resolve()
         name = folder.parent.name if folder.name == "bundle" else folder.name  # runs/NAME/bundle
-        if name in models or name in {NOISY, CLEAN}:
+        if name in named or name in {NOISY, CLEAN}:
             name = f"{name}-{info.id[-6:]}"
-        if name in models:
+        if name in named:
             raise EvaluationError(f"{bundle} is given twice; name each bundle once")
-        models[name] = (str(bundle), load_bundle(bundle), info)
-    return models
+        named[name] = (str(bundle), info)
+    return named
 
 
 def _cpus_for_a_task(wanted: float) -> float:
@@ -147,7 +139,7 @@ def _score_mixtures(
     progress: Progress | None,
 ) -> list[Score]:
     """All scores, ordered by mixture as chosen, then by system."""
-    score = functools.partial(
+    score_batch = functools.partial(
         _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=corpus.sample_rate
     )
     path, filesystem = corpus.storage.for_arrow(corpus.mixtures_name("test"))
@@ -157,17 +149,16 @@ def _score_mixtures(
         columns=["id", "noisy", "clean", "snr_db", "speaker", "noise_id"],
         num_cpus=cpus,
         override_num_blocks=-(-len(chosen) // config.batch_size),
-    ).map_batches(score, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
+    ).map_batches(score_batch, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
     scores: list[Score] = []
     for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        rows = zip(*(batch[field.name].tolist() for field in dataclasses.fields(Score)), strict=True)
-        names = [field.name for field in dataclasses.fields(Score)]
-        scores += [Score(**dict(zip(names, row, strict=True))) for row in rows]
+        rows = zip(*(batch[name].tolist() for name in _SCORE_FIELDS), strict=True)
+        scores += [Score(**dict(zip(_SCORE_FIELDS, row, strict=True))) for row in rows]
         if progress:
             progress(len(scores) // (1 + len(model_refs)), len(chosen), "")
-    order = {mixture_id: place for place, mixture_id in enumerate(chosen)}
+    mixtures = {mixture_id: place for place, mixture_id in enumerate(chosen)}
     systems = {name: place for place, name in enumerate((NOISY, *model_refs))}
-    return sorted(scores, key=lambda score: (order[score.mixture_id], systems[score.system]))
+    return sorted(scores, key=lambda score: (mixtures[score.mixture_id], systems[score.system]))
 
 
 def _score_batch(
@@ -184,26 +175,20 @@ def _score_batch(
         if mixture_id not in chosen:
             continue
         noisy_T, clean_T = (np.asarray(batch[name][row], dtype=np.float32) for name in (NOISY, CLEAN))
-        estimates = {NOISY: noisy_T} | {
-            name: enhance_audio(_fetch(ref), noisy_T[:, None], sample_rate)[:, 0]
-            for name, ref in model_refs.items()
-        }
-        for system, estimate_T in estimates.items():
-            quality = score_clip(clean_T, estimate_T, sample_rate)
-            scores.append(
-                Score(
-                    mixture_id=str(mixture_id),
-                    system=system,
-                    mixture_snr_db=round(float(batch["snr_db"][row]), 3),
-                    speaker=str(batch["speaker"][row]),
-                    noise_id=str(batch["noise_id"][row]),
-                    **{metric: float(getattr(quality, metric)) for metric in METRICS},
-                )
+        for system in (NOISY, *model_refs):
+            estimate_T = noisy_T
+            if system != NOISY:
+                estimate_T = enhance_audio(_fetch(model_refs[system]), noisy_T[:, None], sample_rate)[:, 0]
+            score = Score(
+                mixture_id=str(mixture_id),
+                mixture_snr_db=round(float(batch["snr_db"][row]), 3),
+                speaker=str(batch["speaker"][row]),
+                noise_id=str(batch["noise_id"][row]),
+                system=system,
+                **dataclasses.asdict(score_clip(clean_T, estimate_T, sample_rate)),
             )
-    return {
-        field.name: np.array([getattr(score, field.name) for score in scores])
-        for field in dataclasses.fields(Score)
-    }
+            scores.append(score)
+    return {name: np.array([getattr(score, name) for score in scores]) for name in _SCORE_FIELDS}
 
 
 @functools.lru_cache(maxsize=8)
