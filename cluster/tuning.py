@@ -32,30 +32,13 @@ Progress = Callable[[int, int, str], None]
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One swept setting: a range [low, high], uniform or logarithmic, of whole numbers or not; or a list of choices."""
+    """One swept setting. extremes: values of which each must be a valid setting; sampler: Ray Tune's."""
 
     path: str
-    low: float = 0.0
-    high: float = 0.0
-    logarithmic: bool = False
-    whole: bool = False
-    choices: tuple[Any, ...] = ()
-
-    def sampler(self) -> Any:
-        """The same in Ray Tune's terms."""
-        if self.choices:
-            return tune.choice(list(self.choices))
-        if self.whole:
-            draw = tune.lograndint if self.logarithmic else tune.randint
-            return draw(int(self.low), int(self.high) + 1)
-        return tune.loguniform(self.low, self.high) if self.logarithmic else tune.uniform(self.low, self.high)
-
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Values of which each must be a valid setting."""
-        return self.choices or tuple(int(end) if self.whole else end for end in (self.low, self.high))
+    extremes: tuple[Any, ...]
+    sampler: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +71,8 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
 
 def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
     if ".." not in text:
-        return Dimension(path=path, choices=tuple(parse_value(path, item) for item in text.split(",")))
+        choices = tuple(parse_value(path, item) for item in text.split(","))
+        return Dimension(path, choices, tune.choice(choices))
     span, _, scale = text.partition(":")
     if scale not in ("", "log"):
         raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
@@ -100,9 +84,12 @@ def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
         raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
     if scale == "log" and low <= 0:
         raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
-    if whole and not (low.is_integer() and high.is_integer()):
+    if not whole:
+        return Dimension(path, (low, high), (tune.loguniform if scale else tune.uniform)(low, high))
+    if not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{path} takes whole numbers; got {span}")
-    return Dimension(path=path, low=low, high=high, logarithmic=scale == "log", whole=whole)
+    least, most = int(low), int(high)
+    return Dimension(path, (least, most), (tune.lograndint if scale else tune.randint)(least, most + 1))
 
 
 def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
@@ -153,7 +140,7 @@ def run_sweep(
     Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
     if measure not in MEASURES:
-        raise ConfigError(f"unknown metric {measure!r}; choose one of {', '.join(MEASURES)}")
+        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
     if trials < 1 or max_concurrent_trials < 1:
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
@@ -163,7 +150,7 @@ def run_sweep(
     folder = Path(storage).resolve() / name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")
-    corpus = open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
+    corpus = open_corpus(corpus_uri)  # a damaged corpus ends the sweep, not each trial
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)
@@ -173,7 +160,7 @@ def run_sweep(
     callbacks: list[tune.Callback] = [_ProgressCallback(trials, measure, progress)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
-        param_space={dimension.path: dimension.sampler() for dimension in dimensions},
+        param_space={dimension.path: dimension.sampler for dimension in dimensions},
         tune_config=tune.TuneConfig(
             metric=measure,
             mode="max",

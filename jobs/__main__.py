@@ -12,10 +12,7 @@ from typing import NoReturn
 
 from jobs import cli
 
-COMMANDS = (
-    *("demo", "prepare", "train", "tune", "evaluate"),
-    *("enhance", "export", "serve", "stream", "promote"),
-)
+COMMANDS = ("demo", "prepare", "train", "tune", "evaluate", "enhance", "export", "serve", "stream", "promote")
 
 
 def main() -> NoReturn:
@@ -27,9 +24,8 @@ def main() -> NoReturn:
         sys.exit(0)
     if name not in COMMANDS:
         (near,) = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)
-        print(
-            f"error: unknown command {name}; did you mean {near}? {program} --help lists all", file=sys.stderr
-        )
+        advice = f"did you mean {near}? {program} --help lists all"
+        print(f"error: unknown command {name}; {advice}", file=sys.stderr)
         sys.exit(2)
     module = importlib.import_module(f"jobs.{name}")
     parser = module.parser()
@@ -39,15 +35,10 @@ def main() -> NoReturn:
 
 def overview(program: str) -> str:
     """All commands with a line each, read from the files: importing them would take many seconds."""
-    lines = [
-        f"usage: {program} COMMAND ...",
-        "",
-        "Wave Wizard trains, compares, tunes and serves speech denoisers.",
-        "",
-    ]
+    lines = [f"usage: {program} COMMAND ...", ""]
     for name in COMMANDS:
-        docstring = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text("utf-8")))
-        summary = (docstring or "").partition("\n")[0]
+        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
         lines += textwrap.wrap(summary, 100, initial_indent=f"  {name:10}", subsequent_indent=" " * 12)
     return "\n".join([*lines, "", f"{program} COMMAND --help explains one of them."])
 

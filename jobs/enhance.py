@@ -19,7 +19,7 @@ from cluster.enhancement import FORMATS, enhance_audio, read_recording, torch_th
 from cluster.machine.progress import progress
 from jobs.cli import main, make_parser, one_line
 from ww_data.scan.files import find_audio
-from ww_models import Denoiser, load_bundle
+from ww_models import load_bundle
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
             try:
                 if task.problem:
                     raise ValueError(task.problem)
-                enhance_file(model, task.source, task.target, arguments.strength)
+                samples_TC, sample_rate, subtype = read_recording(task.source)
+                enhanced_TC = enhance_audio(model, samples_TC, sample_rate, arguments.strength)
+                write_recording(task.target, enhanced_TC, sample_rate, subtype)
             except (ValueError, OSError) as error:
                 failures.append(f"skipped {task.source}: {one_line(error)}")
         report(len(tasks), len(tasks), "")
@@ -107,13 +109,6 @@ def check_targets(tasks: Sequence[Task]) -> None:
                 f"{seen[target]} and {task.source} would both become {task.target}; enhance them apart"
             )
         seen[target] = task.source
-
-
-def enhance_file(model: Denoiser, source: Path, target: Path, strength: float) -> None:
-    """Denoises one recording; the result appears whole or not at all. Raises AudioError or OSError."""
-    samples_TC, sample_rate, subtype = read_recording(source)
-    enhanced_TC = enhance_audio(model, samples_TC, sample_rate, strength)
-    write_recording(target, enhanced_TC, sample_rate, subtype)
 
 
 def _target(path: Path) -> Path:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import signal
 import sys
 import threading
@@ -42,11 +43,8 @@ def parser() -> argparse.ArgumentParser:
     option("--host HOST", "address to listen on; 0.0.0.0 lets other machines in", default=defaults.host)
     option("--port N", "0 takes any free one", type=int, default=defaults.port)
     option("--precision", "of causal models", choices=PRECISIONS, default=defaults.precision)
-    option(
-        "--write-config FILE",
-        "write all of this as a config for `serve deploy`, and serve nothing",
-        type=Path,
-    )
+    instead = "write all of this as a config for `serve deploy`, and serve nothing"
+    option("--write-config FILE", instead, type=Path)
     option(
         "--proxy",
         "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
@@ -56,12 +54,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_resources(parser, defaults)
     option("--api-keys FILE", "who may use it; see above", type=Path)
-    option(
-        "--allow-origin URL",
-        "web pages of this origin may use it, too; may be given several times",
-        action="append",
-        default=[],
-    )
+    origins = "web pages of this origin may use it, too; may be given several times"
+    option("--allow-origin URL", origins, action="append", default=[])
     option("--max-upload-mib MIB", "largest upload", type=float, default=defaults.max_upload_bytes / 2**20)
     option("--max-audio-s S", "longest recording, in seconds", type=float, default=defaults.audio.max_seconds)
     option("--max-channels N", "most channels of a recording", type=int, default=defaults.audio.max_channels)
@@ -69,36 +63,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_resources(parser: Parser, defaults: ServingConfig) -> None:
-    option = parser.option
-    option("--replicas N", "copies of the models", type=int, default=defaults.num_replicas)
-    option(
-        "--max-replicas N",
-        "start more, up to so many, as calls and files come, and stop them again",
-        type=int,
-    )
-    option(
+    count = functools.partial(parser.option, type=int)
+    number = functools.partial(parser.option, type=float)
+    count("--replicas N", "copies of the models", default=defaults.num_replicas)
+    count("--max-replicas N", "start more, up to so many, as calls and files come, and stop them again")
+    number(
         "--calls-per-replica N",
         "with --max-replicas: more calls and files than that start another replica",
-        type=float,
         default=defaults.scaling.target_requests,
     )
-    option(
+    number(
         "--drain-s S",
         "how long calls of a replica that is stopped may go on, in seconds",
-        type=float,
         default=defaults.scaling.drain_s,
     )
-    option("--cpus N", "CPUs set aside for each replica", type=float, default=defaults.cpus_per_replica)
-    option(
+    number("--cpus N", "CPUs set aside for each replica", default=defaults.cpus_per_replica)
+    count(
         "--max-pending N",
         "files that a replica works on at a time; more are answered 503",
-        type=int,
         default=defaults.max_pending,
     )
-    option(
+    count(
         "--max-streams N",
         "live channels that a replica carries at a time; measured at the start unless given",
-        type=int,
     )
 
 
@@ -181,13 +168,11 @@ def ways_to_try(url: str, *, with_key: bool) -> str:
     header = "-H 'Authorization: Bearer KEY' " if with_key else ""
     option = " --api-key KEY" if with_key else ""
     live = url.replace("http", "ws", 1)
-    return "\n".join(
-        (
-            f"try: curl {header}-F file=@noisy.wav -o clean.wav {url}/v1/audio/denoise",
-            f"live: python -m jobs.stream --url {live} --input noisy.wav --output clean.wav{option}",
-            f"page: {url}/   with a microphone or a file",
-            f"docs: {url}/docs",
-        )
+    return (
+        f"try: curl {header}-F file=@noisy.wav -o clean.wav {url}/v1/audio/denoise\n"
+        f"live: python -m jobs.stream --url {live} --input noisy.wav --output clean.wav{option}\n"
+        f"page: {url}/   with a microphone or a file\n"
+        f"docs: {url}/docs"
     )
 
 

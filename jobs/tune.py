@@ -29,7 +29,12 @@ def parser() -> argparse.ArgumentParser:
     option("--space KEY=LOW..HIGH", "setting to search; repeat", action="append", default=[])
     option("--trials N", "training runs in all", type=int, default=8)
     option("--concurrent N", "training runs at a time", type=int, default=1)
-    option("--metric", "validation metric to raise", choices=tuple(MEASURES), default="si_sdr_db")
+    option(
+        "--metric",
+        "measure of the validation mixtures to raise",
+        choices=tuple(MEASURES),
+        default="si_sdr_db",
+    )
     option("--name NAME", "name of the sweep (default: preset, date and time)")
     return parser
 

@@ -10,7 +10,9 @@ import dataclasses
 import functools
 import os
 import platform
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ from cluster.evaluation.scores import (
     EvaluationConfig,
     EvaluationReport,
     Example,
+    MixtureFacts,
     ModelFacts,
     Score,
     choose_examples,
@@ -37,7 +40,6 @@ from ww_data import Corpus, open_corpus
 from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
 
 Progress = Callable[[int, int, str], None]
-_SCORE_FIELDS = tuple(field.name for field in dataclasses.fields(Score))
 
 
 class EvaluationError(ValueError):
@@ -95,11 +97,11 @@ def choose_mixtures(mixtures_path: str, limit: int | None) -> list[str]:
         )
     if limit is None or limit >= len(ids):
         return ids
-    num_before: dict[float, int] = {}
+    num_before: Counter[float] = Counter()
     turns = []
     for place, snr_db in enumerate(snrs_db):
-        turns.append((num_before.get(snr_db, 0), place))
-        num_before[snr_db] = num_before.get(snr_db, 0) + 1
+        turns.append((num_before[snr_db], place))
+        num_before[snr_db] += 1
     return [ids[place] for _, place in sorted(turns)[:limit]]
 
 
@@ -151,9 +153,8 @@ def _score_mixtures(
         override_num_blocks=-(-len(chosen) // config.batch_size),
     ).map_batches(score_batch, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
     scores: list[Score] = []
-    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        rows = zip(*(batch[name].tolist() for name in _SCORE_FIELDS), strict=True)
-        scores += [Score(**dict(zip(_SCORE_FIELDS, row, strict=True))) for row in rows]
+    for row in dataset.iter_rows():
+        scores.append(Score(**row))
         if progress:
             progress(len(scores) // (1 + len(model_refs)), len(chosen), "")
     mixtures = {mixture_id: place for place, mixture_id in enumerate(chosen)}
@@ -175,20 +176,16 @@ def _score_batch(
         if mixture_id not in chosen:
             continue
         noisy_T, clean_T = (np.asarray(batch[name][row], dtype=np.float32) for name in (NOISY, CLEAN))
+        facts: dict[str, Any] = {name: str(batch[name][row]) for name in ("speaker", "noise_id")}
+        facts |= {"mixture_id": str(mixture_id), "mixture_snr_db": round(float(batch["snr_db"][row]), 3)}
         for system in (NOISY, *model_refs):
             estimate_T = noisy_T
             if system != NOISY:
                 estimate_T = enhance_audio(_fetch(model_refs[system]), noisy_T[:, None], sample_rate)[:, 0]
-            score = Score(
-                mixture_id=str(mixture_id),
-                mixture_snr_db=round(float(batch["snr_db"][row]), 3),
-                speaker=str(batch["speaker"][row]),
-                noise_id=str(batch["noise_id"][row]),
-                system=system,
-                **dataclasses.asdict(score_clip(clean_T, estimate_T, sample_rate)),
-            )
-            scores.append(score)
-    return {name: np.array([getattr(score, name) for score in scores]) for name in _SCORE_FIELDS}
+            quality = dataclasses.asdict(score_clip(clean_T, estimate_T, sample_rate))
+            scores.append(Score(**facts, system=system, **quality))
+    names = [field.name for field in dataclasses.fields(Score)]
+    return {name: np.array([getattr(score, name) for score in scores]) for name in names}
 
 
 @functools.lru_cache(maxsize=8)
@@ -204,9 +201,8 @@ def _measure_speed(model: Denoiser) -> tuple[float, str]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.machine()
 
 
 def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corpus) -> ModelFacts:
@@ -235,14 +231,7 @@ def _make_examples(
         rate = int(row["sample_rate"][0].as_py())
         with torch_threads(1):
             wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
-        examples.append(
-            Example(
-                mixture_id=score.mixture_id,
-                mixture_snr_db=score.mixture_snr_db,
-                speaker=score.speaker,
-                noise_id=score.noise_id,
-                sample_rate=rate,
-                signals={NOISY: noisy_T, **wet, CLEAN: clean_T},
-            )
-        )
+        facts = {field.name: getattr(score, field.name) for field in dataclasses.fields(MixtureFacts)}
+        signals = {NOISY: noisy_T, **wet, CLEAN: clean_T}
+        examples.append(Example(**facts, sample_rate=rate, signals=signals))
     return tuple(examples)

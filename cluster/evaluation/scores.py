@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -141,6 +142,9 @@ def summarize(
     """One system's results out of the scores of all."""
     noisy = {score.mixture_id: score for score in scores if score.system == NOISY}
     own = [score for score in scores if score.system == name]
+    interval = functools.partial(
+        paired_interval, num_resamples=config.num_resamples, confidence=config.confidence, seed=config.seed
+    )
 
     def summary(chosen: list[Score], snr_db: float | None) -> Summary:
         means, improvements = {}, {}
@@ -149,13 +153,7 @@ def summarize(
             means[measure] = mean_of_defined(values)
             if name != NOISY:
                 before = np.array([getattr(noisy[score.mixture_id], measure) for score in chosen])
-                improvements[measure] = paired_interval(
-                    before,
-                    values,
-                    num_resamples=config.num_resamples,
-                    confidence=config.confidence,
-                    seed=config.seed,
-                )
+                improvements[measure] = interval(before, values)
         return Summary(snr_db=snr_db, num_mixtures=len(chosen), means=means, improvements=improvements)
 
     ranked = _ranked(scores, name) if name != NOISY else []
@@ -190,6 +188,5 @@ def _ranked(scores: Sequence[Score], system: str) -> list[Score]:
     def gain_db(score: Score) -> float:
         return score.si_sdr_db - noisy_db[score.mixture_id]
 
-    return sorted(
-        (score for score in scores if score.system == system and np.isfinite(gain_db(score))), key=gain_db
-    )
+    own = (score for score in scores if score.system == system)
+    return sorted((score for score in own if np.isfinite(gain_db(score))), key=gain_db)

@@ -64,8 +64,8 @@ def test_submitted_training_succeeds_on_two_nodes(
     assert "2 nodes, 4 CPUs" in done.stdout
     assert "succeeded" in done.stdout
     assert load_bundle(tmp_path / "submitted" / "bundle").num_parameters > 0
-    journal = (tmp_path / "submitted" / "tracking" / "metrics.jsonl").read_text().splitlines()
-    start = json.loads(journal[0])
+    metrics = (tmp_path / "submitted" / "tracking" / "metrics.jsonl").read_text().splitlines()
+    start = json.loads(metrics[0])
     assert (start["series"], start["num_workers"], start["num_nodes"]) == ("start", 2, 2)
 
 

@@ -48,7 +48,7 @@ def test_a_space_without_any_loss_is_refused() -> None:
 
 def test_whole_numbers_stay_whole() -> None:
     (dimension,) = parse_space(["optimizer.warmup_steps=0..500"], TINY)
-    drawn = [dimension.sampler().sample() for _ in range(50)]
+    drawn = [dimension.sampler.sample() for _ in range(50)]
     assert all(isinstance(value, int | np.integer) and 0 <= value <= 500 for value in drawn)
     assert len(set(drawn)) > 10
 

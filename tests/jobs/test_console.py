@@ -66,7 +66,7 @@ def test_help_lists_the_commands_with_their_own_words(
 def test_an_unknown_command_names_the_nearest(
     wave_wizard: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, nearest in (("trian", "train"), ("nonsense", "enhance"), ("--data", "demo")):
+    for name, nearest in (("trian", "train"), ("nonsense", "serve"), ("--data", "train")):
         assert wave_wizard(name, "x") == 2
         advice = f"did you mean {nearest}? wave-wizard --help lists all"
         assert capsys.readouterr().err == f"error: unknown command {name}; {advice}\n"
