@@ -142,10 +142,8 @@ def _streamed(engine: OnnxEngine, noisy_T: np.ndarray) -> tuple[np.ndarray, floa
     """The output (T,) of a stream that gets a hop at a time, and the seconds this thread computed for it."""
     streamer = engine.streamer()
     start_s = time.thread_time()
-    parts = [
-        streamer.feed(noisy_T[None, begin : begin + engine.hop_samples])
-        for begin in range(0, len(noisy_T), engine.hop_samples)
-    ]
+    hop = engine.hop_samples
+    parts = [streamer.feed(noisy_T[None, begin : begin + hop]) for begin in range(0, len(noisy_T), hop)]
     parts.append(streamer.flush())
     return np.concatenate(parts, axis=-1)[0], time.thread_time() - start_s
 

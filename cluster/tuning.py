@@ -20,6 +20,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search.optuna import OptunaSearch
 
+from cluster.errors import one_line
 from cluster.machine.placement import check_placement
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 from cluster.training.run import run_training
@@ -232,6 +233,6 @@ def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str
     trial = Path(result.path).name
     row = {"trial": trial} | {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
     if result.error:
-        return row | {"error": " ".join(str(result.error).split())[-300:]}
+        return row | {"error": one_line(result.error)[-300:]}
     scores = read_bundle_info(folder / trial / "bundle").metrics["enhanced"]
     return row | {name: scores[name] for name in MEASURES if name in scores} | {"error": ""}

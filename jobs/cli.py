@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from cluster.errors import one_line
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the description's line breaks and appends each option's default."""
@@ -56,7 +58,3 @@ def main(
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.enhancement import FORMATS, enhance_audio, read_recording, torch_threads, write_recording
+from cluster.errors import one_line
 from cluster.machine.progress import progress
-from jobs.cli import main, make_parser, one_line
+from jobs.cli import main, make_parser
 from ww_data.scan.files import find_audio
 from ww_models import load_bundle
 

@@ -2,9 +2,9 @@
 
 Beside the .onnx a .json says how to drive it; docs/run_exported.py does so in 60 lines. Only causal models
 can be exported. int8 is faster, and is exported only together with what it loses against fp32, measured on the
-stored test mixtures of a corpus: PESQ (1 to 4.6), SI-SDR (dB) and the
-SNR of its output to that of fp32 (dB). These figures and the real-time factor (CPU seconds per second of audio,
-one stream) go into the .json and into the bundle's model card.
+stored test mixtures of a corpus: PESQ (1 to 4.6), SI-SDR (dB) and the SNR of its output to that of fp32 (dB). These
+figures and the real-time factor (CPU seconds per second of audio, one stream) go into the .json and into the
+bundle's model card.
 
 example: python -m jobs.export --bundle runs/mine/bundle --out denoiser.onnx --precision int8 --data data/mine
 """

@@ -4,8 +4,8 @@ With --input the recording goes as fast as the server takes it, or with --realti
 result has its sample rate, channels and length. Live calls take usual rates from 8000 to 192000 Hz, such as 16000,
 44100 or 48000; a recording of another rate goes over HTTP: curl -F file=@noisy.wav -o clean.wav URL/v1/audio/denoise
 
-Without --input the microphone is denoised into the headphones until
-Ctrl-C (this needs the package sounddevice: pip install sounddevice).
+Without --input the microphone is denoised into the headphones until Ctrl-C (this needs the package sounddevice:
+pip install sounddevice).
 
 example: python -m jobs.stream --url ws://127.0.0.1:8000 --input noisy.wav --output clean.wav
 """

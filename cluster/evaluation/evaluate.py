@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,11 +96,11 @@ def choose_mixtures(mixtures_path: str, limit: int | None) -> list[str]:
         )
     if limit is None or limit >= len(ids):
         return ids
-    num_before: Counter[float] = Counter()
+    num_before: dict[float, int] = {}
     turns = []
     for place, snr_db in enumerate(snrs_db):
-        turns.append((num_before[snr_db], place))
-        num_before[snr_db] += 1
+        turns.append((num_before.get(snr_db, 0), place))
+        num_before[snr_db] = num_before.get(snr_db, 0) + 1
     return [ids[place] for _, place in sorted(turns)[:limit]]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import markupsafe
@@ -68,19 +68,24 @@ def format_level(value_db: float) -> str:
     return f"{value_db:g}".replace("-", "−")
 
 
-def spectrogram_figure(signal_T: np.ndarray, sample_rate: int, top_db: float, label: str) -> str:
-    """The spectrogram of (T,), from `top_db` down; equal tops make spectrograms comparable."""
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": label, "font.size": 8}):
-        figure = Figure(figsize=(3.2, 2.1), dpi=110, layout="constrained")
-        axes = figure.subplots()
-        extent = (0.0, len(signal_T) / sample_rate, 0.0, sample_rate / 2000)
-        axes.imshow(spectrogram_db(signal_T), extent=extent, vmin=top_db - _RANGE_DB, vmax=top_db)
-        axes.spines["bottom"].set_visible(False)
-        axes.set(xlabel="s", ylabel="kHz")
-        return _to_svg(figure, f"Spectrogram: {label}")
+def spectrogram_figures(signals: Mapping[str, np.ndarray], sample_rate: int) -> dict[str, str]:
+    """The spectrogram of each signal (T,) by its name, all on one scale, from the loudest point of all down."""
+    levels_db = {name: _spectrogram_db(signal_T) for name, signal_T in signals.items()}
+    top_db = max(float(level_db.max()) for level_db in levels_db.values())
+    figures = {}
+    for name, level_db in levels_db.items():
+        with mpl.rc_context(_STYLE | {"svg.hashsalt": name, "font.size": 8}):
+            figure = Figure(figsize=(3.2, 2.1), dpi=110, layout="constrained")
+            axes = figure.subplots()
+            extent = (0.0, len(signals[name]) / sample_rate, 0.0, sample_rate / 2000)
+            axes.imshow(level_db, extent=extent, vmin=top_db - _RANGE_DB, vmax=top_db)
+            axes.spines["bottom"].set_visible(False)
+            axes.set(xlabel="s", ylabel="kHz")
+            figures[name] = _to_svg(figure, f"Spectrogram: {name}")
+    return figures
 
 
-def spectrogram_db(signal_T: np.ndarray) -> np.ndarray:
+def _spectrogram_db(signal_T: np.ndarray) -> np.ndarray:
     """(T,) -> (F, frames), F = 257: level of each 512-sample Hann window every 128 samples, in dB."""
     padded_T = np.pad(signal_T, (0, max(0, _FFT - len(signal_T))))
     frames = np.lib.stride_tricks.sliding_window_view(padded_T, _FFT)[::_HOP]

@@ -33,13 +33,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from cluster.evaluation.figures import (
-    NUM_SERIES,
-    format_level,
-    improvement_figure,
-    spectrogram_db,
-    spectrogram_figure,
-)
+from cluster.evaluation.figures import NUM_SERIES, format_level, improvement_figure, spectrogram_figures
 from cluster.evaluation.scores import CLEAN, NOISY, EvaluationReport, Example, Interval, SystemResult
 from ww_data import write_audio
 from ww_models.quality import MEASURES
@@ -124,10 +118,8 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
 
 def render_html(report: EvaluationReport) -> str:
     """The whole page as one string without references to anything outside it."""
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"score": format_score, "interval": format_interval}
     environment.filters |= {"direction": _direction, "level": format_level}
     bundles = [result for result in report.systems if result.name != NOISY]
@@ -160,17 +152,16 @@ def _undefined(report: EvaluationReport) -> list[str]:
 
 def _example_cards(example: Example) -> dict[str, Any]:
     """What the page shows of an example: picture and sound of each signal."""
-    top_db = max(float(spectrogram_db(signal_T).max()) for signal_T in example.signals.values())
+    figures = spectrogram_figures(example.signals, example.sample_rate)
     titles = {NOISY: "Noisy", CLEAN: "Clean (what it should be)"}
     cards = []
     for name, signal_T in example.signals.items():
-        figure = spectrogram_figure(signal_T, example.sample_rate, top_db, name)
         buffer = io.BytesIO()
         write_audio(buffer, np.clip(signal_T, -1, 1), example.sample_rate)
         card = {
             "title": titles.get(name, f"Enhanced: {name}"),
             "label": f"{name}, {example.mixture_id}",
-            "figure": markupsafe.Markup(figure),
+            "figure": markupsafe.Markup(figures[name]),
             "audio": f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}",
         }
         cards.append(card)
