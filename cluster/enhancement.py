@@ -1,5 +1,4 @@
-"""Enhance recordings as they come (any sample rate, any number of channels, same length, nothing shifted), and keep
-their format."""
+"""Recordings enhanced as they come: any rate, any number of channels, same length and format, nothing shifted."""
 
 from __future__ import annotations
 

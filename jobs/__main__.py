@@ -17,7 +17,7 @@ COMMANDS = ("demo", "prepare", "train", "tune", "evaluate", "enhance", "export",
 
 def main() -> NoReturn:
     """Runs the command that the first argument names; exits as `cli.main` does."""
-    program = "wave-wizard" if Path(sys.argv[0]).name == "wave-wizard" else "python -m jobs"
+    program = "wave-wizard" if Path(sys.argv[0]).stem == "wave-wizard" else "python -m jobs"
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(overview(program))

@@ -82,8 +82,8 @@ def test_a_command_gets_its_arguments(
 
 
 def test_the_list_is_light_and_help_names_the_way_it_was_called() -> None:
-    heavy = "import sys; from jobs.__main__ import overview; overview('x'); print(*sys.modules)"
-    assert not {"torch", "ray", "numpy", "rich"} & set(python("-c", heavy).split())
+    code = "import sys; from jobs.__main__ import overview; overview('x'); print(*sys.modules)"
+    assert not {"torch", "ray", "numpy", "rich"} & set(python("-c", code).split())
     assert python("-m", "jobs").startswith("usage: python -m jobs COMMAND ...\n")
     assert python("-m", "jobs", "enhance", "--help").startswith("usage: python -m jobs enhance [-h]")
     assert python("-m", "jobs.enhance", "--help").startswith("usage: python -m jobs.enhance [-h]")
