@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 
 from cluster.runs.folder import parse_lines, read_run_config
 from ww_data import Storage
+from ww_models.quality import MEASURES
 
-CURVES = {"loss": "validation loss", "pesq": "PESQ", "stoi": "STOI", "snr_db": "SNR, dB"}
+CURVES = {"loss": "validation loss"} | {name: MEASURES[name].label for name in ("pesq", "stoi", "snr_db")}
 AXES = {"hours": "hours of mixtures", "minutes": "minutes of training"}
 
 

@@ -7,7 +7,7 @@ All read the same shards with the same mixing code on the same two cores, in tur
 is started anew for each round and is running when the clock starts. The plain DataLoader has two workers, is asked for
 one mixture at a time and collates them; the other one is given our blocks, a whole step mixed at once, and has none of
 what Ray does for many nodes: no order to keep between machines, no store that they share. The consumer adds all
-samples up, so that nobody is paid for bytes that were never read.
+samples up, so that bytes that were never read do not count.
 """
 
 from __future__ import annotations

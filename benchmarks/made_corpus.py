@@ -13,15 +13,15 @@ RATE = 16_000
 
 
 def make_corpus(folder: Path, hours: float) -> Path:
-    """A corpus of noise in syllables, and of noise, in clips of a minute; `hours` are those of speech."""
+    """A corpus of noise in syllables, and of noise, in recordings of a minute; `hours` are those of speech."""
     rng = np.random.default_rng(0)
     syllables_T = np.clip(np.sin(2 * np.pi * 3 * np.arange(60 * RATE) / RATE), 0, 1).astype(np.float32)
-    for role, num_clips, envelope_T in (
+    for role, num_recordings, envelope_T in (
         ("speech", round(60 * hours), syllables_T),
         ("noise", 30, np.ones(1, np.float32)),
     ):
-        for clip in range(max(num_clips, 12)):
-            path = folder / role / f"{clip % 12:02d}" / f"{clip}.wav"
+        for number in range(max(num_recordings, 12)):
+            path = folder / role / f"{number % 12:02d}" / f"{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             sound_T = 0.1 * rng.standard_normal(60 * RATE, np.float32) * envelope_T
             soundfile.write(path, np.clip(sound_T, -1, 1), RATE)

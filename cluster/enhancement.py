@@ -1,4 +1,4 @@
-"""Enhance recordings as they come: any sample rate, any number of channels, same length, nothing shifted."""
+"""Recordings enhanced as they come: any rate, any number of channels, same length and format, nothing shifted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import io
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from ww_data import resample, write_audio
+from ww_data import read_audio, resample, write_audio
+from ww_data.audio import open_audio
 from ww_models import Denoiser, enhance
+from ww_models.whole_files import write_whole
+
+# What can be written, by the ending of a file's name.
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 @contextlib.contextmanager
@@ -53,6 +59,31 @@ def enhance_audio(
     return np.float32(strength) * enhanced_TC + np.float32(1 - strength) * samples_TC
 
 
+def read_recording(path: Path) -> tuple[np.ndarray, int, str]:
+    """Samples (T, C), their rate in Hz and their encoding (libsndfile's subtype). Raises AudioError."""
+    with open_audio(path) as file:
+        subtype = file.subtype
+    return *read_audio(path), subtype
+
+
+def write_recording(path: Path, samples_TC: np.ndarray, sample_rate: int, source_subtype: str) -> None:
+    """Writes a recording, whole or not at all, in the format of its name and the resolution of its source.
+
+    Its folder is made if needed. Peaks beyond full scale are clipped.
+    Raises ValueError where the format has no room for this rate or number of channels.
+    """
+    file_format = FORMATS[path.suffix.lower()]
+    subtype = stored_subtype(source_subtype, file_format)
+    buffer, num_channels = io.BytesIO(), samples_TC.shape[1]
+    try:
+        write_audio(buffer, np.clip(samples_TC, -1, 1), sample_rate, subtype, file_format)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        reason = f"{file_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz; choose WAV"
+        raise ValueError(reason) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole({path: buffer.getvalue()})
+
+
 def stored_subtype(source_subtype: str, file_format: str) -> str:
     """The encoding (libsndfile's subtype) that keeps a recording's resolution in "WAV", "FLAC" or "OGG".
 
@@ -61,20 +92,6 @@ def stored_subtype(source_subtype: str, file_format: str) -> str:
     if file_format == "OGG":
         return "VORBIS"
     return "PCM_24" if source_subtype in {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"} else "PCM_16"
-
-
-def encode_audio(samples_TC: np.ndarray, sample_rate: int, file_format: str, subtype: str) -> bytes:
-    """A whole file of libsndfile's `file_format` and `subtype`; peaks beyond full scale are clipped.
-
-    Raises ValueError where the format has no room for this rate or number of channels.
-    """
-    buffer, num_channels = io.BytesIO(), samples_TC.shape[1]
-    try:
-        write_audio(buffer, np.clip(samples_TC, -1, 1), sample_rate, subtype, file_format)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = f"{file_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz; choose WAV"
-        raise ValueError(reason) from error
-    return buffer.getvalue()
 
 
 def measure_real_time_factor(model: Denoiser, *, clip_s: float = 4.0, repeats: int = 3) -> float:

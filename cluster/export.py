@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,24 +15,15 @@ import numpy as np
 from cluster.enhancement import torch_threads
 from cluster.evaluation.evaluate import choose_mixtures
 from ww_data import Corpus, open_corpus
-from ww_models import load_bundle, score_clip, snr_db, stream
+from ww_data.parallel import Progress
+from ww_models import Quality, load_bundle, score_clip, snr_db, stream
 from ww_models.bundle.bundle import add_metrics
 from ww_models.streaming.engine import require_steps
 from ww_models.streaming.onnx_engine import OnnxEngine, check_target
 from ww_models.streaming.onnx_export import Precision
 
-Progress = Callable[[int, int, str], None]
-
-# What int8 may lose: less than anyone hears. By measure, in its unit.
+# What int8 may lose, by measure and in its unit: less than anyone hears.
 LIMITS = {"pesq": 0.05, "si_sdr_db": 0.2}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """path: the .onnx; the .json lies beside it. measured: see `measure_int8`, {} for fp32."""
-
-    path: Path
-    measured: dict[str, Any]
 
 
 def export_bundle(
@@ -46,11 +34,12 @@ def export_bundle(
     corpus_uri: str | None = None,
     num_mixtures: int = 30,
     progress: Progress | None = None,
-) -> Exported:
+) -> dict[str, Any]:
     """Writes the bundle's streaming step as `out` (.onnx) and the .json beside it.
 
     precision: "int8" is measured against fp32 on `num_mixtures` test mixtures of the corpus, and the figures go into
         the .json and into the bundle's config.json and model card.
+    Returns what `measure_int8` found; {} for fp32.
     Raises ValueError (BundleError, CorpusError), one line, before anything is written.
     """
     if precision == "int8" and corpus_uri is None:
@@ -68,7 +57,8 @@ def export_bundle(
     require_steps(model)
     with torch_threads(1):
         if corpus_uri is None:
-            return Exported(path=OnnxEngine.from_model(model).save(out), measured={})
+            OnnxEngine.from_model(model).save(out)
+            return {}
         if not os.access(bundle, os.W_OK):
             raise ValueError(
                 f"{bundle} cannot be written to, and the loss of int8 goes into its card: export from a copy"
@@ -85,17 +75,13 @@ def export_bundle(
         except RuntimeError as error:
             raise ValueError(f"{bundle} does not stand int8: {error}") from error
     measured = measure_int8(fp32, int8, corpus, num_mixtures, progress)
-    path = int8.save(out, measured)
+    int8.save(out, measured)
     add_metrics(bundle, {"int8": measured})
-    return Exported(path=path, measured=measured)
+    return measured
 
 
 def measure_int8(
-    fp32: OnnxEngine,
-    int8: OnnxEngine,
-    corpus: Corpus,
-    num_mixtures: int,
-    progress: Progress | None = None,
+    fp32: OnnxEngine, int8: OnnxEngine, corpus: Corpus, num_mixtures: int, progress: Progress | None = None
 ) -> dict[str, Any]:
     """What int8 loses, as JSON holds it; means over mixtures from all SNRs of the corpus in turn.
 
@@ -108,7 +94,7 @@ def measure_int8(
     stored = corpus.mixtures("test")
     mixtures = choose_mixtures(stored, num_mixtures)
     snrs_db: list[float] = []
-    scores: dict[str, list[tuple[float, ...]]] = {name: [] for name in engines}
+    scores: dict[str, list[Quality]] = {name: [] for name in engines}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():  # the first steps also pay for choosing kernels
         _streamed(engine, np.zeros(corpus.sample_rate, np.float32))
@@ -117,21 +103,16 @@ def measure_int8(
         for name, engine in engines.items():
             outputs[name], cpu_s = _streamed(engine, noisy_T)
             times[name].append(cpu_s * corpus.sample_rate / len(noisy_T))
-            quality = score_clip(clean_T, outputs[name], corpus.sample_rate)
-            scores[name].append(tuple(getattr(quality, measure) for measure in LIMITS))
+            scores[name].append(score_clip(clean_T, outputs[name], corpus.sample_rate))
         snrs_db.append(float(snr_db(*(outputs[name].astype(np.float64) for name in ("fp32", "int8")))))
         if progress:
             progress(len(snrs_db), len(mixtures), "")
-    means = {
-        measure: _paired_means({name: [row[column] for row in rows] for name, rows in scores.items()})
-        for column, measure in enumerate(LIMITS)
-    }
+    means = {measure: _paired_means(scores, measure) for measure in LIMITS}
     if means["si_sdr_db"]["fp32"] is None:
         raise ValueError(
             f"none of {len(mixtures)} test mixtures of {corpus.storage} could be scored: "
             "measure on a corpus with speech in it"
         )
-    losses = _losses(means)
     return {
         "snr_to_fp32_db": float(np.nanmean(snrs_db)),
         **means,
@@ -139,33 +120,27 @@ def measure_int8(
         "num_mixtures": len(mixtures),
         "manifest_hash": corpus.manifest_hash,
         "limits": dict(LIMITS),
-        "is_within_limits": all(loss <= LIMITS[measure] for measure, loss in losses.items()),
+        "is_within_limits": all(_is_within(limit, **means[measure]) for measure, limit in LIMITS.items()),
     }
 
 
-def _losses(means: dict[str, dict[str, float | None]]) -> dict[str, float]:
-    """By measure, how much lower int8 is; without those that are not defined (PESQ at other rates)."""
-    losses = {}
-    for measure, mean in means.items():
-        if mean["fp32"] is not None and mean["int8"] is not None:
-            losses[measure] = mean["fp32"] - mean["int8"]
-    return losses
+def _is_within(limit: float, fp32: float | None, int8: float | None) -> bool:
+    """Whether int8 scores at most `limit` lower; a measure that is not defined (PESQ at other rates) has no limit."""
+    return fp32 is None or int8 is None or fp32 - int8 <= limit
 
 
 def _streamed(engine: OnnxEngine, noisy_T: np.ndarray) -> tuple[np.ndarray, float]:
     """The output (T,) of a stream that gets a hop at a time, and the seconds this thread computed for it."""
     streamer = stream(engine)
     start_s = time.thread_time()
-    parts = [
-        streamer.feed(noisy_T[None, begin : begin + engine.hop_samples])
-        for begin in range(0, len(noisy_T), engine.hop_samples)
-    ]
+    hop = engine.hop_samples
+    parts = [streamer.feed(noisy_T[None, begin : begin + hop]) for begin in range(0, len(noisy_T), hop)]
     parts.append(streamer.flush())
     return np.concatenate(parts, axis=-1)[0], time.thread_time() - start_s
 
 
-def _paired_means(values: dict[str, list[float]]) -> dict[str, float | None]:
-    """Means over the mixtures for which all are defined; None if there is none."""
-    table = np.array(list(values.values()))
+def _paired_means(scores: dict[str, list[Quality]], measure: str) -> dict[str, float | None]:
+    """By engine, the mean over the mixtures for which all are defined; None if there is none."""
+    table = np.array([[getattr(score, measure) for score in rows] for rows in scores.values()])
     table = table[:, np.isfinite(table).all(axis=0)]
-    return {name: float(row.mean()) if row.size else None for name, row in zip(values, table, strict=True)}
+    return {name: float(row.mean()) if row.size else None for name, row in zip(scores, table, strict=True)}

@@ -1,7 +1,6 @@
 """A sweep: Ray Tune with Optuna over dotted settings, each trial a Ray Train run of its own.
 
-The objective is a validation metric that does not depend on the weights that are swept: PESQ, STOI or SI-SDR, never
-the weighted loss, which falls when the weights do.
+The objective is a measure of the validation mixtures, never the weighted loss, which falls when the swept weights do.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +25,30 @@ from cluster.machine.placement import check_placement
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 from cluster.training.run import run_training
 from ww_data import open_corpus
+from ww_data.parallel import Progress
 from ww_models import read_bundle_info
+from ww_models.quality import MEASURES
+from ww_models.whole_files import write_whole
 
-METRICS = ("pesq", "stoi", "si_sdr_db", "snr_db")
-Progress = Callable[[int, int | None, str], None]
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One swept setting: a range [low, high], uniform or logarithmic, of whole numbers or not; or a list of choices."""
+    """One swept setting. extremes: values of which each must be a valid setting; sampler: Ray Tune's."""
 
     path: str
-    low: float = 0.0
-    high: float = 0.0
-    logarithmic: bool = False
-    whole: bool = False
-    choices: tuple[Any, ...] = ()
-
-    def sampler(self) -> Any:
-        """The same in Ray Tune's terms."""
-        if self.choices:
-            return tune.choice(list(self.choices))
-        if self.whole:
-            draw = tune.lograndint if self.logarithmic else tune.randint
-            return draw(int(self.low), int(self.high) + 1)
-        return tune.loguniform(self.low, self.high) if self.logarithmic else tune.uniform(self.low, self.high)
-
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Values of which each must be a valid setting."""
-        return self.choices or tuple(int(end) if self.whole else end for end in (self.low, self.high))
+    extremes: tuple[Any, ...]
+    sampler: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """rows: one per trial, best first: name, the swept settings, the metrics, error. best: the first row's settings."""
+    """rows: one per trial, the one of the best `measure` first: name, the swept settings, scores, error."""
 
     rows: list[dict[str, Any]]
-    metric: str
+    measure: str
     folder: Path
-
-    @property
-    def best(self) -> dict[str, Any]:
-        return self.rows[0]
 
 
 def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
@@ -93,7 +72,8 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
 
 def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
     if ".." not in text:
-        return Dimension(path=path, choices=tuple(parse_value(path, item) for item in text.split(",")))
+        choices = tuple(parse_value(path, item) for item in text.split(","))
+        return Dimension(path, choices, tune.choice(choices))
     span, _, scale = text.partition(":")
     if scale not in ("", "log"):
         raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
@@ -105,9 +85,12 @@ def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
         raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
     if scale == "log" and low <= 0:
         raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
-    if whole and not (low.is_integer() and high.is_integer()):
+    if not whole:
+        return Dimension(path, (low, high), (tune.loguniform if scale else tune.uniform)(low, high))
+    if not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{path} takes whole numbers; got {span}")
-    return Dimension(path=path, low=low, high=high, logarithmic=scale == "log", whole=whole)
+    least, most = int(low), int(high)
+    return Dimension(path, (least, most), (tune.lograndint if scale else tune.randint)(least, most + 1))
 
 
 def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
@@ -116,12 +99,10 @@ def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> 
         path: value for path, value in config.flat().items() if path.startswith("loss.") and "weight" in path
     }
     for dimension in dimensions:
+        # Beside another loss term, since one weight alone may well be 0.
+        other = "loss.stft_weight" if dimension.path == "loss.l1_weight" else "loss.l1_weight"
         for value in dimension.extremes:
-            # Beside another loss term, since one weight alone may well be 0.
-            beside = (
-                {"loss.l1_weight": 1.0} if dimension.path != "loss.l1_weight" else {"loss.stft_weight": 1.0}
-            )
-            with_settings(config, {**beside, dimension.path: value})
+            with_settings(config, {other: 1.0, dimension.path: value})
         if dimension.path in weights:
             weights[dimension.path] = max(dimension.extremes)
     if not any(weights.values()):
@@ -149,18 +130,18 @@ def run_sweep(
     name: str,
     *,
     trials: int,
-    metric: str = "si_sdr_db",
+    measure: str = "si_sdr_db",
     max_concurrent_trials: int = 1,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> SweepResult:
     """Runs the trials on a connected Ray cluster; each is a run `<storage>/<name>/trial_*` with a bundle.
 
-    report: called with (trials done, trials in all, a few words) as results come in.
+    progress: called with (trials done, trials in all, a few words) as results come in.
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
-    Raises ConfigError for a taken name or an unknown metric, PlacementError where one trial finds no room.
+    Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if measure not in MEASURES:
+        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
     if trials < 1 or max_concurrent_trials < 1:
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
@@ -170,58 +151,61 @@ def run_sweep(
     folder = Path(storage).resolve() / name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")
-    corpus = open_corpus(corpus_uri)  # a damaged corpus is said once, not by every trial
+    corpus = open_corpus(corpus_uri)  # a damaged corpus ends the sweep, not each trial
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)
     trainable = tune.with_parameters(
         _run_trial, values=of_trials.to_dict(), corpus_uri=corpus.storage.uri, folder=str(folder)
     )
+    callbacks: list[tune.Callback] = [_ProgressCallback(trials, measure, progress)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
-        param_space={dimension.path: dimension.sampler() for dimension in dimensions},
+        param_space={dimension.path: dimension.sampler for dimension in dimensions},
         tune_config=tune.TuneConfig(
-            metric=metric,
+            metric=measure,
             mode="max",
             num_samples=trials,
             max_concurrent_trials=max_concurrent_trials,
             search_alg=OptunaSearch(seed=config.seed),
-            trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
-            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
-        run_config=tune.RunConfig(
-            name=".tune", storage_path=str(folder), verbose=0, callbacks=[_Report(trials, metric, report)]
-        ),
+        run_config=tune.RunConfig(name=".tune", storage_path=str(folder), verbose=0, callbacks=callbacks),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
-    return _summarise(tuner.fit(), dimensions, config, metric, folder)
+    return _summarise(tuner.fit(), dimensions, config, measure, folder)
 
 
-class _Report(tune.Callback):
-    """Passes on how far a sweep is: trials done, and the best of the metric so far."""
+def _trial_name(trial: Any) -> str:
+    return f"trial_{trial.trial_id}"
 
-    def __init__(self, trials: int, metric: str, report: Progress | None) -> None:
-        self._trials, self._metric, self._report = trials, metric, report
+
+class _ProgressCallback(tune.Callback):
+    """Passes on how far a sweep is: trials done, and the best score so far."""
+
+    def __init__(self, trials: int, measure: str, progress: Progress | None) -> None:
+        self._trials, self._measure, self._progress = trials, measure, progress
         self._done, self._best = 0, -math.inf
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._best = max(self._best, result.get(self._metric, -math.inf))
-        self._say(f"{trial} at step {result.get('step', 0)}")
+        self._best = max(self._best, result.get(self._measure, -math.inf))
+        self._tell(f"{trial} at step {result.get('step', 0)}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._done += 1
-        self._say("")
+        self._tell("")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._done += 1
-        self._say(f"{trial} failed")
+        self._tell(f"{trial} failed")
 
-    def _say(self, note: str) -> None:
-        if self._report is not None:
-            best = f"best {self._metric} {self._best:.3f}" if math.isfinite(self._best) else ""
-            self._report(self._done, self._trials, ", ".join(part for part in (best, note) if part))
+    def _tell(self, note: str) -> None:
+        if self._progress is not None:
+            best = f"best {self._measure} {self._best:.3f}" if math.isfinite(self._best) else ""
+            self._progress(self._done, self._trials, ", ".join(part for part in (best, note) if part))
 
 
 def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
@@ -231,30 +215,24 @@ def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str
 
 
 def _summarise(
-    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, metric: str, folder: Path
+    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, measure: str, folder: Path
 ) -> SweepResult:
     rows = [_row(result, dimensions, folder) for result in results]
-    rows.sort(key=lambda row: (bool(row["error"]), -row.get(metric, -math.inf)))
+    rows.sort(key=lambda row: (bool(row["error"]), -row.get(measure, -math.inf)))
     if all(row["error"] for row in rows):
         raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
-    (folder / "sweep.json").write_text(
-        json.dumps({"metric": metric, "rows": rows}, indent=2), encoding="utf-8"
-    )
     best = with_settings(config, {dimension.path: rows[0][dimension.path] for dimension in dimensions})
-    (folder / "best.yaml").write_text(yaml.safe_dump(best.to_dict(), sort_keys=False), encoding="utf-8")
-    return SweepResult(rows, metric, folder)
+    table = json.dumps({"metric": measure, "rows": rows}, indent=2)
+    preset = yaml.safe_dump(best.to_dict(), sort_keys=False)
+    write_whole({folder / "sweep.json": table.encode(), folder / "best.yaml": preset.encode()})
+    return SweepResult(rows, measure, folder)
 
 
 def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str, Any]:
     """One trial's line of the table; its scores are those of the bundle it leaves, which is its best checkpoint."""
     trial = Path(result.path).name
-    settings = {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
+    row = {"trial": trial} | {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
     if result.error:
-        return {"trial": trial, **settings, "error": one_line(result.error)[-300:]}
+        return row | {"error": one_line(result.error)[-300:]}
     scores = read_bundle_info(folder / trial / "bundle").metrics["enhanced"]
-    return {
-        "trial": trial,
-        **settings,
-        **{name: scores[name] for name in METRICS if name in scores},
-        "error": "",
-    }
+    return row | {name: scores[name] for name in MEASURES if name in scores} | {"error": ""}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from cluster.errors import one_line
 
@@ -20,23 +20,35 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser for `python -m jobs.<prog>` whose help explains itself."""
-    return argparse.ArgumentParser(
-        prog=f"python -m jobs.{prog}", description=description, formatter_class=HelpFormatter
-    )
+class Parser(argparse.ArgumentParser):
+    def option(self, usage: str, help: str, **settings: Any) -> None:
+        """`add_argument` with what the help shows first: option("--port N", "port to listen on", type=int)."""
+        flag, _, metavar = usage.partition(" ")
+        if metavar:
+            settings["metavar"] = metavar
+        self.add_argument(flag, help=help, **settings)
 
 
-def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None]) -> NoReturn:
+def make_parser(name: str, description: str) -> Parser:
+    """A parser for `python -m jobs.<name>` whose help explains itself."""
+    return Parser(prog=f"python -m jobs.{name}", description=description, formatter_class=HelpFormatter)
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], None],
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
     """Parses the command line, runs, and exits: 0 done, 2 wrong use or bad input (one line), 130 interrupted.
 
+    arguments: those of the process unless given.
     Every error that a user can cause derives from ValueError or OSError and says in one line what came, what
     was expected and what to do; those lines are all a user sees. Anything else is our bug and keeps its traceback,
     as does everything when WW_TRACEBACK=1 is set.
     """
-    arguments = parser.parse_args()
+    parsed = parser.parse_args(arguments)
     try:
-        run(arguments)
+        run(parsed)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

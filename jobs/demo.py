@@ -1,4 +1,9 @@
-"""The whole way in one command: corpus, training, evaluation, a served denoiser, a noisy file through HTTP."""
+"""The whole way in one command: corpus, training, evaluation, a served denoiser, a noisy file through HTTP.
+
+Without --speech and --noise it makes a small corpus of synthetic voices and noises. All files go below --out.
+
+example: python -m jobs.demo --speech my/speech --noise my/noise
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,8 @@ from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
 from jobs.prepare import add_corpus_options, prepare
 from ww_data import open_corpus, read_audio, write_audio
-from ww_data.storage import whole_file
+from ww_models.quality import MEASURES
+from ww_models.whole_files import write_whole
 
 NUM_REQUESTS = 5
 PROMISE = """\
@@ -34,31 +40,14 @@ do not yet make a voice clearer than a good recording. Hours do: python -m jobs.
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "demo",
-        __doc__
-        + """
-Without --speech and --noise it makes a small corpus of synthetic voices and noises. All files go below --out.
-
-example: python -m jobs.demo --speech my/speech --noise my/noise""",
-    )
-    parser.add_argument("--speech", metavar="DIR", help="folder of clean speech")
-    parser.add_argument("--noise", metavar="DIR", help="folder of noise")
-    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything that is made")
-    parser.add_argument(
-        "--preset", default="demo", help="name in cluster/settings/presets, or a YAML file of settings"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override one setting",
-    )
-    parser.add_argument(
-        "--port", type=int, default=8123, metavar="N", help="port of the endpoint on 127.0.0.1"
-    )
+    parser = make_parser("demo", __doc__)
+    option = parser.option
+    option("--speech DIR", "folder of clean speech")
+    option("--noise DIR", "folder of noise")
+    option("--out DIR", "folder for everything that is made", default="demo")
+    option("--preset PRESET", "name in cluster/settings/presets, or a YAML file of settings", default="demo")
+    option("--set KEY=VALUE", "override one setting", action="append", default=[], dest="overrides")
+    option("--port N", "port of the endpoint on 127.0.0.1", type=int, default=8123)
     add_corpus_options(parser)
     return parser
 
@@ -81,13 +70,17 @@ def run(arguments: argparse.Namespace) -> None:
         step("3/5  evaluation on speakers and noises that training never saw")
         with progress("evaluating") as report_progress:
             report = evaluate([trained.bundle], str(corpus), progress=report_progress)
-        files = write_report(report, trained.run_dir / "report")
+        page = write_report(report, trained.run_dir / "report")
         step("4/5  serving")
-        noisy, enhanced, served = through_http(trained, corpus, arguments.port)
+        noisy, enhanced, real_time_factor = through_http(trained, corpus, arguments.port)
     step("5/5  done")
-    show(report, served)
+    show(report)
+    print(
+        f"endpoint: {real_time_factor:.3f} s of computing per second of audio on one core, "
+        f"{1 / real_time_factor:.0f} x real time"
+    )
     for what, path in (
-        ("report", files.html),
+        ("report", page),
         ("bundle", trained.bundle),
         ("noisy", noisy),
         ("enhanced", enhanced),
@@ -118,8 +111,11 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
     return prepared.corpus.storage.path()
 
 
-def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path, Path, dict[str, float]]:
-    """Serves the bundle, sends one noisy test file, stops serving. Returns both files and what the replies said."""
+def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path, Path, float]:
+    """Serves the bundle, sends one noisy test file, stops serving.
+
+    Returns both files and the real-time factor that the replies stated, a median.
+    """
     noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
     write_audio(noisy, *typical_noisy_clip(corpus))
     with serve_bundles(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
@@ -130,17 +126,11 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
                 reply = httpx.post(f"{url}/v1/audio/denoise", files={"file": file}, timeout=60)
             reply.raise_for_status()
             factors.append(float(reply.headers["X-Real-Time-Factor"]))
-    with whole_file(enhanced) as temporary:
-        temporary.write_bytes(reply.content)
-    samples, sample_rate = read_audio(enhanced)
-    sent, _ = read_audio(noisy)
-    if samples.shape != sent.shape:
-        raise RuntimeError(f"sent {sent.shape[0]} samples, got {samples.shape[0]} back")
-    return (
-        noisy,
-        enhanced,
-        {"real_time_factor": float(np.median(factors)), "seconds": len(samples) / sample_rate},
-    )
+    write_whole({enhanced: reply.content})
+    sent, received = (read_audio(path)[0] for path in (noisy, enhanced))
+    if received.shape != sent.shape:
+        raise RuntimeError(f"sent {sent.shape[0]} samples, got {received.shape[0]} back")
+    return noisy, enhanced, float(np.median(factors))
 
 
 def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
@@ -152,32 +142,17 @@ def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
     return np.concatenate(clips), opened.sample_rate
 
 
-def show(report: EvaluationReport, served: dict[str, float]) -> None:
+def show(report: EvaluationReport) -> None:
     """The short table: noisy against enhanced, with the interval of the improvement."""
     noisy, enhanced = (system.overall for system in report.systems)
     table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
     for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
-    for metric, name in (
-        ("pesq", "PESQ"),
-        ("stoi", "STOI"),
-        ("snr_db", "SNR dB"),
-        ("si_sdr_db", "SI-SDR dB"),
-    ):
-        gain = enhanced.improvements[metric]
-        table.add_row(
-            name,
-            f"{noisy.means[metric].mean:.3f}",
-            f"{enhanced.means[metric].mean:.3f}",
-            f"{gain.mean:+.3f}",
-            f"{gain.low:+.3f} to {gain.high:+.3f}",
-        )
-    console = Console(width=90)
-    console.print(table)
-    factor = served["real_time_factor"]
-    print(
-        f"endpoint: {factor:.3f} s of computing per second of audio on one core, {1 / factor:.0f} x real time"
-    )
+    for name, measure in MEASURES.items():
+        gain = enhanced.improvements[name]
+        means = (f"{system.means[name].mean:.3f}" for system in (noisy, enhanced))
+        table.add_row(measure.label, *means, f"{gain.mean:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}")
+    Console(width=90).print(table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,11 @@
-"""Denoises recordings: files and whole folders, on this machine, without a cluster."""
+"""Denoises recordings: files and whole folders, on this machine, without a cluster.
+
+The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the
+folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, AIFF, ...) become WAV. A file that
+cannot be read is named and left out, and the exit code says so at the end. No input is ever overwritten.
+
+example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/
+"""
 
 from __future__ import annotations
 
@@ -8,44 +15,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cluster.enhancement import encode_audio, enhance_audio, stored_subtype, torch_threads
+from cluster.enhancement import FORMATS, enhance_audio, read_recording, torch_threads, write_recording
 from cluster.errors import one_line
 from cluster.machine.progress import progress
 from jobs.cli import main, make_parser
-from ww_data import read_audio
-from ww_data.audio import open_audio
 from ww_data.scan.files import find_audio
-from ww_data.storage import whole_file
-from ww_models import Denoiser, load_bundle
-
-# What is written as it was read; everything else (MP3 pads its ends, for one) becomes WAV.
-_KEPT_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+from ww_models import load_bundle
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "enhance",
-        __doc__
-        + """
-The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the
-folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, AIFF, ...) become WAV. A file that
-cannot be read is named and left out, and the exit code says so at the end. No input is ever overwritten.
-
-example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/""",
-    )
-    parser.add_argument("inputs", nargs="+", metavar="FILE_OR_DIR", help="recordings, or folders of them")
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="bundle to enhance with")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--strength",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="share of the enhanced signal, 0 (input) to 1",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads; more than one only helps on idle cores"
-    )
+    parser = make_parser("enhance", __doc__)
+    option = parser.option
+    option("inputs FILE_OR_DIR", "recordings, or folders of them", nargs="+")
+    option("--bundle DIR", "bundle to enhance with", required=True)
+    option("--out DIR", "folder for the results", required=True)
+    option("--strength S", "share of the enhanced signal, 0 (input) to 1", type=float, default=1.0)
+    option("--threads N", "threads; more than one only helps on idle cores", type=int, default=1)
     return parser
 
 
@@ -75,7 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
             try:
                 if task.problem:
                     raise ValueError(task.problem)
-                enhance_file(model, task.source, task.target, arguments.strength)
+                samples_TC, sample_rate, subtype = read_recording(task.source)
+                enhanced_TC = enhance_audio(model, samples_TC, sample_rate, arguments.strength)
+                write_recording(task.target, enhanced_TC, sample_rate, subtype)
             except (ValueError, OSError) as error:
                 failures.append(f"skipped {task.source}: {one_line(error)}")
         report(len(tasks), len(tasks), "")
@@ -127,21 +114,9 @@ def check_targets(tasks: Sequence[Task]) -> None:
         seen[target] = task.source
 
 
-def enhance_file(model: Denoiser, source: Path, target: Path, strength: float) -> None:
-    """Denoises one recording; the result appears whole or not at all. Raises AudioError or OSError."""
-    with open_audio(source) as file:
-        source_subtype = file.subtype
-    samples_TC, sample_rate = read_audio(source)
-    enhanced_TC = enhance_audio(model, samples_TC, sample_rate, strength)
-    file_format = _KEPT_FORMATS[target.suffix.lower()]
-    data = encode_audio(enhanced_TC, sample_rate, file_format, stored_subtype(source_subtype, file_format))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as temporary:
-        temporary.write_bytes(data)
-
-
 def _target(path: Path) -> Path:
-    return path if path.suffix.lower() in _KEPT_FORMATS else path.with_suffix(".wav")
+    """The result's name: formats that are not written (MP3 pads its ends, for one) become WAV."""
+    return path if path.suffix.lower() in FORMATS else path.with_suffix(".wav")
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

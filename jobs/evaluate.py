@@ -1,4 +1,11 @@
-"""Scores bundles on a corpus' test mixtures and writes a report: a page for people, JSON for programs."""
+"""Scores bundles on a corpus' test mixtures and writes a report: a page for people, JSON for programs.
+
+Measured: PESQ (1 to 4.6), STOI (0 to 1), SNR and SI-SDR (dB), each for the unprocessed mixtures and after
+every bundle, over all and by SNR, with paired bootstrap intervals; and speed on one thread.
+Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it runs there.
+
+example: python -m jobs.evaluate --data data/mine --bundle runs/a/bundle runs/b/bundle --out report
+"""
 
 from __future__ import annotations
 
@@ -7,37 +14,25 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from cluster.evaluation.evaluate import EvaluationConfig, evaluate
-from cluster.evaluation.figures import METRIC_TITLES
-from cluster.evaluation.report import format_score, format_signed, verdict, write_report
-from cluster.evaluation.scores import EvaluationReport
+from cluster.evaluation.evaluate import evaluate
+from cluster.evaluation.report import format_interval, format_score, verdict, write_report
+from cluster.evaluation.scores import EvaluationConfig, EvaluationReport
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from jobs.cli import main, make_parser
+from ww_models.quality import MEASURES
 
 
 def parser() -> argparse.ArgumentParser:
     defaults = EvaluationConfig()
-    parser = make_parser(
-        "evaluate",
-        __doc__
-        + """
-Measured: PESQ (1 to 4.6), STOI (0 to 1), SNR and SI-SDR (dB), each for the unprocessed mixtures and after
-every bundle, over all and by SNR, with paired bootstrap intervals; and speed on one thread.
-Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it runs there.
-
-example: python -m jobs.evaluate --data data/mine --bundle runs/a/bundle runs/b/bundle --out report""",
-    )
-    parser.add_argument("--data", required=True, metavar="DIR", help="corpus that jobs.prepare wrote")
-    parser.add_argument("--bundle", required=True, nargs="+", metavar="DIR", help="bundles to compare")
-    parser.add_argument("--out", default="report", metavar="DIR", help="folder for the report")
-    parser.add_argument(
-        "--mixtures", type=int, metavar="N", help="score only so many mixtures (default: all)"
-    )
-    parser.add_argument(
-        "--resamples", type=int, default=defaults.num_resamples, metavar="N", help="of the bootstrap"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the bootstrap")
+    parser = make_parser("evaluate", __doc__)
+    option = parser.option
+    option("--data DIR", "corpus that jobs.prepare wrote", required=True)
+    option("--bundle DIR", "bundles to compare", required=True, nargs="+")
+    option("--out DIR", "folder for the report", default="report")
+    option("--mixtures N", "score only so many mixtures (default: all)", type=int)
+    option("--resamples N", "of the bootstrap", type=int, default=defaults.num_resamples)
+    option("--seed SEED", "of the bootstrap", type=int, default=defaults.seed)
     return parser
 
 
@@ -47,21 +42,21 @@ def run(arguments: argparse.Namespace) -> None:
     )
     with connect(), progress("scoring") as report_progress:
         report = evaluate(arguments.bundle, arguments.data, config, report_progress)
-    files = write_report(report, arguments.out)
+    page = write_report(report, arguments.out).resolve()
     show(report)
-    print(f"report: {files.html.resolve()}\nJSON:   {files.json.resolve()}")
+    print(f"report: {page}\nJSON:   {page.with_suffix('.json')}")
 
 
 def show(report: EvaluationReport) -> None:
     """A table of means, below them the change against noisy and its interval; then the verdict."""
-    table = Table("", *METRIC_TITLES.values())
+    table = Table("", *(" in ".join(filter(None, (m.title, m.unit))) for m in MEASURES.values()))
     for result in report.systems:
         cells = []
-        for metric in METRIC_TITLES:
-            cell = format_score(result.overall.means[metric].mean, metric)
-            if change := result.overall.improvements.get(metric):
-                mean, low, high = (format_signed(x, metric) for x in (change.mean, change.low, change.high))
-                cell += f"\n{mean}\n{low}…{high}"
+        for measure, mean in result.overall.means.items():
+            cell = format_score(mean.mean, measure)
+            if change := result.overall.improvements.get(measure):
+                mean_change, low, high = format_interval(change, measure)
+                cell += f"\n{mean_change}\n{low}…{high}"
             cells.append(cell)
         table.add_row(result.name, *cells, end_section=True)
     Console(soft_wrap=True).print(table)

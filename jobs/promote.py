@@ -1,4 +1,11 @@
-"""Exchanges the models of a running endpoint: no call and no request is dropped."""
+"""Exchanges the models of a running endpoint: no call and no request is dropped.
+
+Calls and files that have begun end with the model that they began with; what comes later gets the new one.
+A bundle that cannot be loaded is refused before anything changes.
+With RAY_ADDRESS set it is the endpoint on that cluster, otherwise the one of `jobs.serve` on this machine.
+
+example: python -m jobs.promote --bundle runs/better/bundle --url http://127.0.0.1:8000
+"""
 
 from __future__ import annotations
 
@@ -12,27 +19,11 @@ from jobs.cli import main, make_parser
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "promote",
-        __doc__
-        + """
-Calls and files that have begun end with the model that they began with; what comes later gets the new one.
-A bundle that cannot be loaded is refused before anything changes.
-With RAY_ADDRESS set it is the endpoint on that cluster, otherwise the one of `jobs.serve` on this machine.
-
-example: python -m jobs.promote --bundle runs/better/bundle --url http://127.0.0.1:8000""",
-    )
-    parser.add_argument(
-        "--bundle",
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="bundle to serve from now on; may be given several times, the first one is the default",
-    )
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of an endpoint on this machine")
-    parser.add_argument(
-        "--keep", action="store_true", help="what is served already can still be asked for by its id"
-    )
+    parser = make_parser("promote", __doc__)
+    bundles = "bundle to serve from now on; may be given several times, the first one is the default"
+    parser.option("--bundle DIR", bundles, required=True, action="append")
+    parser.option("--url URL", "of an endpoint on this machine", default="http://127.0.0.1:8000")
+    parser.option("--keep", "what is served already can still be asked for by its id", action="store_true")
     return parser
 
 

@@ -1,9 +1,21 @@
-"""Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM."""
+"""Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM.
+
+POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
+form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
+query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
+the address itself shows a page to try both. See docs/serving.md.
+API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or WW_API_KEYS with the
+same, separated by commas. Without either, everybody who reaches the address may use it.
+Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
+
+example: python -m jobs.serve --bundle runs/mine/bundle --port 8000
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import signal
 import sys
 import threading
@@ -11,82 +23,70 @@ import time
 from pathlib import Path
 
 from cluster.machine.session import connect
-from cluster.serving.auth import ENVIRONMENT_VARIABLE, read_keys
+from cluster.serving.auth import read_keys
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
 from cluster.serving.deploy.promotion import listening
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
-from jobs.cli import main, make_parser
+from jobs.cli import Parser, main, make_parser
 from ww_models.streaming.onnx_export import PRECISIONS
 from ww_models.whole_files import write_whole
 
 
 def parser() -> argparse.ArgumentParser:
     defaults = ServingConfig()
-    parser = make_parser(
-        "serve",
-        __doc__
-        + f"""
-POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
-form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
-query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
-the address itself shows a page to try both. See docs/serving.md.
-API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or {ENVIRONMENT_VARIABLE} with the
-same, separated by commas. Without either, everybody who reaches the address may use it.
-Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
-
-example: python -m jobs.serve --bundle runs/mine/bundle --port 8000""",
+    parser = make_parser("serve", __doc__)
+    option = parser.option
+    bundles = "bundle to serve; may be given several times, the first one is the default"
+    option("--bundle DIR", bundles, required=True, action="append")
+    option("--host HOST", "address to listen on; 0.0.0.0 lets other machines in", default=defaults.host)
+    option("--port N", "0 takes any free one", type=int, default=defaults.port)
+    option("--precision", "of causal models", choices=PRECISIONS, default=defaults.precision)
+    instead = "write all of this as a config for `serve deploy`, and serve nothing"
+    option("--write-config FILE", instead, type=Path)
+    option(
+        "--proxy",
+        "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
+        "own, or HAProxy where it is installed",
+        choices=PROXIES,
+        default="auto",
     )
-    add = parser.add_argument
-    what = "bundle to serve; may be given several times, the first one is the default"
-    add("--bundle", required=True, action="append", metavar="DIR", help=what)
-    add("--host", default=defaults.host, help="address to listen on; 0.0.0.0 lets other machines in")
-    add("--port", type=int, default=defaults.port, metavar="N", help="0 takes any free one")
-    add("--precision", choices=PRECISIONS, default=defaults.precision, help="of causal models")
-    what = "write all of this as a config for `serve deploy`, and serve nothing"
-    add("--write-config", type=Path, metavar="FILE", help=what)
-    what = (
-        "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's own, or "
-        "HAProxy where it is installed"
-    )
-    add("--proxy", choices=PROXIES, default="auto", help=what)
     _add_resources(parser, defaults)
-    _add_access(parser, defaults)
+    option("--api-keys FILE", "who may use it; see above", type=Path)
+    origins = "web pages of this origin may use it, too; may be given several times"
+    option("--allow-origin URL", origins, action="append", default=[])
+    option("--max-upload-mib MIB", "largest upload", type=float, default=defaults.max_upload_bytes / 2**20)
+    option("--max-audio-s S", "longest recording, in seconds", type=float, default=defaults.audio.max_seconds)
+    option("--max-channels N", "most channels of a recording", type=int, default=defaults.audio.max_channels)
     return parser
 
 
-def _add_resources(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    def add(option: str, kind: type, default: float | None, what: str, metavar: str = "N") -> None:
-        parser.add_argument(option, type=kind, default=default, metavar=metavar, help=what)
-
-    scaling = defaults.scaling
-    add("--replicas", int, defaults.num_replicas, "copies of the models")
-    add(
-        "--max-replicas", int, None, "start more, up to so many, as calls and files come, and stop them again"
+def _add_resources(parser: Parser, defaults: ServingConfig) -> None:
+    count = functools.partial(parser.option, type=int)
+    number = functools.partial(parser.option, type=float)
+    count("--replicas N", "copies of the models", default=defaults.num_replicas)
+    count("--max-replicas N", "start more, up to so many, as calls and files come, and stop them again")
+    number(
+        "--calls-per-replica N",
+        "with --max-replicas: more calls and files than that start another replica",
+        default=defaults.scaling.target_requests,
     )
-    what = "with --max-replicas: more calls and files than that start another replica"
-    add("--calls-per-replica", float, scaling.target_requests, what)
-    what = "how long calls of a replica that is stopped may go on, in seconds"
-    add("--drain-s", float, scaling.drain_s, what, "S")
-    add("--cpus", float, defaults.cpus_per_replica, "CPUs set aside for each replica")
-    what = "files that a replica works on at a time; more are answered 503"
-    add("--max-pending", int, defaults.max_pending, what)
-    what = "live channels that a replica carries at a time; measured at the start unless given"
-    add("--max-streams", int, None, what)
-
-
-def _add_access(parser: argparse.ArgumentParser, defaults: ServingConfig) -> None:
-    add, audio = parser.add_argument, defaults.audio
-    add("--api-keys", type=Path, metavar="FILE", help="who may use it; see above")
-    what = "web pages of this origin may use it, too; may be given several times"
-    add("--allow-origin", action="append", default=[], metavar="URL", help=what)
-    max_mib = defaults.max_upload_bytes / 2**20
-    add("--max-upload-mib", type=float, default=max_mib, metavar="MIB", help="largest upload")
-    what = "longest recording, in seconds"
-    add("--max-audio-s", type=float, default=audio.max_seconds, metavar="S", help=what)
-    what = "most channels of a recording"
-    add("--max-channels", type=int, default=audio.max_channels, metavar="N", help=what)
+    number(
+        "--drain-s S",
+        "how long calls of a replica that is stopped may go on, in seconds",
+        default=defaults.scaling.drain_s,
+    )
+    number("--cpus N", "CPUs set aside for each replica", default=defaults.cpus_per_replica)
+    count(
+        "--max-pending N",
+        "files that a replica works on at a time; more are answered 503",
+        default=defaults.max_pending,
+    )
+    count(
+        "--max-streams N",
+        "live channels that a replica carries at a time; measured at the start unless given",
+    )
 
 
 def config_from(arguments: argparse.Namespace) -> ServingConfig:
@@ -168,13 +168,11 @@ def ways_to_try(url: str, *, with_key: bool) -> str:
     header = "-H 'Authorization: Bearer KEY' " if with_key else ""
     option = " --api-key KEY" if with_key else ""
     live = url.replace("http", "ws", 1)
-    return "\n".join(
-        (
-            f"try: curl {header}-F file=@noisy.wav -o clean.wav {url}/v1/audio/denoise",
-            f"live: python -m jobs.stream --url {live} --input noisy.wav --output clean.wav{option}",
-            f"page: {url}/   with a microphone or a file",
-            f"docs: {url}/docs",
-        )
+    return (
+        f"try: curl {header}-F file=@noisy.wav -o clean.wav {url}/v1/audio/denoise\n"
+        f"live: python -m jobs.stream --url {live} --input noisy.wav --output clean.wav{option}\n"
+        f"page: {url}/   with a microphone or a file\n"
+        f"docs: {url}/docs"
     )
 
 

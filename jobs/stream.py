@@ -1,4 +1,14 @@
-"""Sends sound to a running endpoint as a live call: a recording, or the microphone."""
+"""Sends sound to a running endpoint as a live call: a recording, or the microphone.
+
+With --input the recording goes as fast as the server takes it, or with --realtime as fast as it was spoken; the
+result has its sample rate, channels and length. Live calls take usual rates from 8000 to 192000 Hz, such as 16000,
+44100 or 48000; a recording of another rate goes over HTTP: curl -F file=@noisy.wav -o clean.wav URL/v1/audio/denoise
+
+Without --input the microphone is denoised into the headphones until Ctrl-C (this needs the package sounddevice:
+pip install sounddevice).
+
+example: python -m jobs.stream --url ws://127.0.0.1:8000 --input noisy.wav --output clean.wav
+"""
 
 from __future__ import annotations
 
@@ -16,46 +26,25 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from cluster.enhancement import encode_audio, stored_subtype
+from cluster.enhancement import FORMATS, read_recording, write_recording
 from cluster.machine.progress import progress
 from cluster.serving.client import StreamClient, StreamError
 from jobs.cli import main, make_parser
-from ww_data import read_audio
-from ww_data.audio import open_audio
-from ww_data.storage import whole_file
 
 CHUNK_S = 0.02
 KEY_VARIABLE = "WW_API_KEY"
-_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "stream",
-        __doc__
-        + """
-With --input the recording goes as fast as the server takes it, or with --realtime as fast as it was spoken; the
-result has its sample rate, channels and length. Live calls take usual rates from 8000 to 192000 Hz, such as 16000,
-44100 or 48000; a recording of another rate goes over HTTP: curl -F file=@noisy.wav -o clean.wav URL/v1/audio/denoise
-
-Without --input the microphone is denoised into the headphones until
-Ctrl-C (this needs the package sounddevice: pip install sounddevice).
-
-example: python -m jobs.stream --url ws://127.0.0.1:8000 --input noisy.wav --output clean.wav""",
-    )
-    parser.add_argument("--url", default="ws://127.0.0.1:8000", help="endpoint: ws(s):// or http(s)://")
-    parser.add_argument("--input", metavar="FILE", help="recording to send; the microphone unless given")
-    parser.add_argument("--output", metavar="FILE", help="where its result goes: .wav, .flac or .ogg")
-    parser.add_argument("--realtime", action="store_true", help="send as fast as it was spoken")
-    parser.add_argument(
-        "--strength",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="share of the denoised signal, 0 (input) to 1",
-    )
-    parser.add_argument("--model", metavar="ID", help="one of the models that the endpoint serves")
-    parser.add_argument("--api-key", metavar="KEY", help=f"where one is asked for; or {KEY_VARIABLE} is set")
+    parser = make_parser("stream", __doc__)
+    option = parser.option
+    option("--url URL", "endpoint: ws(s):// or http(s)://", default="ws://127.0.0.1:8000")
+    option("--input FILE", "recording to send; the microphone unless given")
+    option("--output FILE", "where its result goes: .wav, .flac or .ogg")
+    option("--realtime", "send as fast as it was spoken", action="store_true")
+    option("--strength S", "share of the denoised signal, 0 (input) to 1", type=float, default=1.0)
+    option("--model ID", "one of the models that the endpoint serves")
+    option("--api-key KEY", f"where one is asked for; or {KEY_VARIABLE} is set")
     return parser
 
 
@@ -86,20 +75,17 @@ def chunks_of(samples: np.ndarray, sample_rate: int, is_realtime: bool) -> Itera
 
 def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options: dict[str, Any]) -> None:
     """Denoises one recording; the result appears whole or not at all."""
-    file_format = _FORMATS.get(target.suffix.lower())
-    if file_format is None:
-        raise ValueError(f"--output {target} does not end in {', '.join(_FORMATS)}")
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"--output {target} does not end in {', '.join(FORMATS)}")
     if target.exists() and target.resolve() == source.resolve():
         raise ValueError(f"--output {target} is the input and would be overwritten; choose another name")
     if not target.parent.is_dir():
         raise ValueError(f"the folder {target.parent} of --output does not exist; make it first")
-    with open_audio(source) as file:
-        subtype = file.subtype
-    samples_TC, sample_rate = read_audio(source)
+    samples_TC, sample_rate, subtype = read_recording(source)
     num_channels = samples_TC.shape[1]
     sound = samples_TC[:, 0] if num_channels == 1 else samples_TC
     with (
-        telling_of_http(url, source, target),
+        _point_to_http(url, source, target),
         StreamClient(url, sample_rate=sample_rate, channels=num_channels, **options) as client,
     ):
         started = time.monotonic()
@@ -110,10 +96,7 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
                 num_done += len(clean)
                 report(num_done, len(sound), source.name)
         elapsed_s = time.monotonic() - started
-    clean_TC = np.concatenate(cleaned)
-    data = encode_audio(clean_TC, sample_rate, file_format, stored_subtype(subtype, file_format))
-    with whole_file(target) as temporary:
-        temporary.write_bytes(data)
+    write_recording(target, np.concatenate(cleaned), sample_rate, subtype)
     seconds = len(sound) / sample_rate
     print(
         f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "
@@ -122,7 +105,7 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
 
 
 @contextlib.contextmanager
-def telling_of_http(url: str, source: Path, target: Path) -> Iterator[None]:
+def _point_to_http(url: str, source: Path, target: Path) -> Iterator[None]:
     """Turns the refusal of a rate that live calls do not take into an error that says what takes it."""
     try:
         yield
@@ -141,7 +124,7 @@ def stream_microphone(url: str, options: dict[str, Any]) -> None:
     blocks: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
 
     def send() -> None:
-        with contextlib.suppress(StreamError):  # whoever receives hears of it, too
+        with contextlib.suppress(StreamError):  # the receiving side raises it, too
             while (block := blocks.get()) is not None:
                 client.send(block)
 
@@ -174,13 +157,11 @@ def stream_microphone(url: str, options: dict[str, Any]) -> None:
 def show(stats: dict[str, Any]) -> None:
     """Rewrites one line with what the server said last."""
     if stats:
-        print(
-            f"\r{stats['seconds']:.0f} s, {stats['processing_ms_p99']:.1f} ms at most to process, "
-            f"{stats['real_time_factor']:.4f} s of computing per second ",
-            end="",
-            file=sys.stderr,
-            flush=True,
+        line = (
+            f"{stats['seconds']:.0f} s, {stats['processing_ms_p99']:.1f} ms at most to process, "
+            f"{stats['real_time_factor']:.4f} s of computing per second "
         )
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
 def _sounddevice() -> Any:

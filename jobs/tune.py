@@ -1,4 +1,11 @@
-"""Searches for the best settings: Ray Tune with Optuna, each trial a training run of its own."""
+"""Searches for the best settings: Ray Tune with Optuna, each trial a training run of its own.
+
+A range is KEY=LOW..HIGH, uniform, or KEY=LOW..HIGH:log; a list is KEY=A,B,C. The objective is a measure of the
+validation mixtures, never the loss, which falls when its weights do.
+
+example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
+             --space loss.l1_weight=0..5 --space loss.stft_weight=0..5
+"""
 
 from __future__ import annotations
 
@@ -9,30 +16,26 @@ from rich.table import Table
 
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
-from cluster.tuning import METRICS, SweepResult, parse_space, run_sweep
+from cluster.tuning import SweepResult, parse_space, run_sweep
 from jobs.cli import main, make_parser
 from jobs.train import add_training_options, config_from, run_name
+from ww_models.quality import MEASURES
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "tune",
-        __doc__
-        + """
-A range is KEY=LOW..HIGH, uniform, or KEY=LOW..HIGH:log; a list is KEY=A,B,C. The objective is a metric of the
-validation mixtures, never the loss, which falls when its weights do.
-
-example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
-             --space loss.l1_weight=0..5 --space loss.stft_weight=0..5""",
-    )
+    parser = make_parser("tune", __doc__)
     add_training_options(parser)
-    parser.add_argument(
-        "--space", action="append", default=[], metavar="KEY=LOW..HIGH", help="setting to search; repeat"
+    option = parser.option
+    option("--space KEY=LOW..HIGH", "setting to search; repeat", action="append", default=[])
+    option("--trials N", "training runs in all", type=int, default=8)
+    option("--concurrent N", "training runs at a time", type=int, default=1)
+    option(
+        "--metric",
+        "measure of the validation mixtures to raise",
+        choices=tuple(MEASURES),
+        default="si_sdr_db",
     )
-    parser.add_argument("--trials", type=int, default=8, metavar="N", help="training runs in all")
-    parser.add_argument("--concurrent", type=int, default=1, metavar="N", help="training runs at a time")
-    parser.add_argument("--metric", choices=METRICS, default="si_sdr_db", help="validation metric to raise")
-    parser.add_argument("--name", help="name of the sweep (default: preset, date and time)")
+    option("--name NAME", "name of the sweep (default: preset, date and time)")
     return parser
 
 
@@ -51,16 +54,16 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.storage,
                 arguments.name or f"sweep-{run_name(arguments)}",
                 trials=arguments.trials,
-                metric=arguments.metric,
+                measure=arguments.metric,
                 max_concurrent_trials=arguments.concurrent,
-                report=report,
+                progress=report,
             )
     show(result)
 
 
 def show(result: SweepResult) -> None:
     """A table of all trials, best first, and where they are."""
-    table = Table(title=f"{len(result.rows)} trials, best {result.metric} first")
+    table = Table(title=f"{len(result.rows)} trials, best {result.measure} first")
     columns = [name for name in result.rows[0] if name != "error"]
     for name in columns:
         table.add_column(name, justify="left" if name == "trial" else "right")

@@ -1,4 +1,4 @@
-"""How good a denoiser is: the corpus' fixed test mixtures, scored with and without it, all over the cluster.
+"""How good a denoiser is: the corpus' stored test mixtures, scored with and without it, all over the cluster.
 
 The test split's speakers and noises are in no other split. Every mixture is scored as it is ("noisy") and
 after each bundle, so that improvements are paired: the same clip before and after.
@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import os
 import platform
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,19 @@ import torch
 from cluster.enhancement import enhance_audio, measure_real_time_factor, torch_threads
 from cluster.evaluation.scores import (
     CLEAN,
-    METRICS,
     NOISY,
     EvaluationConfig,
     EvaluationReport,
     Example,
+    MixtureFacts,
     ModelFacts,
     Score,
     choose_examples,
     summarize,
 )
 from ww_data import Corpus, StoredMixtures, open_corpus
+from ww_data.parallel import Progress
 from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
-
-Progress = Callable[[int, int, str], None]
 
 
 class EvaluationError(ValueError):
@@ -56,19 +56,18 @@ def evaluate(
     """
     started = time.monotonic()
     config = config or EvaluationConfig()
-    models = _load_models(bundles)
+    named = _name_bundles(bundles)
+    models = {name: load_bundle(path) for name, (path, _) in named.items()}
     corpus = open_corpus(corpus_uri)
     mixtures = corpus.mixtures("test")
     chosen = choose_mixtures(mixtures, config.num_mixtures)
     cpus = _cpus_for_a_task(config.cpus_per_task)
-    model_refs = {name: ray.put(model) for name, (_, model, _) in models.items()}
+    model_refs = {name: ray.put(model) for name, model in models.items()}
     scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
-    measure = ray.remote(num_cpus=cpus)(_measure_speed)
-    speeds = {
-        name: ray.get(measure.remote(ref)) for name, ref in model_refs.items()
-    }  # one by one: cores are idle
-    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, _, info) in models.items()}
-    results = tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models))
+    measure_speed = ray.remote(num_cpus=cpus)(_measure_speed)
+    # One by one, so that nothing else runs beside them.
+    speeds = {name: ray.get(measure_speed.remote(ref)) for name, ref in model_refs.items()}
+    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, info) in named.items()}
     return EvaluationReport(
         corpus_uri=str(corpus.storage),
         manifest_hash=corpus.manifest_hash,
@@ -76,15 +75,9 @@ def evaluate(
         num_mixtures=len(chosen),
         clip_s=corpus.segment_s,
         config=config,
-        systems=results,
+        systems=tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models)),
         scores=tuple(scores),
-        examples=_make_examples(
-            mixtures,
-            corpus.sample_rate,
-            scores,
-            {name: model for name, (_, model, _) in models.items()},
-            config.num_examples,
-        ),
+        examples=_make_examples(mixtures, corpus.sample_rate, scores, models, config.num_examples),
         machine=next(iter(speeds.values()))[1],
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         duration_s=time.monotonic() - started,
@@ -108,23 +101,21 @@ def choose_mixtures(mixtures: StoredMixtures, limit: int | None) -> list[str]:
     return [ids[place] for _, place in sorted(turns)[:limit]]
 
 
-Loaded = dict[str, tuple[str, Denoiser, BundleInfo]]
-
-
-def _load_models(bundles: Sequence[str | os.PathLike[str]]) -> Loaded:
+def _name_bundles(bundles: Sequence[str | os.PathLike[str]]) -> dict[str, tuple[str, BundleInfo]]:
+    """Folder and config of each bundle, in their order, under the name that the report calls it by."""
     if not bundles:
         raise EvaluationError("no bundle given; name at least one bundle folder")
-    models: Loaded = {}
+    named: dict[str, tuple[str, BundleInfo]] = {}
     for bundle in bundles:
         info = read_bundle_info(bundle)
         folder = Path(bundle).resolve()
         name = folder.parent.name if folder.name == "bundle" else folder.name  # runs/NAME/bundle
-        if name in models or name in {NOISY, CLEAN}:
+        if name in named or name in {NOISY, CLEAN}:
             name = f"{name}-{info.id[-6:]}"
-        if name in models:
+        if name in named:
             raise EvaluationError(f"{bundle} is given twice; name each bundle once")
-        models[name] = (str(bundle), load_bundle(bundle), info)
-    return models
+        named[name] = (str(bundle), info)
+    return named
 
 
 def _cpus_for_a_task(wanted: float) -> float:
@@ -146,7 +137,7 @@ def _score_mixtures(
     progress: Progress | None,
 ) -> list[Score]:
     """All scores, ordered by mixture as chosen, then by system."""
-    score = functools.partial(
+    score_batch = functools.partial(
         _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=corpus.sample_rate
     )
     path, filesystem = corpus.storage.for_arrow(corpus.mixtures_name("test"))
@@ -156,17 +147,15 @@ def _score_mixtures(
         columns=["id", "noisy", "clean", "snr_db", "speaker", "noise_id"],
         num_cpus=cpus,
         override_num_blocks=-(-len(chosen) // config.batch_size),
-    ).map_batches(score, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
+    ).map_batches(score_batch, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
     scores: list[Score] = []
-    for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        rows = zip(*(batch[field.name].tolist() for field in dataclasses.fields(Score)), strict=True)
-        names = [field.name for field in dataclasses.fields(Score)]
-        scores += [Score(**dict(zip(names, row, strict=True))) for row in rows]
+    for row in dataset.iter_rows():
+        scores.append(Score(**row))
         if progress:
             progress(len(scores) // (1 + len(model_refs)), len(chosen), "")
-    order = {mixture_id: place for place, mixture_id in enumerate(chosen)}
+    mixtures = {mixture_id: place for place, mixture_id in enumerate(chosen)}
     systems = {name: place for place, name in enumerate((NOISY, *model_refs))}
-    return sorted(scores, key=lambda score: (order[score.mixture_id], systems[score.system]))
+    return sorted(scores, key=lambda score: (mixtures[score.mixture_id], systems[score.system]))
 
 
 def _score_batch(
@@ -183,26 +172,16 @@ def _score_batch(
         if mixture_id not in chosen:
             continue
         noisy_T, clean_T = (np.asarray(batch[name][row], dtype=np.float32) for name in (NOISY, CLEAN))
-        estimates = {NOISY: noisy_T} | {
-            name: enhance_audio(_fetch(ref), noisy_T[:, None], sample_rate)[:, 0]
-            for name, ref in model_refs.items()
-        }
-        for system, estimate_T in estimates.items():
-            quality = score_clip(clean_T, estimate_T, sample_rate)
-            scores.append(
-                Score(
-                    mixture_id=str(mixture_id),
-                    system=system,
-                    mixture_snr_db=round(float(batch["snr_db"][row]), 3),
-                    speaker=str(batch["speaker"][row]),
-                    noise_id=str(batch["noise_id"][row]),
-                    **{metric: float(getattr(quality, metric)) for metric in METRICS},
-                )
-            )
-    return {
-        field.name: np.array([getattr(score, field.name) for score in scores])
-        for field in dataclasses.fields(Score)
-    }
+        facts: dict[str, Any] = {name: str(batch[name][row]) for name in ("speaker", "noise_id")}
+        facts |= {"mixture_id": str(mixture_id), "mixture_snr_db": round(float(batch["snr_db"][row]), 3)}
+        for system in (NOISY, *model_refs):
+            estimate_T = noisy_T
+            if system != NOISY:
+                estimate_T = enhance_audio(_fetch(model_refs[system]), noisy_T[:, None], sample_rate)[:, 0]
+            quality = dataclasses.asdict(score_clip(clean_T, estimate_T, sample_rate))
+            scores.append(Score(**facts, system=system, **quality))
+    names = [field.name for field in dataclasses.fields(Score)]
+    return {name: np.array([getattr(score, name) for score in scores]) for name in names}
 
 
 @functools.lru_cache(maxsize=8)
@@ -218,9 +197,8 @@ def _measure_speed(model: Denoiser) -> tuple[float, str]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.machine()
 
 
 def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corpus) -> ModelFacts:
@@ -249,14 +227,7 @@ def _make_examples(
         noisy_T, clean_T = mixtures[score.mixture_id]
         with torch_threads(1):
             wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
-        examples.append(
-            Example(
-                mixture_id=score.mixture_id,
-                mixture_snr_db=score.mixture_snr_db,
-                speaker=score.speaker,
-                noise_id=score.noise_id,
-                sample_rate=rate,
-                signals={NOISY: noisy_T, **wet, CLEAN: clean_T},
-            )
-        )
+        facts = {field.name: getattr(score, field.name) for field in dataclasses.fields(MixtureFacts)}
+        signals = {NOISY: noisy_T, **wet, CLEAN: clean_T}
+        examples.append(Example(**facts, sample_rate=rate, signals=signals))
     return tuple(examples)

@@ -8,13 +8,14 @@ EvaluationReport as cluster/evaluation/scores.py documents them, undefined numbe
     systems[]                      "noisy" first
       name, model                  model: null for noisy, else bundle_id, real_time_factor, latency_ms, ...
       overall, by_snr[]            snr_db (null: all), num_mixtures,
-        means.METRIC                   mean, num_defined, num_undefined
-        improvements.METRIC            mean, low, high, num_pairs
+        means.MEASURE                  mean, num_defined, num_undefined
+        improvements.MEASURE           mean, low, high, num_pairs
       best[], worst[]              entries like those of scores[]
-    scores[]                       mixture_id, system, mixture_snr_db, speaker, noise_id, a number per METRIC
-    examples[]                     the same without a score; audio {name: file, from the report's folder}
+    scores[]                       mixture_id, mixture_snr_db, speaker, noise_id, system, a number per MEASURE
+    examples[]                     mixture_id, mixture_snr_db, speaker, noise_id, sample_rate (Hz);
+                                   audio {name: file, from the report's folder}
 
-METRIC is pesq, stoi, snr_db or si_sdr_db.
+MEASURE is a name in ww_models.quality.MEASURES.
 """
 
 from __future__ import annotations
@@ -32,47 +33,44 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from cluster.evaluation.figures import (
-    METRIC_TITLES,
-    NUM_SERIES,
-    improvement_figure,
-    spectrogram_db,
-    spectrogram_figure,
-)
-from cluster.evaluation.scores import CLEAN, METRICS, NOISY, EvaluationReport, Example, Interval, SystemResult
+from cluster.evaluation.figures import NUM_SERIES, format_level, improvement_figure, spectrogram_figures
+from cluster.evaluation.scores import CLEAN, NOISY, EvaluationReport, Example, Interval, SystemResult
 from ww_data import write_audio
-from ww_data.storage import whole_file
+from ww_models.quality import MEASURES
+from ww_models.whole_files import write_whole
 
 FORMAT, FORMAT_VERSION = "wave-wizard-evaluation", 1
+_DECIDING = ("pesq", "si_sdr_db")  # measures, the first one first
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportFiles:
-    """Paths of what was written; audio: the examples as WAV."""
+def write_report(report: EvaluationReport, out_dir: str | os.PathLike[str]) -> Path:
+    """Writes report.html, report.json and examples/*.wav into `out_dir`, which is made if needed.
 
-    json: Path
-    html: Path
-    audio: tuple[Path, ...]
-
-
-def write_report(report: EvaluationReport, out_dir: str | os.PathLike[str]) -> ReportFiles:
-    """Writes report.html, report.json and examples/*.wav into `out_dir`, which is made if needed."""
+    Returns the path of report.html.
+    """
     out = Path(out_dir)
     (out / "examples").mkdir(parents=True, exist_ok=True)
     audio = [_write_example(example, number, out) for number, example in enumerate(report.examples, start=1)]
-    html = _replace(out / "report.html", render_html(report))
-    names = [{name: path.relative_to(out).as_posix() for name, path in paths.items()} for paths in audio]
-    content = json.dumps(report_to_dict(report, names), indent=1, ensure_ascii=False, allow_nan=False)
-    paths = tuple(path for files in audio for path in files.values())
-    return ReportFiles(json=_replace(out / "report.json", content), html=html, audio=paths)
+    content = json.dumps(_to_dict(report, audio), indent=1, ensure_ascii=False, allow_nan=False)
+    html = out / "report.html"
+    write_whole({html: render_html(report).encode(), out / "report.json": content.encode()})
+    return html
 
 
-def report_to_dict(report: EvaluationReport, audio: list[dict[str, str]] | None = None) -> dict[str, Any]:
+def _write_example(example: Example, number: int, out: Path) -> dict[str, str]:
+    """Writes an example's signals; returns signal name -> file, from `out`."""
+    files = {name: f"examples/{number}-{name}.wav" for name in example.signals}
+    for name, signal_T in example.signals.items():
+        write_audio(out / files[name], np.clip(signal_T, -1, 1), example.sample_rate)
+    return files
+
+
+def _to_dict(report: EvaluationReport, audio: list[dict[str, str]]) -> dict[str, Any]:
     """The content of report.json. audio: for each example, signal name -> file."""
     examples = []
-    for number, example in enumerate(report.examples):
+    for example, files in zip(report.examples, audio, strict=True):
         facts = {f.name: getattr(example, f.name) for f in dataclasses.fields(example) if f.name != "signals"}
-        examples.append(facts | {"audio": audio[number] if audio else {}})
+        examples.append(facts | {"audio": files})
     content = dataclasses.asdict(dataclasses.replace(report, examples=()))
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "verdict": " ".join(verdict(report))}
     return _finite(head | content | {"examples": examples})
@@ -81,43 +79,37 @@ def report_to_dict(report: EvaluationReport, audio: list[dict[str, str]] | None 
 def best_system(report: EvaluationReport) -> SystemResult:
     """The bundle that adds most PESQ, then most SI-SDR."""
 
-    def merit(result: SystemResult) -> tuple[float, float]:
-        pesq, si_sdr_db = (result.overall.improvements[metric].mean for metric in ("pesq", "si_sdr_db"))
-        return (-math.inf if math.isnan(pesq) else pesq, -math.inf if math.isnan(si_sdr_db) else si_sdr_db)
+    def gains(result: SystemResult) -> list[float]:
+        means = (result.overall.improvements[measure].mean for measure in _DECIDING)
+        return [-math.inf if math.isnan(mean) else mean for mean in means]
 
-    return max((result for result in report.systems if result.name != NOISY), key=merit)
+    return max((result for result in report.systems if result.name != NOISY), key=gains)
 
 
 def verdict(report: EvaluationReport) -> tuple[str, str]:
     """(what came out, the figures behind it), for people, about the best bundle."""
     best = best_system(report)
-    changes = {metric: best.overall.improvements[metric] for metric in ("pesq", "si_sdr_db")}
-    directions = [_direction(interval) for interval in changes.values()]
-    if all(direction > 0 for direction in directions):
-        outcome = "makes noisy speech cleaner"
-    elif all(direction < 0 for direction in directions):
-        outcome = "makes noisy speech worse"
-    elif not any(directions):
+    changes = {measure: best.overall.improvements[measure] for measure in _DECIDING}
+    directions = {_direction(change) for change in changes.values()}
+    if directions == {0}:
         outcome = "makes no clear difference"
-    elif all(direction >= 0 for direction in directions):
-        outcome = "makes noisy speech cleaner by one measure, with no clear change by the other"
-    elif all(direction <= 0 for direction in directions):
-        outcome = "makes noisy speech worse by one measure, with no clear change by the other"
-    else:
+    elif directions >= {1, -1}:
         outcome = "gives a mixed result"
+    else:
+        outcome = f"makes noisy speech {'cleaner' if 1 in directions else 'worse'}"
+        if 0 in directions:
+            outcome += " by one measure, with no clear change by the other"
     rival = " (the best of those compared)" if len(report.systems) > 2 else ""
     unseen = " of speakers and noises new to it" if best.model and best.model.same_corpus else ""
-    before = report.system(NOISY).overall.means
-    after = best.overall.means
+    before, after = report.system(NOISY).overall.means, best.overall.means
     confidence = f"{100 * report.config.confidence:g} % interval"
-    figures = [
-        f"{METRIC_TITLES[metric].removesuffix(' in dB')} goes from "
-        f"{format_score(before[metric].mean, metric)} to "
-        f"{format_score(after[metric].mean, metric)}{' dB' if metric.endswith('_db') else ''} "
-        f"({format_signed(change.mean, metric)}; {confidence} {format_signed(change.low, metric)} to "
-        f"{format_signed(change.high, metric)})"
-        for metric, change in changes.items()
-    ]
+    figures = []
+    for name, change in changes.items():
+        measure = MEASURES[name]
+        old, new = (format_score(means[name].mean, name) for means in (before, after))
+        mean, low, high = format_interval(change, name)
+        new = f"{new} {measure.unit}".rstrip()
+        figures.append(f"{measure.title} goes from {old} to {new} ({mean}; {confidence} {low} to {high})")
     return (
         f"{best.name}{rival} {outcome}.",
         f"Over {report.num_mixtures} mixtures{unseen}, {' and '.join(figures)}.",
@@ -126,16 +118,10 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
 
 def render_html(report: EvaluationReport) -> str:
     """The whole page as one string without references to anything outside it."""
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": format_score,
-        "change": format_change,
-        "direction": _direction,
-        "level": _level,
-    }
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"score": format_score, "interval": format_interval}
+    environment.filters |= {"direction": _direction, "level": format_level}
     bundles = [result for result in report.systems if result.name != NOISY]
     headline, figures = verdict(report)
     return environment.get_template("report.html.jinja").render(
@@ -146,8 +132,7 @@ def render_html(report: EvaluationReport) -> str:
         noisy_scores={score.mixture_id: score for score in report.scores if score.system == NOISY},
         headline=headline,
         figures=figures,
-        metrics=METRICS,
-        titles=METRIC_TITLES,
+        measures=MEASURES,
         num_series=NUM_SERIES,
         undefined=_undefined(report),
         improvement=markupsafe.Markup(improvement_figure(bundles)),
@@ -158,68 +143,47 @@ def render_html(report: EvaluationReport) -> str:
 def _undefined(report: EvaluationReport) -> list[str]:
     """Which scores could not be computed, so that no clip disappears unseen."""
     return [
-        f"{METRIC_TITLES[metric]} of {result.name}: {count} of {report.num_mixtures} mixtures"
+        f"{measure.title} of {result.name}: {count} of {report.num_mixtures} mixtures"
         for result in report.systems
-        for metric in METRICS
-        if (count := result.overall.means[metric].num_undefined)
+        for measure in MEASURES.values()
+        if (count := result.overall.means[measure.name].num_undefined)
     ]
 
 
 def _example_cards(example: Example) -> dict[str, Any]:
-    top_db = max(float(spectrogram_db(signal_T).max()) for signal_T in example.signals.values())
+    """What the page shows of an example: picture and sound of each signal."""
+    figures = spectrogram_figures(example.signals, example.sample_rate)
+    titles = {NOISY: "Noisy", CLEAN: "Clean (what it should be)"}
     cards = []
     for name, signal_T in example.signals.items():
-        label = f"{name}, {example.mixture_id}"
-        figure = spectrogram_figure(signal_T, example.sample_rate, top_db, name)
         buffer = io.BytesIO()
         write_audio(buffer, np.clip(signal_T, -1, 1), example.sample_rate)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        cards.append(
-            {
-                "title": {NOISY: "Noisy", CLEAN: "Clean (what it should be)"}.get(name, f"Enhanced: {name}"),
-                "label": label,
-                "figure": markupsafe.Markup(figure),
-                "audio": f"data:audio/wav;base64,{data}",
-            }
-        )
+        card = {
+            "title": titles.get(name, f"Enhanced: {name}"),
+            "label": f"{name}, {example.mixture_id}",
+            "figure": markupsafe.Markup(figures[name]),
+            "audio": f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        }
+        cards.append(card)
     return {"example": example, "cards": cards}
 
 
-def _write_example(example: Example, number: int, out: Path) -> dict[str, Path]:
-    paths = {}
-    for name, signal_T in example.signals.items():
-        paths[name] = out / "examples" / f"{number}-{name}.wav"
-        write_audio(paths[name], np.clip(signal_T, -1, 1), example.sample_rate)
-    return paths
-
-
-def _direction(interval: Interval) -> int:
+def _direction(change: Interval) -> int:
     """1 for a clear gain, -1 for a clear loss, 0 where the interval holds zero or there is none."""
-    return int(interval.low > 0) - int(interval.high < 0)
+    return int(change.low > 0) - int(change.high < 0)
 
 
-def format_score(value: float, metric: str) -> str:
-    """With the decimals that its measure deserves; a dash where it is undefined."""
+def format_score(value: float, measure: str) -> str:
+    """With the digits that its measure deserves; a dash where it is undefined."""
     if not math.isfinite(value):
         return "–"
-    decimals = {"pesq": 2, "stoi": 3}.get(metric, 1)
-    return f"{value:.{decimals}f}".replace("-", "−")
+    return f"{value:.{MEASURES[measure].digits}f}".replace("-", "−")
 
 
-def _level(value_db: float) -> str:
-    return f"{value_db:g}".replace("-", "−")
-
-
-def format_change(change: Interval, metric: str) -> str:
-    """The mean change and its interval: +0.08 (+0.05 to +0.10)."""
-    mean, low, high = (format_signed(value, metric) for value in (change.mean, change.low, change.high))
-    return f"{mean} ({low} to {high})"
-
-
-def format_signed(value: float, metric: str) -> str:
-    """Like format_score, for a change: with its sign."""
-    text = format_score(value, metric)
-    return text if text[0] in "−–" else f"+{text}"
+def format_interval(change: Interval, measure: str) -> tuple[str, ...]:
+    """Mean, low and high of a change, with their signs: ("+0.08", "+0.05", "+0.10")."""
+    texts = (format_score(value, measure) for value in (change.mean, change.low, change.high))
+    return tuple(text if text[0] in "−–" else f"+{text}" for text in texts)
 
 
 def _finite(value: Any) -> Any:
@@ -229,9 +193,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> Path:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

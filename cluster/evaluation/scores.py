@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from cluster.evaluation.statistics import Interval, Mean, mean_of_defined, paired_interval
+from ww_models.quality import MEASURES, Quality
 
-METRICS = ("pesq", "stoi", "snr_db", "si_sdr_db")
 NOISY = "noisy"
 CLEAN = "clean"
 
@@ -48,25 +49,27 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """One mixture heard through one system. mixture_snr_db: as mixed; the others as measured, or NaN."""
+class MixtureFacts:
+    """Which stored mixture it is. mixture_snr_db: as mixed."""
 
     mixture_id: str
-    system: str
     mixture_snr_db: float
     speaker: str
     noise_id: str
-    pesq: float
-    stoi: float
-    snr_db: float
-    si_sdr_db: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score(Quality, MixtureFacts):
+    """The scores of one mixture as one system returns it, NaN where undefined."""
+
+    system: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
     """Scores of one system over all mixtures (snr_db None) or over those mixed at one SNR.
 
-    means, improvements: by metric; improvements over the unprocessed mixtures, empty for those themselves.
+    means, improvements: by measure; improvements over the unprocessed mixtures, empty for those themselves.
     """
 
     snr_db: float | None
@@ -77,7 +80,10 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """latency_ms: how far ahead the model listens, None for the whole clip. real_time_factor: see Speed."""
+    """latency_ms: how far ahead the model listens, None for the whole clip.
+
+    real_time_factor: seconds of computing per second of audio, on one thread.
+    """
 
     bundle_id: str
     path: str
@@ -102,13 +108,9 @@ class SystemResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class Example(MixtureFacts):
     """A mixture to see and hear; signals: name -> (T,) float32, "noisy" first, then systems, then "clean"."""
 
-    mixture_id: str
-    mixture_snr_db: float
-    speaker: str
-    noise_id: str
     sample_rate: int
     signals: dict[str, np.ndarray]
 
@@ -140,33 +142,28 @@ def summarize(
     """One system's results out of the scores of all."""
     noisy = {score.mixture_id: score for score in scores if score.system == NOISY}
     own = [score for score in scores if score.system == name]
-    snrs_db = sorted({score.mixture_snr_db for score in own})
+    interval = functools.partial(
+        paired_interval, num_resamples=config.num_resamples, confidence=config.confidence, seed=config.seed
+    )
 
     def summary(chosen: list[Score], snr_db: float | None) -> Summary:
-        columns = {metric: np.array([getattr(score, metric) for score in chosen]) for metric in METRICS}
-        improvements = {}
-        for metric in METRICS if name != NOISY else ():
-            before = np.array([getattr(noisy[score.mixture_id], metric) for score in chosen])
-            improvements[metric] = paired_interval(
-                before,
-                columns[metric],
-                num_resamples=config.num_resamples,
-                confidence=config.confidence,
-                seed=config.seed,
-            )
-        means = {metric: mean_of_defined(values) for metric, values in columns.items()}
+        means, improvements = {}, {}
+        for measure in MEASURES:
+            values = np.array([getattr(score, measure) for score in chosen])
+            means[measure] = mean_of_defined(values)
+            if name != NOISY:
+                before = np.array([getattr(noisy[score.mixture_id], measure) for score in chosen])
+                improvements[measure] = interval(before, values)
         return Summary(snr_db=snr_db, num_mixtures=len(chosen), means=means, improvements=improvements)
 
-    def gain(score: Score) -> float:
-        return score.si_sdr_db - noisy[score.mixture_id].si_sdr_db
-
-    ranked = sorted((score for score in own if name != NOISY and np.isfinite(gain(score))), key=gain)
+    ranked = _ranked(scores, name) if name != NOISY else []
     return SystemResult(
         name=name,
         model=model,
         overall=summary(own, None),
         by_snr=tuple(
-            summary([score for score in own if score.mixture_snr_db == snr_db], snr_db) for snr_db in snrs_db
+            summary([score for score in own if score.mixture_snr_db == snr_db], snr_db)
+            for snr_db in sorted({score.mixture_snr_db for score in own})
         ),
         best=tuple(ranked[::-1][: config.num_extremes]),
         worst=tuple(ranked[: config.num_extremes]),
@@ -175,14 +172,21 @@ def summarize(
 
 def choose_examples(scores: Sequence[Score], system: str, num_examples: int) -> list[Score]:
     """Typical mixtures, not flattering ones: at some SNRs, from the lowest, the one of median improvement."""
-    noisy = {score.mixture_id: score.si_sdr_db for score in scores if score.system == NOISY}
-    own = [score for score in scores if score.system == system]
-    snrs_db = sorted({score.mixture_snr_db for score in own})
+    ranked = _ranked(scores, system)
+    snrs_db = sorted({score.mixture_snr_db for score in ranked})
     chosen = []
     for snr_db in snrs_db[:: max(1, len(snrs_db) // max(1, num_examples))][:num_examples]:
-        ranked = sorted(
-            (score for score in own if score.mixture_snr_db == snr_db),
-            key=lambda score: score.si_sdr_db - noisy[score.mixture_id],
-        )
-        chosen.append(ranked[len(ranked) // 2])
+        at_snr = [score for score in ranked if score.mixture_snr_db == snr_db]
+        chosen.append(at_snr[len(at_snr) // 2])
     return chosen
+
+
+def _ranked(scores: Sequence[Score], system: str) -> list[Score]:
+    """A system's scores by SI-SDR improvement, least first, without those that have none."""
+    noisy_db = {score.mixture_id: score.si_sdr_db for score in scores if score.system == NOISY}
+
+    def gain_db(score: Score) -> float:
+        return score.si_sdr_db - noisy_db[score.mixture_id]
+
+    own = (score for score in scores if score.system == system)
+    return sorted((score for score in own if np.isfinite(gain_db(score))), key=gain_db)

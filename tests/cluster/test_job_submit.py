@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.__main__ import COMMANDS
 from tests.cluster.two_node_cluster import ROOT, two_nodes
 from ww_models import load_bundle
 
@@ -63,8 +64,8 @@ def test_submitted_training_succeeds_on_two_nodes(
     assert "2 nodes, 4 CPUs" in done.stdout
     assert "succeeded" in done.stdout
     assert load_bundle(tmp_path / "submitted" / "bundle").num_parameters > 0
-    lines = (tmp_path / "submitted" / "tracking" / "metrics.jsonl").read_text().splitlines()
-    start = json.loads(lines[0])
+    metrics = (tmp_path / "submitted" / "tracking" / "metrics.jsonl").read_text().splitlines()
+    start = json.loads(metrics[0])
     assert (start["series"], start["num_workers"], start["num_nodes"]) == ("start", 2, 2)
 
 
@@ -95,12 +96,10 @@ def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -
 
 @pytest.mark.cluster
 def test_each_command_explains_itself_as_a_job(cluster_environment: dict[str, str]) -> None:
-    jobs = [path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem not in {"__init__", "cli"}]
-    assert {"prepare", "train", "tune", "evaluate", "serve", "enhance", "demo"} <= set(jobs)
-    each = " && ".join(f"python -m jobs.{job} --help" for job in jobs)
+    each = " && ".join(f"python -m jobs.{job} --help" for job in COMMANDS)
     done = submit(cluster_environment, "sh", "-c", each)
     assert done.returncode == 0, done.stdout + done.stderr
-    for job in jobs:
+    for job in COMMANDS:
         assert f"usage: python -m jobs.{job}" in done.stdout
 
 

@@ -48,7 +48,7 @@ def test_a_space_without_any_loss_is_refused() -> None:
 
 def test_whole_numbers_stay_whole() -> None:
     (dimension,) = parse_space(["optimizer.warmup_steps=0..500"], TINY)
-    drawn = [dimension.sampler().sample() for _ in range(50)]
+    drawn = [dimension.sampler.sample() for _ in range(50)]
     assert all(isinstance(value, int | np.integer) and 0 <= value <= 500 for value in drawn)
     assert len(set(drawn)) > 10
 
@@ -65,7 +65,7 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
     space = parse_space(["loss.l1_weight=0..5", "loss.stft_weight=0.1..5:log"], TINY)
-    result = run_sweep(TINY, space, str(small_corpus), tmp_path, "sweep", trials=2, metric="si_sdr_db")
+    result = run_sweep(TINY, space, str(small_corpus), tmp_path, "sweep", trials=2, measure="si_sdr_db")
     assert len(result.rows) == 2
     assert not any(row["error"] for row in result.rows)
     weights = [(row["loss.l1_weight"], row["loss.stft_weight"]) for row in result.rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,14 +27,13 @@ class Done:
 
 
 @pytest.fixture
-def run_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def run_job(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """run_job("export", "--bundle", folder, ...), with arguments of any kind."""
 
     def run(name: str, *arguments: object) -> Done:
         module = importlib.import_module(f"jobs.{name}")
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main(module.parser(), module.run)
+            cli.main(module.parser(), module.run, [*map(str, arguments)])
         printed = capsys.readouterr()
         return Done(int(stop.value.code or 0), printed.out, printed.err)
 

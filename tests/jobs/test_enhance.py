@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,8 @@ import pytest
 import soundfile as sf
 
 from cluster.enhancement import enhance_audio
-from jobs import enhance
-from jobs.cli import main
+from tests.jobs.conftest import Done
 from ww_models import load_bundle
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -34,62 +29,46 @@ def recordings(tmp_path: Path) -> Path:
     return folder
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["enhance", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main(enhance.parser(), enhance.run)
-    return int(exit_info.value.code or 0)
-
-
 def test_a_folder_keeps_its_shape(
-    monkeypatch: pytest.MonkeyPatch, recordings: Path, bundle: Path, tmp_path: Path
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:
     out = recordings / "enhanced"  # inside the input: a second run must not enhance its own results
     for _ in range(2):
-        assert call(monkeypatch, recordings, "--bundle", bundle, "--out", out) == 0
+        assert run_job("enhance", recordings, "--bundle", bundle, "--out", out).code == 0
         written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
         assert written == ["a/b/four.wav", "a/b/three.ogg", "a/two.FLAC", "one.wav"]
     for name in written:
         source = next(path for path in recordings.rglob(f"{Path(name).stem}.*") if out not in path.parents)
         before, after = sf.info(source), sf.info(out / name)
-        assert (after.samplerate, after.channels, after.frames) == (
-            before.samplerate,
-            before.channels,
-            before.frames,
-        )
+        for what in ("samplerate", "channels", "frames"):
+            assert getattr(after, what) == getattr(before, what)
     assert sf.info(out / "a/two.FLAC").subtype == "PCM_24"
 
 
 def test_the_result_is_what_the_model_makes(
-    monkeypatch: pytest.MonkeyPatch, recordings: Path, bundle: Path, tmp_path: Path
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:
     source = recordings / "a/two.FLAC"
-    call(monkeypatch, source, "--bundle", bundle, "--out", tmp_path / "out", "--strength", "0.5")
+    run_job("enhance", source, "--bundle", bundle, "--out", tmp_path / "out", "--strength", 0.5)
     samples_TC, sample_rate = sf.read(source, dtype="float32")
     expected_TC = enhance_audio(load_bundle(bundle), samples_TC, sample_rate, 0.5)
     np.testing.assert_allclose(sf.read(tmp_path / "out/two.FLAC")[0], expected_TC.clip(-1, 1), atol=1e-5)
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(
-    monkeypatch: pytest.MonkeyPatch,
-    recordings: Path,
-    bundle: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:
     (recordings / "broken.wav").write_bytes(b"RIFF")
     (recordings / "phone.m4a").write_bytes(b"ftyp")
-    assert call(monkeypatch, recordings, "--bundle", bundle, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr()
-    assert "broken.wav" in said.err
-    assert "phone.m4a" in said.err
-    assert said.err.splitlines()[-1].startswith("error: 2 of 6 recordings")
+    done = run_job("enhance", recordings, "--bundle", bundle, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "broken.wav" in done.err
+    assert "phone.m4a" in done.err
+    assert done.error.startswith("error: 2 of 6 recordings")
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 4
 
 
-def test_inputs_are_never_overwritten(
-    monkeypatch: pytest.MonkeyPatch, recordings: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inputs_are_never_overwritten(run_job: Callable[..., Done], recordings: Path, bundle: Path) -> None:
     before = {path: path.read_bytes() for path in recordings.rglob("*.*")}
     (recordings.parent / "link").symlink_to(recordings)
     for inputs, out in (
@@ -98,21 +77,16 @@ def test_inputs_are_never_overwritten(
         ([recordings], recordings.parent / "link"),
         ([recordings / "a" / "b"], recordings / "a" / "b"),
     ):
-        assert call(monkeypatch, *inputs, "--bundle", bundle, "--out", out) == 2
-        assert "would be overwritten" in capsys.readouterr().err
+        assert "would be overwritten" in run_job("enhance", *inputs, "--bundle", bundle, "--out", out).error
     assert {path: path.read_bytes() for path in recordings.rglob("*.*")} == before
 
 
 def test_results_that_would_replace_each_other_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    recordings: Path,
-    bundle: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:
     (recordings / "one.mp3").write_bytes((recordings / "a/b/four.mp3").read_bytes())
-    assert call(monkeypatch, recordings, "--bundle", bundle, "--out", tmp_path / "out") == 2
-    assert "would both become" in capsys.readouterr().err
+    done = run_job("enhance", recordings, "--bundle", bundle, "--out", tmp_path / "out")
+    assert "would both become" in done.error
     assert not (tmp_path / "out").exists()
 
 
@@ -126,32 +100,17 @@ def test_results_that_would_replace_each_other_are_refused(
     ],
 )
 def test_wrong_use_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
+    run_job: Callable[..., Done],
     recordings: Path,
     bundle: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     words: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    filled = [
-        a.format(**{"in": recordings, "bundle": bundle, "empty": tmp_path / "empty"}) for a in arguments
-    ]
-    assert call(monkeypatch, *filled, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert words in said
-
-
-def test_it_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.enhance", "--help"],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--strength" in done.stdout
+    places = {"in": recordings, "bundle": bundle, "empty": tmp_path / "empty"}
+    filled = [argument.format(**places) for argument in arguments]
+    done = run_job("enhance", *filled, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert words in done.error
+    assert done.err == f"{done.error}\n"

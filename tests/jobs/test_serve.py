@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import yaml
 
 from cluster.serving.deploy import haproxy
 from cluster.serving.deploy.deployment import ServingError
 from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
-from jobs.cli import main
+from tests.jobs.conftest import Done
 from ww_models import build_model, read_bundle_info, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +112,18 @@ def test_one_failure_between_others_that_work_does_not_end_it(monkeypatch: pytes
     assert serve.watch(stop, patience_s=1.5, look_every_s=0.1) == ""
 
 
+def test_a_config_is_written_instead_of_serving(
+    run_job: Callable[..., Done], bundle: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "serve.yaml"
+    done = run_job("serve", "--bundle", bundle, "--max-replicas", 3, "--write-config", file)
+    assert done.code == 0
+    (application,) = yaml.safe_load(file.read_text())["applications"]
+    (deployment,) = application["deployments"]
+    assert deployment["user_config"] == {"bundles": [str(bundle)]}
+    assert deployment["autoscaling_config"]["max_replicas"] == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -122,9 +136,9 @@ def test_one_failure_between_others_that_work_does_not_end_it(monkeypatch: pytes
     ],
 )
 def test_wrong_use_is_one_line_before_ray_starts(
+    run_job: Callable[..., Done],
     monkeypatch: pytest.MonkeyPatch,
     bundle: Path,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     words: str,
 ) -> None:
@@ -133,11 +147,7 @@ def test_wrong_use_is_one_line_before_ray_starts(
 
     monkeypatch.setattr(serve, "connect", never)
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
-    monkeypatch.setattr(sys, "argv", ["serve", *(argument.format(bundle=bundle) for argument in arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main(serve.parser(), serve.run)
-    said = capsys.readouterr().err
-    assert exit_info.value.code == 2
-    assert said.startswith("error: ")
-    assert words in said
-    assert said.count("\n") == 1
+    done = run_job("serve", *(argument.format(bundle=bundle) for argument in arguments))
+    assert done.code == 2
+    assert words in done.error
+    assert done.err == f"{done.error}\n"

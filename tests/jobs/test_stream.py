@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModels
 from jobs import stream
-from jobs.cli import main
+from tests.jobs.conftest import Done
 from tests.loopback import run_app
 from ww_models import load_bundle
 
@@ -44,13 +44,6 @@ def noisy(tmp_path: Path) -> Path:
     return path
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["stream", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        main(stream.parser(), stream.run)
-    return int(exit_info.value.code or 0)
-
-
 def test_a_recording_comes_back_denoised(url: str, bundle: Path, noisy: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean.wav"
     command = [sys.executable, "-m", "jobs.stream", "--url", url, "--input", noisy, "--output", clean]
@@ -66,11 +59,11 @@ def test_a_recording_comes_back_denoised(url: str, bundle: Path, noisy: Path, tm
 
 
 def test_in_real_time_and_without_strength(
-    monkeypatch: pytest.MonkeyPatch, url: str, noisy: Path, tmp_path: Path
+    run_job: Callable[..., Done], url: str, noisy: Path, tmp_path: Path
 ) -> None:
     clean = tmp_path / "clean.flac"
     options = ("--realtime", "--strength", "0")
-    assert call(monkeypatch, "--url", url, "--input", noisy, "--output", clean, *options) == 0
+    assert run_job("stream", "--url", url, "--input", noisy, "--output", clean, *options).code == 0
     np.testing.assert_array_equal(sf.read(clean)[0], sf.read(noisy)[0])
 
 
@@ -89,30 +82,22 @@ def test_in_real_time_and_without_strength(
     ],
 )
 def test_wrong_use_is_one_line_and_writes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    url: str,
-    noisy: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    words: str,
+    run_job: Callable[..., Done], url: str, noisy: Path, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     filled = [argument.format(noisy=noisy, folder=tmp_path) for argument in arguments]
-    assert call(monkeypatch, "--url", url, *filled) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ")
-    assert words in said
+    done = run_job("stream", "--url", url, *filled)
+    assert done.code == 2
+    assert words in done.error
     assert list(tmp_path.iterdir()) == [noisy]
 
 
 def test_a_rate_that_live_calls_do_not_take_is_refused_with_the_way_over_http(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path
+    run_job: Callable[..., Done], url: str, tmp_path: Path
 ) -> None:
     for rate in (44_111, 4000):
         sf.write(tmp_path / "odd.wav", np.zeros(1000), rate)
         files = ("--input", tmp_path / "odd.wav", "--output", tmp_path / "clean.wav")
-        assert call(monkeypatch, "--url", f"{url}/", *files) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
+        said = run_job("stream", "--url", f"{url}/", *files).error
         assert f"'{rate}'" in said or f"{rate} Hz" in said
         http_url = url.replace("ws://", "http://") + "/v1/audio/denoise"
         assert f"curl -F file=@{tmp_path}/odd.wav -o {tmp_path}/clean.wav {http_url}" in said
@@ -153,17 +138,20 @@ class FakeDevice:
             raise KeyboardInterrupt
 
 
-def test_the_microphone_is_heard_in_the_headphones(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_the_microphone_is_heard_in_the_headphones(
+    run_job: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     device = FakeDevice()
     monkeypatch.setitem(sys.modules, "sounddevice", device.module())
-    assert call(monkeypatch, "--url", url, "--strength", "0") == 0
+    assert run_job("stream", "--url", url, "--strength", 0).code == 0
     heard = np.concatenate(device.heard)
     np.testing.assert_allclose(heard, 0.01 * (np.arange(len(heard)) // 256), atol=1e-4)
 
 
 def test_without_a_sound_device_it_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+    run_job: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    assert call(monkeypatch, "--url", url) == 2
-    assert "--input and --output" in capsys.readouterr().err
+    done = run_job("stream", "--url", url)
+    assert done.code == 2
+    assert "--input and --output" in done.error

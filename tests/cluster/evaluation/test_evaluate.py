@@ -14,7 +14,6 @@ import torch
 
 from cluster.evaluation.evaluate import EvaluationError, choose_mixtures, evaluate
 from cluster.evaluation.scores import (
-    METRICS,
     NOISY,
     EvaluationConfig,
     EvaluationReport,
@@ -25,6 +24,7 @@ from cluster.evaluation.scores import (
 from cluster.evaluation.statistics import mean_of_defined, paired_interval
 from ww_data import open_corpus
 from ww_models import BundleError, build_model, enhance, load_bundle, save_bundle, score_clip
+from ww_models.quality import MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +54,19 @@ def test_scores_equal_direct_scoring(
     report: EvaluationReport, small_corpus: Path, bundles: list[Path]
 ) -> None:
     table = pq.read_table(open_corpus(small_corpus).mixtures("test").path)
-    noisy_NT, clean_NT = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
+    noisy_KT, clean_KT = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
     models = {"first": load_bundle(bundles[0]), "second": load_bundle(bundles[1])}
     row_of = {mixture_id: row for row, mixture_id in enumerate(table["id"].to_pylist())}
     assert len(report.scores) == 7 * 3
     for score in report.scores:
         row = row_of[score.mixture_id]
-        estimate_T = noisy_NT[row]
+        estimate_T = noisy_KT[row]
         if score.system != NOISY:
-            estimate = enhance(models[score.system], torch.from_numpy(noisy_NT[row].copy()).reshape(1, 1, -1))
+            estimate = enhance(models[score.system], torch.from_numpy(noisy_KT[row].copy()).reshape(1, 1, -1))
             estimate_T = estimate.reshape(-1).numpy()
-        expected = score_clip(clean_NT[row], estimate_T, 16_000)
-        for metric in METRICS:
-            assert getattr(score, metric) == pytest.approx(getattr(expected, metric), abs=1e-4, nan_ok=True)
+        expected = score_clip(clean_KT[row], estimate_T, 16_000)
+        for measure in MEASURES:
+            assert getattr(score, measure) == pytest.approx(getattr(expected, measure), abs=1e-4, nan_ok=True)
         assert score.mixture_snr_db == pytest.approx(table["snr_db"][row].as_py())
         assert score.speaker == table["speaker"][row].as_py()
 
@@ -163,7 +163,7 @@ def test_undefined_scores_are_counted_not_dropped() -> None:
 
 
 def test_best_worst_and_typical_mixtures() -> None:
-    scores = make_scores({"0": [1.0, 5.0, -2.0], "5": [0.5, 0.1, 9.0]})
+    scores = make_scores({"0": [1.0, 5.0, -2.0, math.nan], "5": [0.5, 0.1, 9.0]})
     result = summarize("m", scores, None, EvaluationConfig(num_resamples=100, num_extremes=2))
     assert [score.si_sdr_db for score in result.best] == [9.0, 5.0]
     assert [score.si_sdr_db for score in result.worst] == [-2.0, 0.1]

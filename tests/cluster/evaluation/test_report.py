@@ -14,14 +14,13 @@ import pytest
 
 from cluster.evaluation.report import (
     best_system,
+    format_interval,
     format_score,
     render_html,
-    report_to_dict,
     verdict,
     write_report,
 )
 from cluster.evaluation.scores import (
-    METRICS,
     NOISY,
     EvaluationConfig,
     EvaluationReport,
@@ -30,7 +29,9 @@ from cluster.evaluation.scores import (
     Score,
     summarize,
 )
+from cluster.evaluation.statistics import Interval
 from ww_data import read_audio
+from ww_models.quality import MEASURES
 
 FACTS = ModelFacts(
     bundle_id="gatewave-0123456789ab",
@@ -157,8 +158,8 @@ def test_undefined_scores_are_said(page: str) -> None:
 def test_the_verdict_follows_the_intervals(gain: float, words: str) -> None:
     headline, figures = verdict(make_report(gain))
     assert words in headline
-    assert "PESQ" in figures
-    assert "SI-SDR" in figures
+    assert re.search(r"PESQ goes from \d\.\d\d to \d\.\d\d \([+−]\d\.\d\d; 95 % interval", figures)
+    assert re.search(r"SI-SDR goes from −?\d\.\d to −?\d\.\d dB \([+−]\d\.\d; 95 % interval", figures)
 
 
 def test_the_verdict_is_about_the_best_bundle() -> None:
@@ -168,14 +169,14 @@ def test_the_verdict_is_about_the_best_bundle() -> None:
 
 def test_json_holds_the_scores_and_documented_fields(tmp_path: Path) -> None:
     report = make_report(undefined=True)
-    files = write_report(report, tmp_path / "out")
-    content = json.loads(files.json.read_text())
+    page = write_report(report, tmp_path / "out")
+    content = json.loads(page.with_name("report.json").read_text())
     assert (content["format"], content["format_version"]) == ("wave-wizard-evaluation", 1)
     fields = {field.name for field in dataclasses.fields(EvaluationReport)}
     assert set(content) == {"format", "format_version", "verdict"} | fields
     assert [system["name"] for system in content["systems"]] == [NOISY, "<a>"]
     overall = content["systems"][1]["overall"]
-    assert set(overall["means"]) == set(overall["improvements"]) == set(METRICS)
+    assert set(overall["means"]) == set(overall["improvements"]) == set(MEASURES)
     assert overall["means"]["pesq"]["num_undefined"] == 1
     assert overall["improvements"]["pesq"]["num_pairs"] == 19
     undefined = [score for score in content["scores"] if score["pesq"] is None]
@@ -186,10 +187,11 @@ def test_json_holds_the_scores_and_documented_fields(tmp_path: Path) -> None:
 
 def test_examples_are_written_as_they_are_heard(tmp_path: Path) -> None:
     report = make_report()
-    files = write_report(report, tmp_path)
-    names = json.loads(files.json.read_text())["examples"][0]["audio"]
+    write_report(report, tmp_path)
+    (example,) = json.loads((tmp_path / "report.json").read_text())["examples"]
+    names = example["audio"]
     assert set(names) == {NOISY, "<a>", "clean"}
-    assert {tmp_path / name for name in names.values()} == set(files.audio)
+    assert {tmp_path / name for name in names.values()} == set((tmp_path / "examples").iterdir())
     samples_TC, sample_rate = read_audio(tmp_path / names["clean"])
     assert sample_rate == 16_000
     np.testing.assert_allclose(samples_TC[:, 0], report.examples[0].signals["clean"], atol=1e-4)
@@ -197,13 +199,15 @@ def test_examples_are_written_as_they_are_heard(tmp_path: Path) -> None:
 
 def test_writing_twice_replaces(tmp_path: Path) -> None:
     write_report(make_report(), tmp_path)
-    files = write_report(make_report(-0.5), tmp_path)
-    assert "worse" in files.html.read_text()
-    assert not list(tmp_path.glob(".*"))
-    assert report_to_dict(make_report())["num_mixtures"] == 20
+    page = write_report(make_report(-0.5), tmp_path)
+    assert "worse" in page.read_text()
+    assert "worse" in json.loads((tmp_path / "report.json").read_text())["verdict"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "report.html", "report.json"]
 
 
 def test_numbers_for_people() -> None:
     assert format_score(-1.234, "si_sdr_db") == "−1.2"
     assert format_score(2.0, "pesq") == "2.00"
     assert format_score(math.nan, "stoi") == "–"
+    change = Interval(mean=0.5, low=-0.04, high=math.nan, num_pairs=1)
+    assert format_interval(change, "si_sdr_db") == ("+0.5", "−0.0", "–")

@@ -17,7 +17,7 @@ from tests.cluster.evaluation.test_report import make_report
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_report(), tmp_path_factory.mktemp("report")).html
+    return write_report(make_report(), tmp_path_factory.mktemp("report"))
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
