@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     option("--speech DIR", "folder of clean speech")
     option("--noise DIR", "folder of noise")
     option("--out DIR", "folder for everything that is made", default="demo")
-    option("--preset PRESET", "name in cluster/settings/presets, or a YAML file of settings", default="demo")
+    option("--preset PRESET", "name of a preset (README), or a YAML file of settings", default="demo")
     option("--set KEY=VALUE", "override one setting", action="append", default=[], dest="overrides")
     option("--port N", "port of the endpoint on 127.0.0.1", type=int, default=8123)
     add_corpus_options(parser)

@@ -51,7 +51,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help="corpus that jobs.prepare wrote")
     parser.add_argument(
         "--preset",
-        help=f"name in cluster/settings/presets, or a YAML file of settings (default: {DEFAULT_PRESET})",
+        help=f"name of a preset (README), or a YAML file of settings (default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--set",

@@ -131,3 +131,15 @@ def test_private_names_of_ray_stand_in_one_place() -> None:
         str(file.relative_to(ROOT)) for file in files if private.search(file.read_text(encoding="utf-8"))
     }
     assert found == {"cluster/machine/ray_internals.py"}
+
+
+def test_the_walks_lead_through_files_that_exist() -> None:
+    """docs/architecture.md: for each walk the most files that a reader opens."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = text.partition("## Five walks")[2].partition("\n## ")[0].split("\n**")[1:]
+    longest = (18, 13, 7, 22, 11)
+    assert len(walks) == len(longest)
+    for walk, most in zip(walks, longest, strict=True):
+        files = re.findall(r"^\d+\. `([^`]+)`", walk, re.MULTILINE)
+        assert 3 < len(set(files)) == len(files) <= most, walk
+        assert not [name for name in files if not (ROOT / name).is_file()]

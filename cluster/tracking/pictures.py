@@ -27,7 +27,7 @@ def compare_signals(
     end_s = max(len(signal_T) for signal_T in rows.values()) / sample_rate
     limit = 1.05 * max(float(np.abs(signal_T).max(initial=0.0)) for signal_T in rows.values()) or 1.0
     spectra_db = {name: mel_spectrogram_db(signal_T, sample_rate) for name, signal_T in rows.items()}
-    loudest_db = max(float(spectrum_MJ.max()) for spectrum_MJ in spectra_db.values())
+    loudest_db = max(float(spectrum_DM.max()) for spectrum_DM in spectra_db.values())
 
     figure = Figure(figsize=(12, 6.5), dpi=100, layout="constrained")
     axes = figure.subplots(3, 2, sharex=True, sharey="col", width_ratios=(1, 1.5))
@@ -58,14 +58,14 @@ def pixels_of(figure: Any) -> np.ndarray:
 
 
 def mel_spectrogram_db(signal_T: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(M mels, J frames): power of a Hann window's spectrum in mel bands, dB; a full-scale sine's band is about 0."""
+    """(D mel bands, M frames): power of a Hann window's spectrum in mel bands, dB; a full-scale sine's band is about 0."""
     window, hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)
     hann = np.hanning(window + 1)[:-1]
     padded = np.pad(np.asarray(signal_T, dtype=np.float64), window // 2)
-    frames_JW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * hann
-    power_JF = np.abs(np.fft.rfft(frames_JW) * 2 / hann.sum()) ** 2
-    bands_MJ = _mel_bands(sample_rate, window) @ power_JF.T
-    return 10 * np.log10(np.maximum(bands_MJ, 1e-12))
+    frames_MW = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * hann
+    power_MF = np.abs(np.fft.rfft(frames_MW) * 2 / hann.sum()) ** 2
+    bands_DM = _mel_bands(sample_rate, window) @ power_MF.T
+    return 10 * np.log10(np.maximum(bands_DM, 1e-12))
 
 
 def mel_of(hz: float | np.ndarray) -> Any:
@@ -74,7 +74,7 @@ def mel_of(hz: float | np.ndarray) -> Any:
 
 
 def _mel_bands(sample_rate: int, window: int) -> np.ndarray:
-    """(M mels, F frequencies): overlapping triangles of peak 1, evenly spaced in mels from 0 to half the sample rate.
+    """(D mel bands, F frequencies): overlapping triangles of peak 1, evenly spaced in mels from 0 to half the sample rate.
 
     Drawn over bins in mels, and at least two bins wide: low bands narrower than a bin would come out black.
     """

@@ -166,12 +166,12 @@ def test_the_commit_is_that_of_a_checkout_of_this_code(
 def test_a_mel_band_shows_its_tone_at_its_level() -> None:
     for hz in (250.0, 1000.0, 4000.0):
         sine = 0.5 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000)
-        spectrum_MJ = mel_spectrogram_db(sine, 16_000)
-        middle_M = spectrum_MJ[:, spectrum_MJ.shape[1] // 2]
-        band = int(middle_M.argmax())
+        spectrum_DM = mel_spectrogram_db(sine, 16_000)
+        middle_D = spectrum_DM[:, spectrum_DM.shape[1] // 2]
+        band = int(middle_D.argmax())
         assert abs((band + 1) * mel_of(8000) / 81 - mel_of(hz)) < mel_of(8000) / 81, hz
-        assert middle_M[band] == pytest.approx(20 * np.log10(0.5), abs=3.0)
-        assert middle_M[int(np.abs(np.arange(80) - band).argmax())] < middle_M[band] - 40
+        assert middle_D[band] == pytest.approx(20 * np.log10(0.5), abs=3.0)
+        assert middle_D[int(np.abs(np.arange(80) - band).argmax())] < middle_D[band] - 40
 
 
 def test_pictures_compare_on_the_same_scales() -> None:
