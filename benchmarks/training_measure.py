@@ -26,7 +26,7 @@ from cluster.feeding.blocks import mix_positions
 from cluster.feeding.stream import FeedConfig, RankBatches
 from cluster.machine.session import connect
 from cluster.settings.experiment import ExperimentConfig, load_config
-from cluster.training.worker import train_worker
+from cluster.training.run import train_worker
 from ww_data import open_corpus
 from ww_models import DenoisingLoss, build_model
 

@@ -58,7 +58,7 @@ def pixels_of(figure: Any) -> np.ndarray:
 
 
 def mel_spectrogram_db(signal_T: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(D mel bands, M frames): power of a Hann window's spectrum in mel bands, dB; a full-scale sine's band is about 0."""
+    """(D mel bands, M frames): power of a Hann window's spectrum, dB; the band of a full-scale sine is about 0."""
     window, hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)
     hann = np.hanning(window + 1)[:-1]
     padded = np.pad(np.asarray(signal_T, dtype=np.float64), window // 2)
@@ -74,7 +74,7 @@ def mel_of(hz: float | np.ndarray) -> Any:
 
 
 def _mel_bands(sample_rate: int, window: int) -> np.ndarray:
-    """(D mel bands, F frequencies): overlapping triangles of peak 1, evenly spaced in mels from 0 to half the sample rate.
+    """(D mel bands, F frequencies): overlapping triangles of peak 1, evenly spaced in mels up to half the rate.
 
     Drawn over bins in mels, and at least two bins wide: low bands narrower than a bin would come out black.
     """

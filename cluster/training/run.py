@@ -35,8 +35,8 @@ from cluster.settings.experiment import ConfigError, ExperimentConfig
 from cluster.settings.resources import ResourcesConfig
 from cluster.tracking.clearml_task import NOTICE_FILE
 from cluster.training.finetune import Source, check_fit, check_start, keep_source
+from cluster.training.job import WorkerJob
 from cluster.training.notes import run_notes
-from cluster.training.worker import WorkerJob, train_worker
 from ww_data import Corpus, Storage, open_corpus
 
 __all__ = ["TrainingError", "TrainingResult", "run_training"]
@@ -145,6 +145,13 @@ def _describe(corpus: Corpus) -> dict[str, Any]:
         "train_noise_hours": round(train.noise_hours, 3),
         "train_noise_recordings": train.num_recordings,
     }
+
+
+def train_worker(parameters: dict[str, Any]) -> None:
+    """What Ray Train calls in each worker. Lightning is imported there alone, and not by driver and controller."""
+    from cluster.training.worker import train
+
+    train(parameters["job"])
 
 
 def _run_workers(job: WorkerJob, ray_callbacks: list[Any] | None) -> None:

@@ -21,12 +21,12 @@ from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare
 from cluster.feeding.stream import FeedConfig, RankBatches, split_among_ranks
 from cluster.feeding.validation import stored_mixtures
 from cluster.machine.memory import keep_freed_memory
-from cluster.runs.checkpoints import STATE_FILE, Checkpoints
+from cluster.runs.checkpoints import STATE_FILE
 from cluster.runs.folder import check_reachable
 from cluster.settings.experiment import ExperimentConfig
-from cluster.settings.resources import ResourcesConfig
 from cluster.tracking.tracker import Tracker, open_tracker
 from cluster.training.finetune import load_start
+from cluster.training.job import WorkerJob
 from cluster.training.loop.bad_batches import WatchLoss, keep_batch
 from cluster.training.loop.checkpointing import ReportCheckpoint, register_best
 from cluster.training.loop.curves import TrackRun
@@ -35,42 +35,16 @@ from cluster.training.loop.module import DenoisingModule, from_all_ranks
 from cluster.training.loop.stopping import StopAtLimits, StopWithoutGain, was_stopped
 from cluster.training.loop.weight_average import WeightAverage
 from cluster.training.notes import all_ranks_fail, is_permanent, noted_failure
-from ww_data import Storage
 from ww_models import build_model
 
 
-@dataclasses.dataclass(frozen=True)
-class WorkerJob:
-    """All that a worker needs to know.
-
-    resources: resolved. data: what the model card says of it, the weights that the run starts from (`finetuned_from`)
-    included. run: its folder, which all nodes reach. last_step: optimizer steps of the whole run. deadline_s: when it
-    has to end, seconds since 1970, or None. notes: see cluster.training.notes.
-    """
-
-    config: ExperimentConfig
-    resources: ResourcesConfig
-    corpus_uri: str
-    data: dict[str, Any]
-    run: Storage
-    run_name: str
-    last_step: int
-    deadline_s: float | None
-    notes: Any
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.run, self.config.training)
-
-
-def train_worker(parameters: dict[str, Any]) -> None:
-    """One rank's part of a run; Ray Train calls it in every worker, again after each restart.
+def train(job: WorkerJob) -> None:
+    """One rank's part of a run; called in every worker, again after each restart.
 
     Ray restarts workers whatever ended them. A permanent error (a loss that is not finite, a disk that is full) is
     noted instead, for the driver to raise. Where all ranks have it, all end well; where one has, the others wait for
     its messages, so it fails for Ray to end them, and the restarted ones end well.
     """
-    job: WorkerJob = parameters["job"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
     failure, failed_ranks = ray.get(job.notes.failure.remote())

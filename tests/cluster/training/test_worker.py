@@ -9,9 +9,10 @@ import pytest
 import ray
 
 from cluster.tracking.tracker import Tracker
+from cluster.training.job import WorkerJob
 from cluster.training.loop.bad_batches import BadLossError
 from cluster.training.notes import run_notes
-from cluster.training.worker import WorkerJob, tracked
+from cluster.training.worker import tracked
 from tests.cluster.training.training_loop import settings
 from ww_data import Storage
 
