@@ -67,7 +67,7 @@ def read_wav(path: Path) -> np.ndarray:
 def call(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-c", ALONE, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env={"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=100
+        command, cwd=cwd, env={"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400
     )
 
 

@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).write_bytes((ROOT / name).read_bytes())
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     subprocess.run(
-        [*pip, "--no-build-isolation", "--target", str(folder / "site"), str(source)], check=True, timeout=200
+        [*pip, "--no-build-isolation", "--target", str(folder / "site"), str(source)], check=True, timeout=800
     )
     return folder / "site"
 
@@ -60,5 +60,5 @@ def test_every_module_imports_from_there(installed: Path, tmp_path: Path) -> Non
         cwd=tmp_path,
         env={"PYTHONPATH": str(installed), "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=200,
+        timeout=800,
     )

@@ -29,7 +29,7 @@ def s3_server(log: Path) -> Iterator[tuple[str, str]]:
         filesystem = pyarrow.fs.S3FileSystem(
             endpoint_override=f"http://127.0.0.1:{port}",
             allow_bucket_creation=True,
-            connect_timeout=60,
+            connect_timeout=240,
         )
         deadline = time.monotonic() + 60
         while True:

@@ -49,7 +49,6 @@ def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(600)
 def test_submitted_training_succeeds_on_two_nodes(
     cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -70,7 +69,6 @@ def test_submitted_training_succeeds_on_two_nodes(
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(600)
 def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
     cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +116,7 @@ def test_rayignore_keeps_history_environments_and_data_out(
         env=cluster_environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=480,
     )
     found = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND"))
     assert sorted(found) == sorted(kept)

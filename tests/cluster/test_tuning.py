@@ -60,7 +60,6 @@ def test_settings_of_a_trial_are_checked_like_any_other() -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_sweep_runs_each_trial_as_its_own_training_run(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:

@@ -74,7 +74,7 @@ def two_nodes(**settings: str) -> Iterator[TwoNodes]:
         assert process.stdin
         process.stdin.close()
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=240)
         finally:
             for child in children:
                 if child.is_running():

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 import soundfile as sf
 
 from ww_models import read_bundle_info
@@ -36,13 +35,12 @@ def test_a_taken_port_is_said_before_anything_is_made(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "jobs.demo", "--port", port, "--out", str(tmp_path / "demo")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.timeout(600)
 def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CLEARML"))
@@ -61,7 +59,7 @@ def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path:
         stderr=subprocess.PIPE,
         text=True,
     )
-    stdout, stderr = demo.communicate(timeout=500)
+    stdout, stderr = demo.communicate(timeout=2000)
     assert demo.returncode == 0, stderr
     for words in ("10 test mixtures", "x real time", "python -m jobs.train"):
         assert words in stdout, stdout

@@ -56,7 +56,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
             assert {model["id"] for model in served} == {read_bundle_info(path).id for path in expected}
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=360)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert not list(Path("/tmp").glob(f"ww-ray-{process.pid}-*")), "it left Ray's files behind"

@@ -47,7 +47,7 @@ def noisy(tmp_path: Path) -> Path:
 def test_a_recording_comes_back_denoised(url: str, bundle: Path, noisy: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean.wav"
     command = [sys.executable, "-m", "jobs.stream", "--url", url, "--input", noisy, "--output", clean]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr
     assert "0.5 s of sound in" in done.stdout
     assert "latency 19.2 ms" in done.stdout

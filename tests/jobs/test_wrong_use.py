@@ -86,7 +86,7 @@ def test_train_says_when_no_cluster_answers(tmp_path: Path) -> None:
         env={"PATH": "", "RAY_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=480,
     )
     assert done.returncode == 2
     assert "error: no Ray cluster answers at '127.0.0.1:1'" in done.stderr

@@ -22,7 +22,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = chromium(profile, "--window-size=1100,2400", *options, page.as_uri())
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=480)
 
 
 @pytest.mark.cluster

@@ -45,7 +45,7 @@ class Page:
         call_id = next(self._ids)
         self._socket.send(json.dumps({"id": call_id, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=240))
             if message.get("id") == call_id:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]

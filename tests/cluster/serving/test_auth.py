@@ -42,7 +42,7 @@ def host(bundle: Path, run_app: Callable, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def client(host: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{host}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://{host}", timeout=240) as client:
         yield client
 
 

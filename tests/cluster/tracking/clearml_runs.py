@@ -81,7 +81,7 @@ def start(
 
 def finish(process: subprocess.Popen[str], *, code: int = 0) -> tuple[dict[str, float], str]:
     """What the run took in seconds, and what it told people."""
-    out, said = process.communicate(timeout=90)
+    out, said = process.communicate(timeout=360)
     assert process.returncode == code, said
     times = {name: float(value) for name, value in re.findall(r"^(took|closed) ([\d.]+)$", out, re.MULTILINE)}
     return times, said

@@ -45,7 +45,7 @@ def test_a_certificate_of_one_s_own_is_taken_as_the_sdk_takes_it(tmp_path: Path)
         env={**inherited, "CLEARML_CONFIG_FILE": str(conf)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     server.shutdown()
     server.server_close()

@@ -71,12 +71,12 @@ def test_an_interrupted_training_is_not_left_running(
     )
     family: list[psutil.Process] = []
     try:
-        deadline_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 400
         while not (server.curve("loss", "train") or job.poll() is not None or time.monotonic() > deadline_s):
             time.sleep(0.05)
         family = psutil.Process(job.pid).children(recursive=True)
         job.send_signal(signal.SIGINT)
-        assert job.wait(timeout=60) == 130
+        assert job.wait(timeout=400) == 130
     finally:
         if job.poll() is None:
             for process in (*family, psutil.Process(job.pid)):
@@ -159,7 +159,7 @@ def test_an_unreachable_server_falls_back_to_a_session_that_can_be_uploaded(
         env={**os.environ, **none, **server.environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert uploaded.returncode == 0, uploaded.stderr
     assert {key: server.curve(*key) for key in EXPECTED} == EXPECTED
@@ -175,7 +175,7 @@ def test_a_broken_server_falls_back_too(server: ClearMLServer, tmp_path: Path, f
         server.tasks_create = lambda body: {}["missing"]
     times, said = run(tmp_path, server.environment)
     assert times["took"] < 5
-    assert times["closed"] < 20
+    assert times["closed"] < 60
     (session,) = offline_sessions(tmp_path)
     assert {key: value for key, value in offline_curves(session).items() if key in EXPECTED} == EXPECTED
     assert str(session) in said

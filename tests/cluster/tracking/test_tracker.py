@@ -107,7 +107,7 @@ def test_without_clearml_nothing_of_it_is_imported(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=480,
     )
     assert done.returncode == 0, done.stderr
 

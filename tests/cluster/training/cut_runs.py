@@ -38,7 +38,7 @@ def command_line(corpus: Path, storage: Path | str, *settings: str) -> list[str]
     return ["--data", str(corpus), "--storage", str(storage), "--preset", "tiny", *pairs]
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 400) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"

@@ -30,7 +30,7 @@ from tests.cluster.training.cut_runs import (
 )
 from ww_data import Storage
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 
 def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
@@ -81,7 +81,7 @@ def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
         wait_until(lambda: has_checkpoint(run, 2 * INTERVAL), "two checkpoints")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -99,7 +99,7 @@ def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
 
     # Resuming takes nothing but the name: the settings are those that the run was started with.
     resume = [*train, "--data", str(small_corpus), "--storage", str(tmp_path), "--resume", "cut"]
-    done = subprocess.run(resume, env=private_environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(resume, env=private_environment(), capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     assert f"{finished[-1].name}: state.ckpt is damaged" in done.stderr
     assert f"checkpoint_{starts(run)[1][0]:09d}" == finished[-2].name
@@ -126,12 +126,12 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
         train_workers(psutil.Process(process.pid))[-1].send_signal(signal.SIGKILL)
         wait_until(lambda: len(starts(run)) == 2 and has_checkpoint(run, 2 * INTERVAL), "it went on")
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
     assert process.returncode == 130, stderr
     resume = [*train, "--data", str(small_corpus), "--storage", storage, "--resume", "cut"]
-    done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     resumed_from = [step for step, _ in starts(run)]
     assert len(resumed_from) == 3
@@ -193,7 +193,7 @@ def test_storage_that_cannot_be_written_to_is_one_line(
         "--name",
         "x",
     ]
-    done = subprocess.run(command, env=private_environment(), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=private_environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "cannot write the run's folder" in done.stderr.splitlines()[-1]

@@ -22,7 +22,7 @@ from tests.cluster.training.cut_runs import (
 from tests.cluster.two_node_cluster import TwoNodes, two_nodes
 from ww_data import Storage
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 ONE_ON_EACH_NODE = "resources.cpus_per_worker=1.2"  # of two CPUs
 
@@ -49,7 +49,7 @@ def train_and_kill_a_node(nodes: TwoNodes, options: list[str], run: Storage, add
         nodes.kill_newest()
         if add:
             nodes.add()
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=1200)
     finally:
         process.kill()
     assert process.returncode == 0, output

@@ -138,7 +138,6 @@ def test_more_workers_than_validation_mixtures_are_refused(
     assert not (tmp_path / "few").exists()
 
 
-@pytest.mark.timeout(200)
 def test_a_permanent_error_ends_the_run_with_its_own_words(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +155,6 @@ def test_a_permanent_error_ends_the_run_with_its_own_words(
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
 def test_a_run_whose_time_is_up_is_complete_and_goes_on_when_resumed(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +173,6 @@ def test_a_run_whose_time_is_up_is_complete_and_goes_on_when_resumed(
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(200)
 def test_a_finetuned_run_starts_from_the_weights_and_names_them(
     uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:

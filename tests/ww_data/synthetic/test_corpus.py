@@ -49,7 +49,7 @@ def test_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "b")],
         check=True,
-        timeout=120,
+        timeout=480,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert hashes(tmp_path / "a") == hashes(tmp_path / "b")

@@ -37,7 +37,7 @@ def client(local_ray: str, bundle: Path, other_bundle: Path) -> Iterator[httpx.C
     config = ServingConfig(port=0, cpus_per_replica=0.5)
     with (
         serve_bundles([bundle, other_bundle], config) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
+        httpx.Client(base_url=url, timeout=240) as client,
     ):
         yield client
 

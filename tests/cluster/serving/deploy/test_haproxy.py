@@ -137,7 +137,7 @@ def test_what_a_node_evaluates_is_what_jobs_serve_sets(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     export = f"{shlex.quote(sys.executable)} -m cluster.serving.deploy.haproxy {shlex.quote(str(folder))}"
     shell = f'eval "$({export})" && env -0'
-    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=240).stdout
     seen = dict(line.split("=", 1) for line in said.split("\0") if "=" in line)
     expected = haproxy.haproxy_environment(folder)
     assert {name: seen.get(name) for name in expected} == expected

@@ -34,12 +34,15 @@ from ww_models.streaming.onnx_engine import OnnxEngine
 
 pytestmark = pytest.mark.cluster
 
+# After so long something will not happen any more: a replica starts in seconds, or in minutes where cores are slow and
+# calls keep them busy.
+PATIENCE_S = 240.0
 CALL_S = float(os.environ.get("WW_CALL_S", "20"))
 CHUNK = 320  # samples: 20 ms
 RATE = 16_000
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
@@ -58,7 +61,7 @@ class Endpoint:
         self.url = url
 
     def post(self) -> httpx.Response:
-        return httpx.post(self.url + DENOISE, content=file_bytes(recording(0.2)), timeout=60)
+        return httpx.post(self.url + DENOISE, content=file_bytes(recording(0.2)), timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ class Call:
         self._is_over, self._is_live = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1)
         self.heard = self._thread.submit(self._run)
-        assert self._is_live.wait(30) or self.heard.result(1) is not None
+        assert self._is_live.wait(PATIENCE_S) or self.heard.result(1) is not None
 
     def __enter__(self) -> Call:
         return self
@@ -116,10 +119,10 @@ class Call:
 
     def end(self) -> np.ndarray:
         self._is_over.set()
-        return self.heard.result(60)
+        return self.heard.result(PATIENCE_S)
 
     def error(self) -> StreamError:
-        error = self.heard.exception(30)
+        error = self.heard.exception(PATIENCE_S)
         assert isinstance(error, StreamError)
         return error
 
@@ -133,12 +136,16 @@ class Call:
         np.testing.assert_allclose(heard, expected, atol=1e-5)
 
 
-@pytest.mark.timeout(120 + 2 * CALL_S)
+@pytest.mark.timeout(900 + 2 * CALL_S)
 def test_a_call_survives_a_scale_out_a_promotion_and_a_scale_in(
     run: Callable[..., Endpoint], bundle: Path, other_bundle: Path
 ) -> None:
     scaling = ScalingConfig(
-        max_replicas=2, target_requests=2, upscale_delay_s=0.5, downscale_delay_s=2, drain_s=CALL_S + 60
+        max_replicas=2,
+        target_requests=2,
+        upscale_delay_s=0.5,
+        downscale_delay_s=2,
+        drain_s=CALL_S + PATIENCE_S,
     )
     endpoint = run(bundle, scaling)
     statuses: list[int] = []
@@ -162,14 +169,13 @@ def test_a_call_survives_a_scale_out_a_promotion_and_a_scale_in(
             for other in others:
                 other.assert_whole(bundle)
         wait_for(lambda: len(pids()) == 1, "a scale-in")
-        wait_for(lambda: call.seconds >= CALL_S, "the call", 2 * CALL_S + 60)
+        wait_for(lambda: call.seconds >= CALL_S, "the call", 2 * CALL_S + PATIENCE_S)
         is_over.set()
         asking.join()
         call.assert_whole(bundle)
     assert set(statuses) == {200}
 
 
-@pytest.mark.timeout(180)
 def test_calls_hear_that_the_endpoint_ends_and_may_finish(local_ray: str, bundle: Path) -> None:
     config = ServingConfig(port=0, cpus_per_replica=0.2, scaling=ScalingConfig(shutdown_s=6))
     endpoint = ExitStack()
@@ -180,12 +186,11 @@ def test_calls_hear_that_the_endpoint_ends_and_may_finish(local_ray: str, bundle
         assert polite.client.draining == {"reason": "shutdown", "seconds": 6}
         polite.assert_whole(bundle)
         assert deaf.error().code == "draining"
-        stopping.result(60)
+        stopping.result(PATIENCE_S)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, timeout=5)
 
 
-@pytest.mark.timeout(180)
 def test_a_replica_that_is_taken_away_says_so_and_its_calls_finish(
     run: Callable[..., Endpoint], bundle: Path
 ) -> None:
@@ -210,7 +215,6 @@ def test_a_replica_that_is_taken_away_says_so_and_its_calls_finish(
             call.assert_whole(bundle)
 
 
-@pytest.mark.timeout(180)
 def test_who_sends_far_ahead_of_the_results_is_sent_away(run: Callable[..., Endpoint], bundle: Path) -> None:
     endpoint = run(bundle, ScalingConfig())
     address = endpoint.url.replace("http", "ws", 1) + PATH
@@ -227,21 +231,20 @@ def test_who_sends_far_ahead_of_the_results_is_sent_away(run: Callable[..., Endp
         other.assert_whole(bundle)
 
 
-@pytest.mark.timeout(180)
 def test_a_killed_replica_harms_no_other_and_comes_back(run: Callable[..., Endpoint], bundle: Path) -> None:
     endpoint = run(bundle, ScalingConfig(), num_replicas=2)
     with ExitStack() as stack:
         calls = [stack.enter_context(Call(endpoint.url, seed)) for seed in range(6)]
         victim, killed_at = next(iter(pids().items())), time.monotonic()
         os.kill(victim[1], signal.SIGKILL)
-        back_s = None
-        while victim[0] in pids() or len(pids()) < 2 or back_s is None:
+        answered_alone = False  # by the one that lives, while no other has come
+        while len(running := set(pids()) - {victim[0]}) < 2 or not answered_alone:
             response = endpoint.post()
             assert response.status_code in {200, 503}, response.text
-            if response.status_code == 200 and back_s is None:
-                back_s = time.monotonic() - killed_at
-            assert time.monotonic() < killed_at + 60, "no other replica came"
-        assert back_s < 10
+            if response.status_code == 200:
+                assert answered_alone or len(running) == 1, "files waited until another replica was there"
+                answered_alone = True
+            assert time.monotonic() < killed_at + PATIENCE_S, "no other replica came"
         lost = [call for call in calls if call.heard.done()]
         assert lost, "the killed replica had no call"
         assert len(lost) < len(calls), "the other replica's calls were lost, too"

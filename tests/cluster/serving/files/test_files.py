@@ -111,7 +111,7 @@ def quick_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(quick_bundle: Path) -> Iterator[tuple[psutil.Process, str]]:
     with replica(quick_bundle) as (process, url):
-        httpx.post(url + DENOISE, content=file_bytes(recording(2.0, 48_000, 2), 48_000), timeout=60)
+        httpx.post(url + DENOISE, content=file_bytes(recording(2.0, 48_000, 2), 48_000), timeout=240)
         yield process, url
 
 
@@ -166,7 +166,7 @@ def test_an_hour_needs_bounded_memory(
     with (
         Peak(process) as peak,
         sent.open("rb") as content,
-        httpx.stream("POST", url + DENOISE, content=content, params=params, timeout=120) as response,
+        httpx.stream("POST", url + DENOISE, content=content, params=params, timeout=480) as response,
         received.open("wb") as file,
     ):
         assert response.status_code == 200
@@ -186,7 +186,7 @@ def test_a_caller_who_leaves_ends_the_work(running: tuple[psutil.Process, str], 
     idle = len(process.children(recursive=True))
     with (
         sent.open("rb") as content,
-        httpx.stream("POST", url + DENOISE, content=content, timeout=120) as response,
+        httpx.stream("POST", url + DENOISE, content=content, timeout=480) as response,
     ):
         next(response.iter_raw())
         assert len(process.children(recursive=True)) == idle + 1  # the child that decodes

@@ -55,7 +55,7 @@ def some_file(rng: Rng) -> bytes:
 
 
 def post(url: str, **request: object) -> int:
-    return httpx.post(url + DENOISE, timeout=60, **request).status_code  # type: ignore[arg-type]
+    return httpx.post(url + DENOISE, timeout=240, **request).status_code  # type: ignore[arg-type]
 
 
 def cut_short(rng: Rng, url: str) -> int:

@@ -46,7 +46,7 @@ def app(bundle: Path, whole_clip_bundle: Path) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def client(app: FastAPI, run_app: Callable) -> Iterator[httpx.Client]:
-    with run_app(app) as host, httpx.Client(base_url=f"http://{host}", timeout=60) as client:
+    with run_app(app) as host, httpx.Client(base_url=f"http://{host}", timeout=240) as client:
         yield client
 
 
