@@ -16,13 +16,15 @@ demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, star
 # What needs no Ray keeps one core busy, the rest mostly waits for processes to start: both at once take little more than
 # the longer one. With ARGS, one run of just that.
 WITHOUT_RAY := tests/ww_data tests/ww_models
-test: lint ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
+test: $(VENV)/.installed-dev ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
 ifeq ($(ARGS),)
-	@cd $(ROOT) && log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
-	{ $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY) >"$$log" 2>&1 & } && beside=$$! && \
+	@cd $(ROOT) && $(VENV)/bin/ruff check . && log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
+	{ { $(MAKE) --no-print-directory lint && $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY); } >"$$log" 2>&1 & } && \
+	beside=$$! && \
 	{ $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY:%=--ignore=%); code=$$?; \
 	wait $$beside || code=$$?; cat "$$log"; exit $$code; }
 else
+	@$(MAKE) --no-print-directory lint
 	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" --durations=20 $(ARGS)
 endif
 

@@ -154,6 +154,7 @@ def test_a_call_survives_a_scale_out_a_promotion_and_a_scale_in(
     def keep_asking() -> None:
         while not is_over.is_set():
             statuses.append(endpoint.post().status_code)
+            time.sleep(0.2)  # leaves the cores to the replicas that start
 
     asking = threading.Thread(target=keep_asking)
     with Call(endpoint.url) as call:
