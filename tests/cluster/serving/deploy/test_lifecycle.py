@@ -200,7 +200,7 @@ def test_a_replica_that_is_taken_away_says_so_and_its_calls_finish(
     with ExitStack() as stack:
         calls = [stack.enter_context(Call(endpoint.url, seed)) for seed in range(3)]
         wait_for(lambda: len(pids()) == 2, "a scale-out")
-        calls += [stack.enter_context(Call(endpoint.url, seed)) for seed in range(3, 5)]
+        calls += [stack.enter_context(Call(endpoint.url, seed)) for seed in range(3, 6)]
         config = ray.get(ray.get_actor(*CONTROLLER).get_app_configs.remote())
         config[APP_NAME].deployments[0].autoscaling_config["max_replicas"] = 1
         schema = ServeDeploySchema(applications=list(config.values()))
@@ -235,7 +235,7 @@ def test_who_sends_far_ahead_of_the_results_is_sent_away(run: Callable[..., Endp
 def test_a_killed_replica_harms_no_other_and_comes_back(run: Callable[..., Endpoint], bundle: Path) -> None:
     endpoint = run(bundle, ScalingConfig(), num_replicas=2)
     with ExitStack() as stack:
-        calls = [stack.enter_context(Call(endpoint.url, seed)) for seed in range(4)]
+        calls = [stack.enter_context(Call(endpoint.url, seed)) for seed in range(6)]
         victim, killed_at = next(iter(pids().items())), time.monotonic()
         os.kill(victim[1], signal.SIGKILL)
         answered_alone = False  # by the one that lives, while no other has come
