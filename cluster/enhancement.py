@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from ww_data import read_audio, resample, write_audio
-from ww_data.audio import open_audio
+from ww_data.audio import open_audio, set_channel_mask
 from ww_models import Denoiser, enhance
 from ww_models.whole_files import write_whole
 
@@ -59,27 +59,34 @@ def enhance_audio(
     return np.float32(strength) * enhanced_TC + np.float32(1 - strength) * samples_TC
 
 
-def read_recording(path: Path) -> tuple[np.ndarray, int, str]:
-    """Samples (T, C), their rate in Hz and their encoding (libsndfile's subtype). Raises AudioError."""
+def read_recording(path: Path) -> tuple[np.ndarray, int, str, int]:
+    """Samples (T, C), their rate in Hz, encoding (libsndfile's subtype) and channel mask. Raises AudioError."""
     with open_audio(path) as file:
-        subtype = file.subtype
-    return *read_audio(path), subtype
+        about = file.subtype, file.channel_mask
+    return *read_audio(path), *about
 
 
-def write_recording(path: Path, samples_TC: np.ndarray, sample_rate: int, source_subtype: str) -> None:
+def write_recording(
+    path: Path, samples_TC: np.ndarray, sample_rate: int, source_subtype: str, channel_mask: int = 0
+) -> None:
     """Writes a recording, whole or not at all, in the format of its name and the resolution of its source.
 
+    channel_mask: of the source, or 0; WAV says by it which speakers the channels are for.
     Its folder is made if needed. Peaks beyond full scale are clipped.
     Raises ValueError where the format has no room for this rate or number of channels.
     """
     file_format = FORMATS[path.suffix.lower()]
     subtype = stored_subtype(source_subtype, file_format)
     buffer, num_channels = io.BytesIO(), samples_TC.shape[1]
+    has_mask = file_format == "WAV" and channel_mask != 0
     try:
-        write_audio(buffer, np.clip(samples_TC, -1, 1), sample_rate, subtype, file_format)
+        written_as = "WAVEX" if has_mask else file_format
+        write_audio(buffer, np.clip(samples_TC, -1, 1), sample_rate, subtype, written_as)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = f"{file_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz; choose WAV"
         raise ValueError(reason) from error
+    if has_mask:
+        set_channel_mask(buffer, channel_mask)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole({path: buffer.getvalue()})
 

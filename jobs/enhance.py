@@ -1,7 +1,7 @@
 """Denoises recordings: files and whole folders, on this machine, without a cluster.
 
 The results have the inputs' sample rate, channels, length and file names, below --out as they lie below the
-folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, AIFF, ...) become WAV. A file that
+folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, M4A, WebM, ...) become WAV. A file that
 cannot be read is named and left out, and the exit code says so at the end. No input is ever overwritten.
 
 example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/
@@ -60,9 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
             try:
                 if task.problem:
                     raise ValueError(task.problem)
-                samples_TC, sample_rate, subtype = read_recording(task.source)
+                samples_TC, sample_rate, subtype, channel_mask = read_recording(task.source)
                 enhanced_TC = enhance_audio(model, samples_TC, sample_rate, arguments.strength)
-                write_recording(task.target, enhanced_TC, sample_rate, subtype)
+                write_recording(task.target, enhanced_TC, sample_rate, subtype, channel_mask)
             except (ValueError, OSError) as error:
                 failures.append(f"skipped {task.source}: {one_line(error)}")
         report(len(tasks), len(tasks), "")

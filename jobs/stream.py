@@ -81,7 +81,7 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
         raise ValueError(f"--output {target} is the input and would be overwritten; choose another name")
     if not target.parent.is_dir():
         raise ValueError(f"the folder {target.parent} of --output does not exist; make it first")
-    samples_TC, sample_rate, subtype = read_recording(source)
+    samples_TC, sample_rate, subtype, channel_mask = read_recording(source)
     num_channels = samples_TC.shape[1]
     sound = samples_TC[:, 0] if num_channels == 1 else samples_TC
     with (
@@ -96,7 +96,7 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
                 num_done += len(clean)
                 report(num_done, len(sound), source.name)
         elapsed_s = time.monotonic() - started
-    write_recording(target, np.concatenate(cleaned), sample_rate, subtype)
+    write_recording(target, np.concatenate(cleaned), sample_rate, subtype, channel_mask)
     seconds = len(sound) / sample_rate
     print(
         f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "

@@ -120,7 +120,7 @@ def test_a_recording_is_read_as_it_was_written(tmp_path: Path) -> None:
     samples_TC = np.random.default_rng(3).uniform(-1, 1, size=(500, 2)).astype(np.float32)
     for name in ("a.WAV", "a.flac"):
         write_recording(tmp_path / "new" / name, samples_TC, 44_100, "FLOAT")
-        found_TC, sample_rate, subtype = read_recording(tmp_path / "new" / name)
+        found_TC, sample_rate, subtype, _ = read_recording(tmp_path / "new" / name)
         np.testing.assert_allclose(found_TC, samples_TC, atol=1e-6)
         assert (sample_rate, subtype) == (44_100, "PCM_24")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.WAV", "a.flac"]

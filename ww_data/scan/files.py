@@ -17,9 +17,12 @@ from ww_data.storage import Storage
 
 Grouping = Literal["auto", "folder", "prefix", "file"]
 
-_READABLE = re.compile(r"\.(wav|flac|og[ga]|opus|mp3|aif[fc]?|au|caf|w64|rf64)\Z", re.IGNORECASE)
-# Known as audio but beyond libsndfile: listed with a reason, so that nobody wonders where they went.
-_UNREADABLE = re.compile(r"\.(m4a|aac|mp4|wma|webm|amr|ape|wv|mka|shn|sph)\Z", re.IGNORECASE)
+_READABLE = re.compile(
+    r"\.(wav|flac|og[gav]|opus|mp[34]|m4[ab]|aac|mov|3gp|webm|mk[av]|aif[fc]?|au|caf|w64|rf64)\Z",
+    re.IGNORECASE,
+)
+# Known as audio, but not read: listed with a reason, so that nobody wonders where they went.
+_UNREADABLE = re.compile(r"\.(wma|amr|ape|wv|shn|sph)\Z", re.IGNORECASE)
 # Folders that data sets deal their files to: they say nothing about who speaks.
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),

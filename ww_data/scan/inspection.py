@@ -8,13 +8,13 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from ww_data.audio import AudioError, iter_blocks, open_audio
+from ww_data.audio import AudioError, Reader, iter_blocks, open_audio
 from ww_data.dsp import FloatArray
 from ww_data.manifest import Clip, Role
 from ww_data.scan.files import Recording
@@ -24,7 +24,7 @@ MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 SILENT_BELOW_DBFS: dict[Role, float] = {"speech": -80.0, "noise": -80.0, "rir": -120.0}
 # Of a file that was listed and is not there: whoever listed it knows what that means.
 NOT_REACHED = ": is not reached from node "
-# What libsndfile reads as int16 without a change, in half the time of float32.
+# What is read as int16 without a change, in half the time of float32.
 _INT16_SUBTYPES = frozenset(("PCM_16", "PCM_S8", "PCM_U8"))
 _FULL_SCALE = 32768.0
 _PIVOT_FRAMES = 8192
@@ -43,7 +43,7 @@ def inspect(recording: Recording) -> Clip:
     try:
         with ExitStack() as stack:
             file = stack.enter_context(open_audio(recording.path))
-            sample_rate, num_channels = int(file.samplerate), int(file.channels)
+            sample_rate, num_channels = file.sample_rate, file.num_channels
             blocks_TC: Iterator[npt.NDArray[Any]]
             peaks = [0.0]
             if recording.minus:
@@ -85,19 +85,18 @@ def clip_of(recording: Recording) -> Clip:
     )
 
 
-def _difference(
-    noisy: soundfile.SoundFile, clean: soundfile.SoundFile, peaks: list[float]
-) -> Iterator[FloatArray]:
+def _difference(noisy: Reader, clean: Reader, peaks: list[float]) -> Iterator[FloatArray]:
     """The noise of a recorded pair, noisy - clean, as blocks (n, C) of two open files; adds the peaks of both sides.
 
     Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
     """
-    for what, unit in (("samplerate", "Hz"), ("channels", "channels"), ("frames", "samples")):
-        if (came := getattr(noisy, what)) != (expected := getattr(clean, what)):
+    for what, unit in (("sample_rate", "Hz"), ("num_channels", "channels"), ("num_frames", "samples")):
+        came, expected = getattr(noisy, what), getattr(clean, what)
+        if None not in (came, expected) and came != expected:
             raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
-    for noisy_TC, clean_TC in zip(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file"), strict=True):
-        if noisy_TC.shape != clean_TC.shape:
-            raise AudioError("does not fit its clean file (one of them is cut short)")
+    for noisy_TC, clean_TC in zip_longest(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file")):
+        if noisy_TC is None or clean_TC is None or noisy_TC.shape != clean_TC.shape:
+            raise AudioError("does not fit its clean file (one of them is longer)")
         peaks += [_peak(_mean_of_channels(block_TC)) for block_TC in (noisy_TC, clean_TC)]
         yield noisy_TC - clean_TC
 

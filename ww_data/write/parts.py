@@ -25,7 +25,7 @@ from ww_data.dsp import active_floor, frame_length
 from ww_data.manifest import SPLITS, Clip, CorpusError, Manifest
 from ww_data.randomness import keyed_order
 from ww_data.storage import Storage, sha256_of
-from ww_data.write.pieces import Piece, pcm_gain, pieces_of, read_piece, to_pcm
+from ww_data.write.pieces import Piece, PieceReader, pcm_gain, pieces_of, to_pcm
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
 SHARD_SEGMENTS = 256
@@ -107,28 +107,28 @@ def write_part(storage: Storage, part: Part) -> tuple[str, dict[str, Any], int]:
         about = dict(json.loads(storage.read(record)))
         if storage.size(part.name) == about["bytes"]:
             return part.name, about, part.num_clips
-    with storage.writing(part.name) as path:
+    with storage.writing(part.name) as path, PieceReader(part.sample_rate) as reader:
         about = {}
         if part.role == "speech":
-            block = SegmentBlock.concatenate([_segments(part, piece) for piece in part.pieces])
+            block = SegmentBlock.concatenate([_segments(part, piece, reader) for piece in part.pieces])
             write_shard(path, block)
             about["num_segments"] = len(block)
         else:
             bank = NoiseBank if part.role == "noise" else RoomBank
-            bank.write(path, (_bank_row(piece, part) for piece in part.pieces), part.sample_rate)
+            bank.write(path, (_bank_row(piece, part, reader) for piece in part.pieces), part.sample_rate)
         about["sha256"] = sha256_of(path)
         about["bytes"] = path.stat().st_size
     storage.write(record, json.dumps(about).encode())  # the mark that the file is whole
     return part.name, about, part.num_clips
 
 
-def _bank_row(piece: Piece, part: Part) -> BankRow:
-    pcm_T = _read_pcm(piece, part) if part.role == "noise" else _read(piece, part)
+def _bank_row(piece: Piece, part: Part, reader: PieceReader) -> BankRow:
+    pcm_T = _read_pcm(piece, part, reader) if part.role == "noise" else _read(piece, reader)
     return BankRow(piece.clip.id, piece.clip.speaker, piece.start_s * part.sample_rate, pcm_T)
 
 
-def _read_pcm(piece: Piece, part: Part) -> np.ndarray:
-    return to_pcm(_read(piece, part), pcm_gain(piece.clip, part.sample_rate))
+def _read_pcm(piece: Piece, part: Part, reader: PieceReader) -> np.ndarray:
+    return to_pcm(_read(piece, reader), pcm_gain(piece.clip, part.sample_rate))
 
 
 def _active_floor(piece: Piece, part: Part, pcm_T: np.ndarray) -> int:
@@ -141,10 +141,10 @@ def _active_floor(piece: Piece, part: Part, pcm_T: np.ndarray) -> int:
     return max(floor, int(frame_length(part.sample_rate) * quietest**2))
 
 
-def _read(piece: Piece, part: Part) -> np.ndarray:
+def _read(piece: Piece, reader: PieceReader) -> np.ndarray:
     clip = piece.clip
     try:
-        samples_T = read_piece(piece, part.sample_rate)
+        samples_T = reader.read(piece)
     except (AudioError, OSError) as error:
         raise CorpusError(f"{error} (it was readable when the folders were scanned)") from error
     if not clip.minus and "://" not in clip.path:
@@ -154,9 +154,9 @@ def _read(piece: Piece, part: Part) -> np.ndarray:
     return samples_T
 
 
-def _segments(part: Part, piece: Piece) -> SegmentBlock:
+def _segments(part: Part, piece: Piece, reader: PieceReader) -> SegmentBlock:
     """Cut one piece into its segments."""
-    pcm_T, segment_samples = _read_pcm(piece, part), part.segment_samples
+    pcm_T, segment_samples = _read_pcm(piece, part, reader), part.segment_samples
     clip, offset = piece.clip, piece.start_s * part.sample_rate
     starts = list(segment_starts(len(pcm_T), segment_samples))
     pcm_NT = np.zeros((len(starts), segment_samples), np.int16)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from ww_data.audio import AudioError, open_audio, read_mono, resample
+from ww_data.audio import AudioError, iter_blocks, open_audio, read_audio, read_mono, resample
 from ww_data.manifest import Clip
 
 FloatArray = npt.NDArray[np.float32]
@@ -18,7 +18,6 @@ Int16Array = npt.NDArray[np.int16]
 PIECE_S = 60
 # Read beyond both ends of a piece and thrown away again: resampling filters then never meet an edge.
 _MARGIN_S = 1
-_BLOCK_FRAMES = 1 << 18
 # Resampling moves peaks: clips that come close to full scale are brought down to this before.
 _RESAMPLED_PEAK = 0.9
 
@@ -45,42 +44,82 @@ def pieces_of(clip: Clip) -> Iterator[Piece]:
         yield Piece(clip=clip, start_s=index * PIECE_S, seconds=None if is_last else PIECE_S)
 
 
-def read_piece(piece: Piece, sample_rate: int) -> FloatArray:
-    """Samples (T,) of a piece at `sample_rate` Hz, channels averaged (of a room, the first). Raises AudioError."""
-    x_T = _read(piece, piece.clip.path, sample_rate)
-    if not piece.clip.minus:
-        return x_T
-    minus_T = _read(piece, piece.clip.minus, sample_rate)
-    if len(minus_T) != len(x_T):
-        raise AudioError(f"{piece.clip.path}: is not as long as {piece.clip.minus}")
-    return x_T - minus_T
+class PieceReader:
+    """Reads pieces. Those of one recording come in order: it is decoded once, from front to back, over all of them."""
 
+    def __init__(self, sample_rate: int) -> None:
+        """sample_rate: of what is read, in Hz."""
+        self._sample_rate = sample_rate
+        self._tracks: dict[str, _Track] = {}
 
-def _read(piece: Piece, path: str, sample_rate: int) -> FloatArray:
-    if piece.clip.role == "rir":
-        with open_audio(path) as file:
-            first_T = file.read(dtype="float32", always_2d=True)[:, 0]
-            return resample(np.ascontiguousarray(first_T), int(file.samplerate), sample_rate)
-    if piece.start_s == 0 and piece.seconds is None:
-        return read_mono(path, sample_rate)
-    with open_audio(path) as file:
-        rate = int(file.samplerate)
+    def __enter__(self) -> PieceReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for track in self._tracks.values():
+            track.close()
+        self._tracks = {}
+
+    def read(self, piece: Piece) -> FloatArray:
+        """Samples (T,) of a piece, channels averaged (of a room, the first). Raises AudioError."""
+        clip = piece.clip
+        x_T = self._read(piece, clip.path)
+        if not clip.minus:
+            return x_T
+        minus_T = self._read(piece, clip.minus)
+        if len(minus_T) != len(x_T):
+            raise AudioError(f"{clip.path}: is not as long as {clip.minus}")
+        return x_T - minus_T
+
+    def _read(self, piece: Piece, path: str) -> FloatArray:
+        to_rate = self._sample_rate
+        if piece.clip.role == "rir":
+            samples_TC, rate = read_audio(path)
+            return resample(np.ascontiguousarray(samples_TC[:, 0]), rate, to_rate)
+        if piece.start_s == 0 and piece.seconds is None:
+            return read_mono(path, to_rate)
         margin_s = min(_MARGIN_S, piece.start_s)
-        file.seek((piece.start_s - margin_s) * rate)
-        num_frames = None if piece.seconds is None else (margin_s + piece.seconds + _MARGIN_S) * rate
-        mono_T = _read_mono_frames(file, num_frames)
-    x_T = resample(mono_T, rate, sample_rate)[margin_s * sample_rate :]
-    return x_T if piece.seconds is None else x_T[: piece.seconds * sample_rate]
+        end_s = None if piece.seconds is None else piece.start_s + piece.seconds + _MARGIN_S
+        track = self._track(piece, path)
+        mono_T = track.read(piece.start_s - margin_s, end_s)
+        x_T = resample(mono_T, track.sample_rate, to_rate)[margin_s * to_rate :]
+        return x_T if piece.seconds is None else x_T[: piece.seconds * to_rate]
+
+    def _track(self, piece: Piece, path: str) -> _Track:
+        if path not in self._tracks:
+            if path == piece.clip.path:
+                self.__exit__()  # the last recording is done with
+            self._tracks[path] = _Track(path, max(0, piece.start_s - _MARGIN_S))
+        return self._tracks[path]
 
 
-def _read_mono_frames(file: soundfile.SoundFile, num_frames: int | None) -> FloatArray:
-    """The next frames (None: all that are left), channels averaged: never all channels of a piece at once."""
-    blocks = []
-    left = file.frames if num_frames is None else num_frames
-    while left > 0 and len(block := file.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)):
-        blocks.append(block.mean(axis=1))
-        left -= len(block)
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+class _Track:
+    """A recording, channels averaged, of which ever later stretches are read."""
+
+    def __init__(self, path: str, start_s: int) -> None:
+        self._files = ExitStack()
+        file = self._files.enter_context(open_audio(path))
+        self.sample_rate = file.sample_rate
+        self._start = start_s * file.sample_rate  # of the samples that are kept
+        self._kept_T = np.empty(0, np.float32)
+        self._blocks = iter_blocks(file, path, start=self._start)
+
+    def read(self, start_s: int, end_s: int | None) -> FloatArray:
+        """The samples of a stretch (None: to the end); what lies before it is given up."""
+        dropped = start_s * self.sample_rate - self._start
+        wanted = None if end_s is None else end_s * self.sample_rate - self._start
+        parts, num_samples = [self._kept_T], len(self._kept_T)
+        while wanted is None or num_samples < wanted:
+            if (block_TC := next(self._blocks, None)) is None:
+                break
+            parts.append(block_TC.mean(axis=1))
+            num_samples += len(block_TC)
+        joined_T = np.concatenate(parts)
+        self._kept_T, self._start = joined_T[dropped:], self._start + dropped
+        return joined_T[dropped:wanted]
+
+    def close(self) -> None:
+        self._files.close()
 
 
 def pcm_gain(clip: Clip, sample_rate: int) -> float:

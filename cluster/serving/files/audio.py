@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from cluster.serving.config import AudioLimits
 from cluster.serving.errors import ApiError
+from ww_data.audio import KINDS, kind_of
 
-KINDS = "WAV, FLAC, OGG or MP3"
-
-_OTHER_ACCEPTED_TYPES = {"", "application/octet-stream", "application/ogg", "application/x-flac", "video/ogg"}
+_OTHER_ACCEPTED_TYPES = {
+    *("", "application/octet-stream", "application/ogg", "application/x-flac", "application/mp4"),
+    # Browsers and phones say so of recordings without a picture, too.
+    *("video/ogg", "video/webm", "video/mp4", "video/3gpp", "video/quicktime", "video/x-matroska"),
+}
 
 
 def bad_audio(message: str) -> ApiError:
@@ -37,9 +42,8 @@ def check_media_type(content_type: str) -> None:
         raise ApiError(415, "unsupported_media_type", what)
 
 
-def check_kind(first_bytes: bytes) -> None:
+def check_kind(file: BinaryIO) -> None:
     """Raises a 415 for bytes that begin no file of an accepted kind, so that no other decoder ever sees them."""
-    is_mp3 = first_bytes[:3] == b"ID3" or (first_bytes[:1] == b"\xff" and first_bytes[1:2] >= b"\xe0")
-    if not is_mp3 and first_bytes[:4] not in {b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS"}:
-        what = f"these bytes do not begin a {KINDS} file: convert it to one of them"
+    if kind_of(file)[0] is None:
+        what = f"these bytes begin none of {KINDS}: convert the file to one of them"
         raise ApiError(415, "unsupported_audio", what)

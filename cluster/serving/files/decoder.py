@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ _NAME = "the upload"
 
 def main(descriptor: str) -> None:
     control = begin(descriptor)
+    import_module("av")  # FFmpeg, which each child would load anew
     children: set[int] = set()
 
     def reap(*_: object) -> None:
@@ -125,10 +127,9 @@ def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: N
     """
     try:
         with Path(path).open("rb") as file:
-            first_bytes = file.read(4)
-        if not first_bytes:
-            raise ApiError(400, "empty_audio", "the request brings no bytes of audio")
-        check_kind(first_bytes)
+            if not file.read(1):
+                raise ApiError(400, "empty_audio", "the request brings no bytes of audio")
+            check_kind(file)
         yield from _decode(path, limits, check)
     except ApiError as error:
         yield pack_error(error)
@@ -141,9 +142,9 @@ def decode(path: str, limits: AudioLimits, check: Callable[[], None] = lambda: N
 
 def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterator[bytes]:
     with open_audio(path) as file:
-        sample_rate, num_channels, subtype = file.samplerate, file.channels, file.subtype
-        is_length_known = file.frames < 2**62
-        check_extent(limits, file.frames if is_length_known else 0, sample_rate, num_channels)
+        sample_rate, num_channels = file.sample_rate, file.num_channels
+        about = {"subtype": file.subtype, "channel_mask": file.channel_mask}
+        check_extent(limits, file.num_frames or 0, sample_rate, num_channels)
         num_frames = 0
         kept: list[np.ndarray] = []
         for block_TC in iter_blocks(file, path):
@@ -155,7 +156,7 @@ def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterat
                 raise bad_audio(what)
             kept = [*kept, block_TC] if num_frames * num_channels <= _KEPT_SAMPLES else []
     start = {"sample_rate": sample_rate, "num_channels": num_channels, "num_frames": num_frames}
-    yield pack(START, {**start, "subtype": subtype})
+    yield pack(START, {**start, **about})
     with open_audio(path) as file:
         for block_TC in kept or iter_blocks(file, path):
             for first in range(0, len(block_TC), _MESSAGE_FRAMES):

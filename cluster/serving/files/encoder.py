@@ -14,6 +14,7 @@ from cluster.serving.errors import ApiError
 Format = Literal["wav", "flac", "ogg", "pcm"]
 MEDIA_TYPES: dict[str, str] = {name: f"audio/{name}" for name in get_args(Format)}
 MAX_WAV_BYTES = 2**32 - 1
+_PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")  # "PCM", where the tag says that more follows
 # libsndfile's Vorbis encoder puts one whole write on the stack.
 _WRITE_FRAMES = 1 << 14
 
@@ -26,9 +27,16 @@ class FileEncoder:
     """
 
     def __init__(
-        self, response_format: Format, subtype: str, sample_rate: int, num_channels: int, num_frames: int
+        self,
+        response_format: Format,
+        subtype: str,
+        sample_rate: int,
+        num_channels: int,
+        num_frames: int,
+        channel_mask: int = 0,
     ) -> None:
-        """subtype: libsndfile's word for the bits, PCM_16, PCM_24 or VORBIS."""
+        """subtype: libsndfile's word for the bits, PCM_16, PCM_24 or VORBIS.
+        channel_mask: which speakers the channels are for, as a WAV file says it; 0 if nothing is known."""
         self._bits = 16 if response_format == "pcm" else {"PCM_16": 16, "PCM_24": 24}.get(subtype, 0)
         self._num_frames = num_frames
         num_bytes = num_frames * num_channels * self._bits // 8
@@ -39,7 +47,8 @@ class FileEncoder:
             self._open(response_format, subtype, sample_rate, num_channels)
             return
         if response_format == "wav":
-            self._first, self._last = wav_header(sample_rate, num_channels, self._bits, num_bytes)
+            what = (sample_rate, num_channels, self._bits, num_bytes, channel_mask)
+            self._first, self._last = wav_header(*what)
         self.num_bytes = len(self._first) + num_bytes + len(self._last)
 
     def encode(self, samples_TC: np.ndarray) -> bytes:
@@ -111,19 +120,22 @@ class _Sink:
         return taken
 
 
-def wav_header(sample_rate: int, num_channels: int, bits: int, num_bytes: int) -> tuple[bytes, bytes]:
+def wav_header(
+    sample_rate: int, num_channels: int, bits: int, num_bytes: int, channel_mask: int = 0
+) -> tuple[bytes, bytes]:
     """What stands before and after so many bytes of samples. Raises a 422 beyond 4 GiB."""
     padding = bytes(num_bytes % 2)
-    if num_bytes + 36 + len(padding) > MAX_WAV_BYTES:
+    if num_bytes + 60 + len(padding) > MAX_WAV_BYTES:
         raise ApiError(422, "invalid_field", "response_format: wav holds 4 GiB at most: choose flac")
     frame_bytes = num_channels * bits // 8
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + num_bytes + len(padding), b"WAVE"),
-        *(b"fmt ", 16, 1, num_channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits),
-        *(b"data", num_bytes),
-    )
-    return header, padding
+    tag, extension = 1, b""
+    if channel_mask:
+        tag, extension = 0xFFFE, struct.pack("<HHI", 22, bits, channel_mask) + _PCM_GUID
+    about = (tag, num_channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits)
+    fmt = struct.pack("<HHIIHH", *about) + extension
+    size = 20 + len(fmt) + num_bytes + len(padding)
+    header = struct.pack("<4sI4s4sI", b"RIFF", size, b"WAVE", b"fmt ", len(fmt)) + fmt
+    return header + struct.pack("<4sI", b"data", num_bytes), padding
 
 
 def to_integers(samples_TC: np.ndarray, bits: int) -> np.ndarray:

@@ -122,8 +122,9 @@ class FileJob:
     def _begin(self, start: dict[str, Any]) -> None:
         self._num_channels, sample_rate = start["num_channels"], start["sample_rate"]
         file_format = "WAV" if self._format == "pcm" else self._format.upper()
-        subtype, num_frames = stored_subtype(start.pop("subtype"), file_format), start["num_frames"]
-        self._encoder = FileEncoder(self._format, subtype, sample_rate, self._num_channels, num_frames)
+        subtype, mask = stored_subtype(start.pop("subtype"), file_format), start.pop("channel_mask", 0)
+        what = (self._format, subtype, sample_rate, self._num_channels, start["num_frames"], mask)
+        self._encoder = FileEncoder(*what)
         self._to_model = StreamResampler(sample_rate, self.streams.sample_rate, self._num_channels)
         self._from_model = StreamResampler(self.streams.sample_rate, sample_rate, self._num_channels)
         self._dry = SampleQueue(self._num_channels)

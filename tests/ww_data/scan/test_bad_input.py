@@ -30,6 +30,7 @@ def test_each_unusable_file_is_listed_with_its_reason(tmp_path: Path) -> None:
     write_audio(bad / "one sample.wav", np.array([0.5]), RATE)
     (bad / "text.wav").write_text("hello " * 100)
     (bad / "phone.m4a").write_bytes(b"whatever")
+    (bad / "old.wma").write_bytes(b"whatever")
     shutil.copy(bad / "0.wav", speech / "speaker1" / "copy.wav")
     shutil.copy(bad / "1.wav", noise / "speech in noise.wav")
     (bad / "notes.txt").write_text("not audio, not listed")
@@ -45,7 +46,8 @@ def test_each_unusable_file_is_listed_with_its_reason(tmp_path: Path) -> None:
         "speech/speaker0/nan.wav": "NaN or infinite",
         "speech/speaker0/one sample.wav": "too short (0.000 s",
         "speech/speaker0/text.wav": "cannot be read as audio",
-        "speech/speaker0/phone.m4a": ".m4a files cannot be read: convert",
+        "speech/speaker0/phone.m4a": "these bytes begin none of WAV, FLAC, OGG, MP3, M4A",
+        "speech/speaker0/old.wma": ".wma files cannot be read: convert",
         "speech/speaker0/dangling.wav": "is not a regular file",
         "speech/speaker0/pipe.wav": "is not a regular file",
         "speech/speaker1/copy.wav": "same sound as another file (speech/speaker0/0.wav)",

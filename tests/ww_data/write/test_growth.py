@@ -32,7 +32,7 @@ from ww_data.storage import Storage
 from ww_data.write import parts as parts_module
 from ww_data.write import pieces as pieces_module
 from ww_data.write.folder import known_manifest
-from ww_data.write.pieces import pcm_gain, pieces_of, read_piece, to_pcm
+from ww_data.write.pieces import PieceReader, pcm_gain, pieces_of, to_pcm
 
 SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 4, "num_test_mixtures": 4}
 
@@ -282,10 +282,11 @@ def test_a_long_recording_is_cut_without_seams(
     clip = next(clip for clip in scan(tmp_path).clips if clip.id.endswith("long.wav"))
     pieces = list(pieces_of(clip))
     assert [(piece.start_s, piece.seconds) for piece in pieces] == [(0, 2), (2, 2), (4, None)]
-    joined = np.concatenate([read_piece(piece, RATE) for piece in pieces])
+    with PieceReader(RATE) as reader:
+        joined = np.concatenate([reader.read(piece) for piece in pieces])
     monkeypatch.setattr(pieces_module, "PIECE_S", 600)
     [whole] = pieces_of(clip)
-    assert np.abs(joined - read_piece(whole, RATE)).max() < 1e-5
+    assert np.abs(joined - PieceReader(RATE).read(whole)).max() < 1e-5
     monkeypatch.setattr(pieces_module, "PIECE_S", 2)
     corpus = write_corpus(scan(tmp_path), tmp_path / "corpus", **SETTINGS)
     corpus.verify()
@@ -305,9 +306,10 @@ def test_a_loud_recording_has_one_level_in_all_its_pieces(
     path = tmp_path / "speech" / "speaker0" / "loud.wav"
     write_audio(path, loud, RATE, subtype="FLOAT")
     clip = next(clip for clip in scan(tmp_path).clips if clip.id.endswith("loud.wav"))
-    joined = np.concatenate(
-        [to_pcm(read_piece(piece, RATE), pcm_gain(clip, RATE)) for piece in pieces_of(clip)]
-    )
+    with PieceReader(RATE) as reader:
+        joined = np.concatenate(
+            [to_pcm(reader.read(piece), pcm_gain(clip, RATE)) for piece in pieces_of(clip)]
+        )
     gain = 32768 / np.abs(loud).max()
     assert np.abs(joined - gain * loud).max() <= 1
 

@@ -1,0 +1,173 @@
+"""Files whose header says how much sound follows: what it says, held against what is there.
+
+Writers that never came to close their file leave a length at 0 or at its largest: the sound then goes to the end.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from ww_data.audio.errors import AudioError, cut_short
+from ww_data.audio.windows import Link, read_at
+
+# A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
+MAX_MISSING = 0.01
+# What follows the last chunk is a tag or padding up to here; more of it is sound that no length speaks of.
+_MAX_TAIL_BYTES = 4096
+_OPEN_SIZE = 0x7FFFF000  # 32-bit lengths from here on say "until the end"
+
+
+class _Form(NamedTuple):
+    """How chunks lie: where the first begins, how its header reads, which one holds the sound, to how many bytes each
+    is filled up, what its size counts beside the sound and the rest, and from which size on it was left open."""
+
+    first: int
+    header: str
+    sound_id: bytes
+    alignment: int = 2
+    in_header: int = 0
+    in_sound: int = 0
+    open_size: int = _OPEN_SIZE
+
+
+_W64_SOUND = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+_FORMS = {
+    b"RIFF": _Form(12, "<4sI", b"data"),
+    b"RF64": _Form(12, "<4sI", b"data", open_size=1 << 62),
+    b"RIFX": _Form(12, ">4sI", b"data"),
+    b"FORM": _Form(12, ">4sI", b"SSND", in_sound=8),
+    b"caff": _Form(8, ">4sQ", b"data", alignment=1, in_sound=4, open_size=1 << 62),
+    b"riff": _Form(40, "<16sQ", _W64_SOUND, alignment=8, in_header=24, open_size=1 << 62),
+}
+_AU = {b".snd": ">I", b"dns.": "<I"}
+
+
+class _Chunk(NamedTuple):
+    """start, size: without its header; its size stands at `field`, written as `code`."""
+
+    id: bytes
+    start: int
+    size: int
+    field: int
+    code: str
+
+
+def find_chunked(file: BinaryIO, start: int) -> Iterator[Link]:
+    """The files that lie one after the other from `start` on.
+
+    Raises AudioError, without a name, where one is cut short, or where much follows that is none of it.
+    """
+    end = file.seek(0, io.SEEK_END)
+    while True:
+        is_mp4 = read_at(file, start, 8)[4:] == b"ftyp"
+        link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
+        yield link
+        head, tail = read_at(file, link.end, 8), end - link.end
+        if head[:4] in _FORMS or head[:4] in _AU or head[4:] == b"ftyp":
+            start = link.end
+            continue
+        if tail > max(_MAX_TAIL_BYTES, MAX_MISSING * (link.end - start)):
+            what = f"{link.end - start} bytes by its header, and {tail} more follow"
+            raise AudioError(f"is longer than it says ({what}): it was not closed, or it is several files")
+        return
+
+
+def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
+    """The file of chunks that begins at `start`."""
+    magic = read_at(file, start, 4)
+    form = _FORMS.get(magic, _FORMS[b"FORM"])
+    place, mask, long_sizes, sounds = start + form.first, 0, -1, 0
+    while chunk := _au_sound(file, start, magic) if magic in _AU else _chunk(file, form, place, end):
+        if chunk.id == b"ds64":
+            long_sizes = chunk.start
+        elif chunk.id[:4] == b"fmt ":
+            mask = _channel_mask(read_at(file, chunk.start, min(chunk.size, 40)))
+        elif chunk.id == form.sound_id:
+            sounds += 1
+            if magic == b"RF64" and chunk.size == 0xFFFFFFFF and long_sizes > 0:
+                size = struct.unpack("<Q", read_at(file, long_sizes + 8, 8).ljust(8, b"\0"))[0]
+                chunk = chunk._replace(size=size, field=long_sizes + 8, code="<Q")
+            if _is_open(file, form, chunk, end):
+                head = _closed(file, start, chunk, end, form.in_header)
+                return Link(start=start, end=end, head=head, channel_mask=mask)
+            if end - chunk.start < (1 - MAX_MISSING) * chunk.size:
+                raise cut_short(end - chunk.start, chunk.size, "bytes of sound")
+        place = _after(file, form, chunk)
+        if magic in _AU:
+            break
+    if sounds > 1:
+        raise AudioError("holds its sound in several pieces: convert it to FLAC")
+    return Link(start=start, end=min(place, end) if sounds else end, channel_mask=mask)
+
+
+def _chunk(file: BinaryIO, form: _Form, place: int, end: int) -> _Chunk | None:
+    """The chunk at a place, if one is there."""
+    header = read_at(file, place, struct.calcsize(form.header))
+    if len(header) < struct.calcsize(form.header) or place >= end or not _is_id(header[:4]):
+        return None
+    id_, size = struct.unpack(form.header, header)
+    field = place + len(id_)
+    return _Chunk(id_, place + len(header), size - form.in_header, field, form.header[0] + form.header[-1])
+
+
+def _au_sound(file: BinaryIO, start: int, magic: bytes) -> _Chunk:
+    offset, size = struct.unpack(_AU[magic] + "I", read_at(file, start + 4, 8).ljust(8, b"\0"))
+    return _Chunk(_FORMS[b"FORM"].sound_id, start + offset, size, start + 8, _AU[magic])
+
+
+def _is_id(head: bytes) -> bool:
+    return len(head) == 4 and all(0x20 <= byte < 0x7F for byte in head) and head not in _FORMS
+
+
+def _after(file: BinaryIO, form: _Form, chunk: _Chunk) -> int:
+    """Where the next chunk begins; not everybody fills up."""
+    place = chunk.start + max(0, chunk.size)
+    filled_up = place + -(place - chunk.start) % form.alignment
+    return place if _is_id(read_at(file, place, 4)) and not _is_id(read_at(file, filled_up, 4)) else filled_up
+
+
+def _is_open(file: BinaryIO, form: _Form, sound: _Chunk, end: int) -> bool:
+    """Whether nobody wrote down how much sound there is; an empty file is followed by its other chunks, or nothing."""
+    if sound.size >= form.open_size:
+        return True
+    if sound.size > form.in_sound or end - sound.start <= form.in_sound:
+        return False
+    after = _chunk(file, form, _after(file, form, sound), end)
+    return not (after and after.start + after.size <= end)
+
+
+def _closed(file: BinaryIO, start: int, sound: _Chunk, end: int, in_header: int) -> bytes:
+    """The file's beginning, with the length of its sound in it."""
+    most = (1 << 8 * struct.calcsize(sound.code)) - 1
+    size = struct.pack(sound.code, min(most, end - sound.start + in_header))
+    head = read_at(file, start, sound.start - start)
+    at = sound.field - start
+    return head[:at] + size + head[at + len(size) :]
+
+
+def _channel_mask(fmt: bytes) -> int:
+    """Which speakers the channels are for; only WAVE_FORMAT_EXTENSIBLE says so."""
+    is_extensible = len(fmt) >= 24 and fmt[:2] == b"\xfe\xff"
+    return int.from_bytes(fmt[20:24], "little") if is_extensible else 0
+
+
+def _read_boxes(file: BinaryIO, start: int, end: int) -> Link:
+    """The MP4 that begins at `start`: boxes up to the next one's first."""
+    place = start
+    while len(header := read_at(file, place, 16)) >= 8 and _is_id(header[4:8].replace(b"\xa9", b"c")):
+        if header[4:8] == b"ftyp" and place > start:
+            break
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:], "big")
+        if size == 0:
+            return Link(start=start, end=end)
+        if size < 8:
+            break
+        if place + size > end:
+            raise cut_short(end - start, place + size - start, "bytes")
+        place += size
+    return Link(start=start, end=place)

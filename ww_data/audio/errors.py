@@ -1,0 +1,31 @@
+"""What is wrong with a file, in one line."""
+
+from __future__ import annotations
+
+import os
+
+
+class AudioError(ValueError):
+    """A file or buffer that cannot be used as audio. One line: which file, what came, what to do."""
+
+
+def source_name(source: object) -> str:
+    """What to call a source in an error message."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsencode(source).decode("utf-8", "replace")
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else "the given file"
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def cut_short(came: int, promised: int, unit: str) -> AudioError:
+    """For a file that ends before its header says."""
+    return AudioError(f"is cut short ({came} of {promised} {unit} are there): copy it again")
+
+
+def unreadable(why: object) -> AudioError:
+    text = one_line(why) if isinstance(why, BaseException) else why
+    return AudioError(f"cannot be read as audio ({text}): convert it to WAV or FLAC")

@@ -1,0 +1,149 @@
+"""A stream of MP3, AAC, MP4, WebM or whatever else libsndfile does not read, decoded by FFmpeg (PyAV).
+
+FFmpeg knows hundreds of formats and some that open further files: here it is told which one, gets the bytes of that
+one file and no way to others, and opens the decoders of sound that are named here alone. PyAV is imported at the first
+use, for it takes 40 ms and 20 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from ww_data.audio.chunks import MAX_MISSING
+from ww_data.audio.errors import AudioError, cut_short, unreadable
+from ww_data.audio.kinds import Kind
+from ww_data.audio.reader import Block, SampleType, converted
+
+_DEMUXERS: dict[Kind, str] = {"mp3": "mp3", "aac": "aac", "mp4": "mov", "webm": "matroska", "flac": "flac"}
+_LOSSLESS = ("flac", "alac", "pcm_")
+_PCM = [f"pcm_{kind}{end}" for kind in ("s16", "s24", "s32", "f32", "f64") for end in ("le", "be")]
+_CODECS = {
+    *(
+        "mp3",
+        "mp3float",
+        "mp2",
+        "mp2float",
+        "mp1",
+        "mp1float",
+        "aac",
+        "aac_fixed",
+        "ac3",
+        "eac3",
+        "amrnb",
+        "amrwb",
+    ),
+    *("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", *_PCM),
+}
+_BUFFER_BYTES = 1 << 16
+# Streams without a container have tags between their frames: so many packets, and this part, may be none.
+_MAX_BAD_PACKETS = 3
+_MAX_BAD = 0.01
+_WITHOUT_CONTAINER = ("mp3", "aac")
+
+
+class FfmpegReader:
+    """See `Reader`. AudioErrors are without a name."""
+
+    channel_mask = 0
+
+    def __init__(self, file: BinaryIO, kind: Kind, says_its_length: bool) -> None:
+        import av
+
+        self._may_be_bad = kind in _WITHOUT_CONTAINER
+        options = {"protocol_whitelist": "", "codec_whitelist": ",".join(sorted(_CODECS))}
+        try:
+            self._container: Any = av.open(
+                file, format=_DEMUXERS[kind], options=options, buffer_size=_BUFFER_BYTES
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise unreadable(_reason(error)) from error
+        try:
+            self._stream = self._only_sound()
+            self._frames = self._decoded()
+            self._first = next(self._frames, None)
+        except BaseException:
+            self.close()
+            raise
+        if self._first is None:
+            self.close()
+            raise AudioError("holds no samples")
+        self.sample_rate, self.num_channels, self._format = _shape(self._first)
+        codec = self._stream.codec_context.name
+        is_exact = codec.startswith(_LOSSLESS)
+        self.subtype = (
+            ("PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24") if is_exact else codec
+        )
+        duration = self._stream.duration if says_its_length else None
+        self.num_frames = duration and round(duration * self._stream.time_base * self.sample_rate)
+
+    def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
+        num_read = 0
+        for samples_TC in self._samples():
+            num_read += len(samples_TC)
+            if num_read > start:
+                yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
+        if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
+            raise cut_short(num_read, self.num_frames, "samples")
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _only_sound(self) -> Any:
+        tracks = self._container.streams.audio
+        if not tracks:
+            raise AudioError("holds no sound track: name a recording")
+        if len(tracks) > 1:
+            raise AudioError(f"holds {len(tracks)} sound tracks: save the one you mean as a file of its own")
+        context = tracks[0].codec_context
+        if context is None or context.name not in _CODECS:
+            what = "an unknown codec" if context is None else context.name
+            raise unreadable(f"its sound is encoded with {what}")
+        context.thread_count = 1  # each thread would need memory of its own
+        context.options = {"err_detect": "crccheck+explode"} if context.name == "flac" else {}
+        return tracks[0]
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames of FFmpeg's, over what is no packet of sound, where there may be such."""
+        import av
+
+        num_packets = num_bad = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                if (packet := next(packets, None)) is None:
+                    break
+                num_packets += 1
+                yield from packet.decode()
+            except av.InvalidDataError as error:
+                num_bad += 1
+                if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
+                    raise unreadable(_reason(error)) from error
+            except av.FFmpegError as error:
+                raise unreadable(_reason(error)) from error
+
+    def _samples(self) -> Iterator[Block]:
+        frame, self._first = self._first, None
+        expected = (self.sample_rate, self.num_channels, self._format)
+        while frame is not None:
+            if _shape(frame) != expected:
+                raise changed(expected, _shape(frame))
+            samples = frame.to_ndarray()
+            is_planar = samples.shape[0] == self.num_channels and frame.format.is_planar
+            yield samples.T if is_planar else samples.reshape(-1, self.num_channels)
+            frame = next(self._frames, None)
+
+
+def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:
+    """For a recording that goes on at another rate, or with another number of channels."""
+    return AudioError(
+        f"goes on with {after[1]} channel(s) at {after[0]} Hz after {before[1]} at {before[0]} Hz: cut it there"
+    )
+
+
+def _shape(frame: Any) -> tuple[int, int, str]:
+    return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,78 @@
+"""What kind of file some bytes begin: decided by the bytes alone, before any decoder sees them."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Literal
+
+from ww_data.audio.windows import read_at
+
+Kind = Literal["wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3", "aac", "mp4", "webm"]
+
+KINDS = "WAV, FLAC, OGG, MP3, M4A (MP4), AAC, WebM, AIFF, CAF, AU or W64"
+
+_HEAD_BYTES = 16
+# Some writers' tags are a little longer than they say.
+_MAX_SLOPPY_BYTES = 4096
+_MAGIC: dict[bytes, Kind] = {
+    b"RIFF": "wav",
+    b"RIFX": "wav",
+    b"RF64": "wav",
+    b"riff": "w64",
+    b"FORM": "aiff",
+    b"caff": "caf",
+    b".snd": "au",
+    b"dns.": "au",
+    b"fLaC": "flac",
+    b"OggS": "ogg",
+    b"\x1aE\xdf\xa3": "webm",
+}
+_TAG_BYTES = 10  # ID3v2's header: "ID3", version, flags, size in four times seven bits
+
+
+def kind_of(file: BinaryIO) -> tuple[Kind | None, int]:
+    """The kind of an open file, None for what is not accepted, and where it begins: tags (ID3) may come before."""
+    start = 0
+    while tag_bytes := id3_bytes(read_at(file, start, _HEAD_BYTES)):
+        start += tag_bytes
+    head = read_at(file, start, _MAX_SLOPPY_BYTES if start else _HEAD_BYTES)
+    for offset in range(1 + max(0, len(head) - _HEAD_BYTES)):
+        if kind := _kind(head[offset : offset + _HEAD_BYTES]):
+            return kind, start + offset
+    return None, start
+
+
+def id3_bytes(head: bytes) -> int:
+    """How long the ID3v2 tag is that begins here; 0 if none does."""
+    size = head[6:_TAG_BYTES]
+    if head[:3] != b"ID3" or len(head) < _TAG_BYTES or head[3] not in (2, 3, 4) or max(size) > 0x7F:
+        return 0
+    footer_bytes = _TAG_BYTES if head[5] & 0x10 else 0
+    return _TAG_BYTES + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + footer_bytes
+
+
+def is_mpeg_frame(head: bytes) -> bool:
+    """Whether a frame of MPEG audio (MP3 and its elders) begins here."""
+    return (
+        len(head) > 2
+        and head[0] == 0xFF
+        and head[1] & 0xE0 == 0xE0
+        and head[1] & 0x18 != 0x08  # no such version
+        and head[1] & 0x06 != 0  # no such layer
+        and head[2] & 0x0C != 0x0C  # no such rate
+        and head[2] & 0xF0 != 0xF0  # no such number of bits
+    )
+
+
+def _kind(head: bytes) -> Kind | None:
+    kind = _MAGIC.get(head[:4])
+    if kind == "wav":
+        return kind if head[8:12] == b"WAVE" else None
+    if kind == "aiff":
+        return kind if head[8:12] in (b"AIFF", b"AIFC") else None
+    if kind:
+        return kind
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
+        return "aac"
+    return "mp3" if is_mpeg_frame(head) else None

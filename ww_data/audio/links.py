@@ -1,0 +1,110 @@
+"""Where the sound lies in a file: one stream or several, one after the other, each of which a decoder is given alone.
+
+Podcast editors join MP3 files, recorders that rotate chain Ogg streams, and decoders read the first of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ww_data.audio.chunks import find_chunked
+from ww_data.audio.errors import cut_short
+from ww_data.audio.kinds import Kind, id3_bytes, is_mpeg_frame
+from ww_data.audio.windows import Link, find_bytes, read_at
+
+# What marks the first frame of an MP3 that says how many follow, after its header and its empty side information.
+_LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
+_SIDE_BYTES = (9, 17, 32)
+_LOOK_BYTES = 64
+_PAGE_HEADER_BYTES = 27
+_SEGMENT = b"\x18\x53\x80\x67"
+
+
+def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
+    """The streams of an open file that begins at `start`. Raises AudioError, without a name, for one that is cut."""
+    if kind in ("wav", "w64", "aiff", "caf", "au", "mp4"):
+        return list(find_chunked(file, start))
+    end = file.seek(0, io.SEEK_END)
+    joints = sorted({joint for joint in _joints(file, kind, start, end) if joint[0] > start})
+    starts, ends = [start, *(joint[1] for joint in joints)], [*(joint[0] for joint in joints), end]
+    links = [Link(start=at, end=to) for at, to in zip(starts, ends, strict=True) if at < to]
+    for link in links if kind == "webm" else ():
+        _check_segment(file, link)
+    return links
+
+
+def says_its_length(file: BinaryIO, link: Link) -> bool:
+    """Whether an MP3's first frame says how many follow; if not, its length is anybody's guess."""
+    head = read_at(file, link.start, _LOOK_BYTES)
+    return any(tag in head for tag in _LENGTH_TAGS)
+
+
+def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where a stream ends and the next one begins, in any order."""
+    places: Iterator[int] = iter(())
+    if kind == "ogg":
+        places = _ogg_starts(file, start, end)
+    elif kind == "flac":
+        places = find_bytes(file, b"fLaC\0\0\0\x22", start)
+    elif kind == "webm":
+        found = find_bytes(file, b"\x1aE\xdf\xa3", start)
+        places = (place for place in found if b"B\x82" in read_at(file, place, _LOOK_BYTES))
+    elif kind == "mp3":
+        places = _first_frames(file, start)
+    yield from ((place, place) for place in places)
+    if kind in ("mp3", "aac", "flac"):
+        magic = b"fLaC" if kind == "flac" else b"\xff"
+        for place in find_bytes(file, b"ID3", start):
+            size = id3_bytes(read_at(file, place, _LOOK_BYTES))
+            if size and read_at(file, place + size, 4).startswith((magic, b"ID3")):
+                yield place, place + size
+
+
+def _first_frames(file: BinaryIO, start: int) -> Iterator[int]:
+    """Where MP3 streams begin with a frame that says how many follow."""
+    for tag in _LENGTH_TAGS:
+        for place in find_bytes(file, tag, start):
+            num_before = min(place - start, 4 + max(_SIDE_BYTES))
+            before = read_at(file, place - num_before, num_before)
+            for side_bytes in _SIDE_BYTES:
+                frame = before[-side_bytes - 4 :]
+                if len(frame) == side_bytes + 4 and is_mpeg_frame(frame) and not frame[4:].strip(b"\0"):
+                    yield place - side_bytes - 4
+
+
+def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    """Where a page begins a stream and the one before did not: those that begin together sound together."""
+    place, is_beginning = start, True
+    while place < end:
+        page = read_at(file, place, _PAGE_HEADER_BYTES + 255)
+        if page[:4] != b"OggS" or len(page) < _PAGE_HEADER_BYTES:
+            place = next(find_bytes(file, b"OggS", place + 1), end)  # over junk, such as a tag
+            continue
+        if not is_beginning and page[5] & 2:
+            yield place
+        is_beginning = bool(page[5] & 2)
+        num_segments = page[_PAGE_HEADER_BYTES - 1]
+        place += _PAGE_HEADER_BYTES + num_segments + sum(page[_PAGE_HEADER_BYTES:][:num_segments])
+    if place > end:
+        raise cut_short(end - start, place - start, "bytes")
+
+
+def _check_segment(file: BinaryIO, link: Link) -> None:
+    """Raises AudioError if a WebM ends before its one element does; that of a live recorder may have no end."""
+    header = read_at(file, link.start + 4, 8)
+    header_size, num_bytes = _vint(header)
+    place = link.start + 4 + num_bytes + header_size
+    segment = read_at(file, place, 12)
+    size, num_bytes = _vint(segment[4:])
+    is_open = size == (1 << 7 * num_bytes) - 1
+    promised = place + 4 + num_bytes + size
+    if segment[:4] == _SEGMENT and not is_open and promised > link.end:
+        raise cut_short(link.end - link.start, promised - link.start, "bytes")
+
+
+def _vint(data: bytes) -> tuple[int, int]:
+    """A number of Matroska's, and how many bytes it takes: one, and as many as its first byte has leading zeros."""
+    num_bytes = 9 - data[0].bit_length() if data and data[0] else 1
+    return int.from_bytes(data[:num_bytes], "big") & ((1 << 7 * num_bytes) - 1), num_bytes

@@ -1,0 +1,70 @@
+"""A stretch of a file, as a file of its own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_PIECE_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A stream in a file: where it begins and ends, and what is to be read in place of its first bytes, where a writer
+    left a length open. channel_mask: WAV's word for which speakers its channels are for; 0 if it does not say."""
+
+    start: int
+    end: int
+    head: bytes = b""
+    channel_mask: int = 0
+
+
+class Window(io.RawIOBase):
+    """A link, as decoders want it: readable, seekable, from 0 on."""
+
+    def __init__(self, file: BinaryIO, link: Link) -> None:
+        self._file, self._link, self._place = file, link, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + (0, self._place, self._link.end - self._link.start)[whence])
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        place = self._link.start + self._place
+        content = self._link.head[self._place : self._place + len(buffer)]
+        if not content:
+            self._file.seek(place)
+            content = self._file.read(max(0, min(len(buffer), self._link.end - place)))
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
+
+
+def read_at(file: BinaryIO, place: int, num_bytes: int) -> bytes:
+    """So many bytes of an open file, or those there are."""
+    file.seek(place)
+    return file.read(num_bytes)
+
+
+def find_bytes(file: BinaryIO, what: bytes, start: int) -> Iterator[int]:
+    """The places of some bytes in an open file, which may be moved meanwhile."""
+    place, rest = start, b""
+    while piece := read_at(file, place, _PIECE_BYTES):
+        place += len(piece)
+        piece = rest + piece
+        found = piece.find(what)
+        while found >= 0:
+            yield place - len(piece) + found
+            found = piece.find(what, found + 1)
+        rest = piece[1 - len(what) :]
