@@ -10,13 +10,14 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ww_data.audio.errors import AudioError, cut_short
-from ww_data.audio.windows import Link, read_at
+from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
+from ww_data.audio.windows import Link, find_other, read_at
 
 # A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
 MAX_MISSING = 0.01
-# What follows the last chunk is a tag or padding up to here; more of it is sound that no length speaks of.
-_MAX_TAIL_BYTES = 4096
+# What may follow the last chunk: a tag, padding, or an oversight of so many bytes. More is sound no length speaks of.
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_MAX_TAIL_BYTES = 64
 _OPEN_SIZE = 0x7FFFF000  # 32-bit lengths from here on say "until the end"
 
 
@@ -37,6 +38,7 @@ _W64_SOUND = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _FORMS = {
     b"RIFF": _Form(12, "<4sI", b"data"),
     b"RF64": _Form(12, "<4sI", b"data", open_size=1 << 62),
+    b"BW64": _Form(12, "<4sI", b"data", open_size=1 << 62),
     b"RIFX": _Form(12, ">4sI", b"data"),
     b"FORM": _Form(12, ">4sI", b"SSND", in_sound=8),
     b"caff": _Form(8, ">4sQ", b"data", alignment=1, in_sound=4, open_size=1 << 62),
@@ -65,14 +67,13 @@ def find_chunked(file: BinaryIO, start: int) -> Iterator[Link]:
         is_mp4 = read_at(file, start, 8)[4:] == b"ftyp"
         link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
         yield link
-        head, tail = read_at(file, link.end, 8), end - link.end
-        if head[:4] in _FORMS or head[:4] in _AU or head[4:] == b"ftyp":
-            start = link.end
-            continue
-        if tail > max(_MAX_TAIL_BYTES, MAX_MISSING * (link.end - start)):
-            what = f"{link.end - start} bytes by its header, and {tail} more follow"
-            raise AudioError(f"is longer than it says ({what}): it was not closed, or it is several files")
-        return
+        head = read_at(file, link.end, 16)
+        if not (head[:4] in _FORMS or head[:4] in _AU or head[4:8] == b"ftyp"):
+            break
+        start = link.end
+    is_tail = head.startswith(_TAGS) or end - link.end <= _MAX_TAIL_BYTES
+    if not is_tail and next(find_other(file, b"\0", link.end), None) is not None:
+        raise longer_than_it_says(link.end - start, end - link.end)
 
 
 def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
@@ -87,7 +88,7 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
             mask = _channel_mask(read_at(file, chunk.start, min(chunk.size, 40)))
         elif chunk.id == form.sound_id:
             sounds += 1
-            if magic == b"RF64" and chunk.size == 0xFFFFFFFF and long_sizes > 0:
+            if magic in (b"RF64", b"BW64") and chunk.size == 0xFFFFFFFF and long_sizes > 0:
                 size = struct.unpack("<Q", read_at(file, long_sizes + 8, 8).ljust(8, b"\0"))[0]
                 chunk = chunk._replace(size=size, field=long_sizes + 8, code="<Q")
             if _is_open(file, form, chunk, end):

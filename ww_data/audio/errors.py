@@ -26,6 +26,16 @@ def cut_short(came: int, promised: int, unit: str) -> AudioError:
     return AudioError(f"is cut short ({came} of {promised} {unit} are there): copy it again")
 
 
+def longer_than_it_says(came: int, rest: int) -> AudioError:
+    what = f"{came} bytes by its header, and {rest} more follow"
+    return AudioError(
+        f"is longer than it says ({what}): it was not closed, or is several files; convert it anew"
+    )
+
+
 def unreadable(why: object) -> AudioError:
-    text = one_line(why) if isinstance(why, BaseException) else why
-    return AudioError(f"cannot be read as audio ({text}): convert it to WAV or FLAC")
+    """For what a decoder refuses; errors of both decoders have a text without a file's name in it."""
+    text = getattr(why, "error_string", None) or getattr(why, "strerror", None) or str(why)
+    return AudioError(
+        f"cannot be read as audio ({' '.join(text.split()).rstrip('.')}): convert it to WAV or FLAC"
+    )

@@ -8,14 +8,15 @@ use, for it takes 40 ms and 20 MB.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from ww_data.audio.chunks import MAX_MISSING
 from ww_data.audio.errors import AudioError, cut_short, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted
+from ww_data.audio.windows import Window
 
-_DEMUXERS: dict[Kind, str] = {"mp3": "mp3", "aac": "aac", "mp4": "mov", "webm": "matroska", "flac": "flac"}
+_DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
 _LOSSLESS = ("flac", "alac", "pcm_")
 _PCM = [f"pcm_{kind}{end}" for kind in ("s16", "s24", "s32", "f32", "f64") for end in ("le", "be")]
 _CODECS = {
@@ -33,6 +34,7 @@ _CODECS = {
         "amrnb",
         "amrwb",
     ),
+    *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726", "gsm", "gsm_ms"),
     *("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", *_PCM),
 }
 _BUFFER_BYTES = 1 << 16
@@ -47,17 +49,17 @@ class FfmpegReader:
 
     channel_mask = 0
 
-    def __init__(self, file: BinaryIO, kind: Kind, says_its_length: bool) -> None:
+    def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
         import av
 
         self._may_be_bad = kind in _WITHOUT_CONTAINER
         options = {"protocol_whitelist": "", "codec_whitelist": ",".join(sorted(_CODECS))}
         try:
             self._container: Any = av.open(
-                file, format=_DEMUXERS[kind], options=options, buffer_size=_BUFFER_BYTES
+                file, format=_DEMUXERS.get(kind, kind), options=options, buffer_size=_BUFFER_BYTES
             )
         except (av.FFmpegError, ValueError) as error:
-            raise unreadable(_reason(error)) from error
+            raise unreadable(error) from error
         try:
             self._stream = self._only_sound()
             self._frames = self._decoded()
@@ -118,9 +120,9 @@ class FfmpegReader:
             except av.InvalidDataError as error:
                 num_bad += 1
                 if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
-                    raise unreadable(_reason(error)) from error
+                    raise unreadable(error) from error
             except av.FFmpegError as error:
-                raise unreadable(_reason(error)) from error
+                raise unreadable(error) from error
 
     def _samples(self) -> Iterator[Block]:
         frame, self._first = self._first, None
@@ -143,7 +145,3 @@ def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:
 
 def _shape(frame: Any) -> tuple[int, int, str]:
     return frame.sample_rate, frame.layout.nb_channels, frame.format.name
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -17,6 +17,7 @@ _MAGIC: dict[bytes, Kind] = {
     b"RIFF": "wav",
     b"RIFX": "wav",
     b"RF64": "wav",
+    b"BW64": "wav",
     b"riff": "w64",
     b"FORM": "aiff",
     b"caff": "caf",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import soundfile
 
 from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import cut_short, unreadable
+from ww_data.audio.errors import cut_short, longer_than_it_says, unreadable
 from ww_data.audio.reader import BLOCK_FRAMES, Block, SampleType
-from ww_data.audio.windows import Link
+from ww_data.audio.windows import Link, Window
 
 _UNKNOWN_FRAMES = 1 << 62
+_READ_AHEAD_BYTES = 1 << 13  # of a FLAC
 # The speakers that a FLAC of so many channels is for, by its standard: WAV's words for them.
 _FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 
@@ -20,21 +20,26 @@ _FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 class LibsndfileReader:
     """See `Reader`. AudioErrors are without a name."""
 
-    def __init__(self, source: str | BinaryIO, link: Link) -> None:
+    def __init__(self, source: str | Window, link: Link) -> None:
         try:
             self._file = soundfile.SoundFile(source)
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
             raise unreadable(error) from error
         self.sample_rate, self.num_channels = int(self._file.samplerate), int(self._file.channels)
         self.subtype: str = self._file.subtype
+        if self.subtype.startswith("MPEG"):
+            raise unreadable("libsndfile guesses the length of MPEG sound")
         self.num_frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else None
         is_flac = self._file.format == "FLAC"
+        # libsndfile reads as far as the header says. PCM was held against it before.
+        self._window = source if is_flac and isinstance(source, Window) else None
         self.channel_mask = _FLAC_MASKS.get(self.num_channels, 0) if is_flac else link.channel_mask
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
         num_read = min(start, self._file.frames)
         try:
-            self._file.seek(num_read)
+            if start:
+                self._file.seek(num_read)
             while len(block := self._file.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
                 num_read += len(block)
                 yield block
@@ -42,6 +47,8 @@ class LibsndfileReader:
             raise unreadable(error) from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
             raise cut_short(num_read, self.num_frames, "samples")
+        if self._window is not None and (rest := self._window.num_left()) > _READ_AHEAD_BYTES:
+            raise longer_than_it_says(self._window.tell(), rest)
 
     def close(self) -> None:
         self._file.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
@@ -108,6 +108,8 @@ class Recording:
         if not read_at(file, 0, 1):
             raise AudioError("is empty (0 bytes)")
         kind, start = kind_of(file)
+        if kind is None and path and path.lower().endswith(".mp3"):
+            kind, start = "mp3", 0  # cut out of a stream, with half a frame in front
         if kind is None:
             raise unreadable(f"these bytes begin none of {KINDS}")
         self._kind: Kind = kind
@@ -142,11 +144,20 @@ class Recording:
             yield from self._reader.blocks(dtype)
 
     def _open_link(self, link: Link) -> Reader:
-        is_whole = link.start == 0 and not link.head and len(self._links) == 1
-        window = cast(BinaryIO, Window(self._file, link))
+        window = Window(self._file, link)
+        is_whole = len(self._links) == 1 and link.start == 0 and not link.head
         if self._kind in ("mp3", "aac", "mp4", "webm") or self._is_open_flac(link):
             return FfmpegReader(window, self._kind, self._kind == "mp3" and says_its_length(self._file, link))
-        return LibsndfileReader(self._path if self._path and is_whole else window, link)
+        try:
+            if self._path and is_whole and self._kind != "flac":
+                return LibsndfileReader(self._path, link)
+            return LibsndfileReader(window, link)
+        except AudioError:
+            # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone.
+            window.seek(0)
+            with suppress(AudioError):
+                return FfmpegReader(window, self._kind, says_its_length=False)
+            raise
 
     def _is_open_flac(self, link: Link) -> bool:
         """Whether it is a FLAC whose encoder did not go back to say how long it is: libsndfile reads none of it."""

@@ -40,6 +40,10 @@ class Window(io.RawIOBase):
         self._place = max(0, offset + (0, self._place, self._link.end - self._link.start)[whence])
         return self._place
 
+    def num_left(self) -> int:
+        """Bytes from here to the end."""
+        return self._link.end - self._link.start - self._place
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         place = self._link.start + self._place
         content = self._link.head[self._place : self._place + len(buffer)]
@@ -55,6 +59,14 @@ def read_at(file: BinaryIO, place: int, num_bytes: int) -> bytes:
     """So many bytes of an open file, or those there are."""
     file.seek(place)
     return file.read(num_bytes)
+
+
+def find_other(file: BinaryIO, than: bytes, start: int) -> Iterator[int]:
+    """About where bytes other than a certain one lie."""
+    while piece := read_at(file, start, _PIECE_BYTES):
+        if piece.strip(than):
+            yield start
+        start += len(piece)
 
 
 def find_bytes(file: BinaryIO, what: bytes, start: int) -> Iterator[int]:
