@@ -16,7 +16,6 @@ from ww_data.audio.windows import Link, find_other, read_at
 # A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
 MAX_MISSING = 0.01
 # What may follow the last chunk: a tag, padding, or an oversight of so many bytes. More is sound no length speaks of.
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 _MAX_TAIL_BYTES = 64
 _OPEN_SIZE = 0x7FFFF000  # 32-bit lengths from here on say "until the end"
 
@@ -71,7 +70,7 @@ def find_chunked(file: BinaryIO, start: int) -> Iterator[Link]:
         if not (head[:4] in _FORMS or head[:4] in _AU or head[4:8] == b"ftyp"):
             break
         start = link.end
-    is_tail = head.startswith(_TAGS) or end - link.end <= _MAX_TAIL_BYTES
+    is_tail = head.startswith(b"ID3") or _is_id(head[:4]) or end - link.end <= _MAX_TAIL_BYTES
     if not is_tail and next(find_other(file, b"\0", link.end), None) is not None:
         raise longer_than_it_says(link.end - start, end - link.end)
 
@@ -82,6 +81,8 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
     form = _FORMS.get(magic, _FORMS[b"FORM"])
     place, mask, long_sizes, sounds = start + form.first, 0, -1, 0
     while chunk := _au_sound(file, start, magic) if magic in _AU else _chunk(file, form, place, end):
+        if sounds and chunk.start + chunk.size > end:
+            break  # a tag, or a chunk that is cut: the sound is whole
         if chunk.id == b"ds64":
             long_sizes = chunk.start
         elif chunk.id[:4] == b"fmt ":

@@ -13,6 +13,7 @@ KINDS = "WAV, FLAC, OGG, MP3, M4A (MP4), AAC, WebM, AIFF, CAF, AU or W64"
 _HEAD_BYTES = 16
 # Some writers' tags are a little longer than they say.
 _MAX_SLOPPY_BYTES = 4096
+_MAX_CUT_BYTES = 1 << 16
 _MAGIC: dict[bytes, Kind] = {
     b"RIFF": "wav",
     b"RIFX": "wav",
@@ -62,6 +63,12 @@ def is_mpeg_frame(head: bytes) -> bool:
         and head[2] & 0x0C != 0x0C  # no such rate
         and head[2] & 0xF0 != 0xF0  # no such number of bits
     )
+
+
+def first_frame(file: BinaryIO) -> int:
+    """Where MPEG audio begins that was cut out of a stream, with padding or half a frame in front."""
+    head = read_at(file, 0, _MAX_CUT_BYTES)
+    return next((place for place in range(len(head)) if is_mpeg_frame(head[place : place + 4])), 0)
 
 
 def _kind(head: bytes) -> Kind | None:

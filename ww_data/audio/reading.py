@@ -15,7 +15,7 @@ import numpy as np
 
 from ww_data.audio.errors import AudioError, one_line, source_name, unreadable
 from ww_data.audio.ffmpeg import FfmpegReader, changed
-from ww_data.audio.kinds import KINDS, Kind, kind_of
+from ww_data.audio.kinds import KINDS, Kind, first_frame, kind_of
 from ww_data.audio.libsndfile import LibsndfileReader
 from ww_data.audio.links import find_links, says_its_length
 from ww_data.audio.reader import BLOCK_FRAMES, Block, Reader, SampleType
@@ -94,7 +94,8 @@ def _of_one_length(blocks: Iterator[Block]) -> Iterator[Block]:
         while num_waiting >= BLOCK_FRAMES:
             joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
             yield joined[:BLOCK_FRAMES]
-            waiting, num_waiting = [joined[BLOCK_FRAMES:]], num_waiting - BLOCK_FRAMES
+            num_waiting -= BLOCK_FRAMES
+            waiting = [joined[BLOCK_FRAMES:]] if num_waiting else []
     if num_waiting:
         yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
 
@@ -105,11 +106,12 @@ class Recording:
     def __init__(self, file: BinaryIO, path: str | None) -> None:
         """path: of the file, where it has one, for decoders that read faster by themselves."""
         self._file, self._path = file, path
-        if not read_at(file, 0, 1):
+        self._num_bytes = file.seek(0, io.SEEK_END)
+        if not self._num_bytes:
             raise AudioError("is empty (0 bytes)")
         kind, start = kind_of(file)
         if kind is None and path and path.lower().endswith(".mp3"):
-            kind, start = "mp3", 0  # cut out of a stream, with half a frame in front
+            kind, start = "mp3", first_frame(file)
         if kind is None:
             raise unreadable(f"these bytes begin none of {KINDS}")
         self._kind: Kind = kind
@@ -145,7 +147,7 @@ class Recording:
 
     def _open_link(self, link: Link) -> Reader:
         window = Window(self._file, link)
-        is_whole = len(self._links) == 1 and link.start == 0 and not link.head
+        is_whole = link.start == 0 and link.end == self._num_bytes and not link.head
         if self._kind in ("mp3", "aac", "mp4", "webm") or self._is_open_flac(link):
             return FfmpegReader(window, self._kind, self._kind == "mp3" and says_its_length(self._file, link))
         try:

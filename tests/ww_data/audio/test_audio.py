@@ -152,7 +152,7 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     """Each process that reads or mixes imports it, and torch takes seconds and hundreds of megabytes."""
     code = "import sys, ww_data; sys.exit('torch' in sys.modules)"
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": root})
 
 

@@ -1,0 +1,113 @@
+"""What FFmpeg decodes: the files of phones and browsers, and nothing that anybody could smuggle in."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound
+from ww_data import AudioError, read_audio
+from ww_data.audio import iter_blocks, open_audio
+
+RATE = 48_000
+X = sound(1.0, RATE, 2)
+
+
+def samples_of(file: bytes) -> np.ndarray:
+    samples_TC, rate = read_audio(io.BytesIO(file))
+    assert rate == RATE
+    return samples_TC
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        *(("ipod", "aac"), ("mp4", "aac"), ("mov", "aac"), ("adts", "aac"), ("mp4", "libopus")),
+        *(("webm", "libopus"), ("matroska", "libopus"), ("matroska", "libmp3lame"), ("mp3", "libmp3lame")),
+        *(("wav", "libmp3lame"), ("mp2", "mp2")),
+    ],
+)
+def test_lossy_sound_is_what_it_was(container: str, codec: str) -> None:
+    tone = np.sin(2 * np.pi * 440 / RATE * np.arange(RATE))
+    x = (0.3 * np.stack([tone, -tone], axis=1)).astype(np.float32)
+    y = samples_of(by_ffmpeg(container, codec, x, RATE))
+    assert y.shape[1] == 2
+    assert 0 <= len(y) - len(x) < 4000  # what encoders put in front and behind
+    energy = float(np.sum(y**2))
+    assert energy == pytest.approx(float(np.sum(x**2)), rel=0.15)
+    np.testing.assert_allclose(y[8000:40_000, 0], -y[8000:40_000, 1], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [*(("ipod", "alac"), ("mp4", "flac"), ("matroska", "flac"), ("mov", "pcm_s16be"), ("ogg", "flac"))],
+)
+def test_lossless_sound_is_the_same_bit_for_bit(container: str, codec: str) -> None:
+    file = by_ffmpeg(container, codec, X, RATE)
+    np.testing.assert_array_equal(samples_of(file), X)
+    if codec in ("flac", "pcm_s16be") and container != "ogg":
+        with open_audio(io.BytesIO(file)) as opened:
+            assert opened.subtype == "PCM_16"
+            integers = np.concatenate(list(iter_blocks(opened, "x", "int16")))
+        np.testing.assert_array_equal(integers, X * 32768)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "picture"), [("webm", "libopus", "libvpx"), ("mp4", "aac", "mpeg4")]
+)
+def test_of_a_film_the_sound_is_taken(container: str, codec: str, picture: str) -> None:
+    alone, film = (by_ffmpeg(container, codec, X, RATE, picture=name) for name in ("", picture))
+    np.testing.assert_array_equal(samples_of(film), samples_of(alone))
+
+
+def test_one_of_several_sound_tracks_is_not_guessed() -> None:
+    for container, codec in (("webm", "libopus"), ("mp4", "aac")):
+        with pytest.raises(AudioError, match="holds 2 sound tracks"):
+            samples_of(by_ffmpeg(container, codec, X, RATE, num_tracks=2))
+
+
+def test_a_live_recorder_says_no_length() -> None:
+    """As MediaRecorder writes: no duration, and nothing says where it ends."""
+    file = by_ffmpeg("webm", "libopus", X, RATE, live="1")
+    assert len(samples_of(file)) == RATE
+    assert len(samples_of(file[:-300])) > 0.9 * RATE
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n",
+        b"ffconcat version 1.0\nfile '{secret}'\n",
+        b"<?xml version='1.0'?><MPD><Period><BaseURL>{secret}</BaseURL></Period></MPD>",
+    ],
+)
+def test_playlists_are_no_sound(file: bytes, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(by_libsndfile("WAV", X))
+    for name in ("a.mp3", "a.wav", "a.webm", "a.mp4"):
+        (tmp_path / name).write_bytes(file.replace(b"{secret}", bytes(secret)))
+        with pytest.raises(AudioError, match="cannot be read"):
+            read_audio(tmp_path / name)
+
+
+def test_other_codecs_are_named() -> None:
+    with pytest.raises(AudioError, match=r"cannot be read as audio \(.*tta"):
+        samples_of(by_ffmpeg("matroska", "tta", X, RATE))
+
+
+def test_an_mp3_cut_out_of_a_stream_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(bytes(300) + by_libsndfile("MP3", X, RATE))
+    assert len(read_audio(path)[0]) == RATE
+
+
+def test_ffmpeg_is_loaded_at_its_first_use() -> None:
+    code = "import sys, ww_data; sys.exit('av' in sys.modules)"
+    root = str(Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": root})
