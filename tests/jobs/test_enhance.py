@@ -11,6 +11,8 @@ import soundfile as sf
 
 from cluster.enhancement import enhance_audio
 from tests.jobs.conftest import Done
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes, with_size
+from ww_data.audio import open_audio, read_audio
 from ww_models import load_bundle
 
 
@@ -53,6 +55,34 @@ def test_the_result_is_what_the_model_makes(
     samples_TC, sample_rate = sf.read(source, dtype="float32")
     expected_TC = enhance_audio(load_bundle(bundle), samples_TC, sample_rate, 0.5)
     np.testing.assert_allclose(sf.read(tmp_path / "out/two.FLAC")[0], expected_TC.clip(-1, 1), atol=1e-5)
+
+
+def test_all_of_the_sound_comes_out(
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
+) -> None:
+    joined, surround = (
+        by_libsndfile("MP3", sound(0.5)) * 3,
+        by_libsndfile("WAVEX", sound(0.5, num_channels=4)),
+    )
+    files = {
+        "joined.mp3": joined,
+        "open.wav": with_size(by_libsndfile("WAV", sound(0.5)), b"data", bytes(4)),
+        "phone.m4a": by_ffmpeg("ipod", "aac", sound(1.0, 44_100, 2), 44_100),
+        "browser.webm": by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000),
+        "surround.wav": with_bytes(surround, 40, (0x107).to_bytes(4, "little")),
+    }
+    (tmp_path / "new").mkdir()
+    for name, content in files.items():
+        (tmp_path / "new" / name).write_bytes(content)
+    assert run_job("enhance", tmp_path / "new", "--bundle", bundle, "--out", tmp_path / "out").code == 0
+    for name in files:
+        source, result = tmp_path / "new" / name, (tmp_path / "out" / name).with_suffix(".wav")
+        samples_TC, sample_rate = read_audio(source)
+        enhanced_TC, rate_out = read_audio(result)
+        assert (enhanced_TC.shape, rate_out) == (samples_TC.shape, sample_rate)
+        assert len(samples_TC) >= 0.5 * sample_rate
+    with open_audio(tmp_path / "out" / "surround.wav") as opened:
+        assert opened.channel_mask == 0x107
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(

@@ -117,7 +117,7 @@ def _chunk(file: BinaryIO, form: _Form, place: int, end: int) -> _Chunk | None:
 
 def _au_sound(file: BinaryIO, start: int, magic: bytes) -> _Chunk:
     offset, size = struct.unpack(_AU[magic] + "I", read_at(file, start + 4, 8).ljust(8, b"\0"))
-    return _Chunk(_FORMS[b"FORM"].sound_id, start + offset, size, start + 8, _AU[magic])
+    return _Chunk(_FORMS[b"FORM"].sound_id, start + max(24, offset), size, start + 8, _AU[magic])
 
 
 def _is_id(head: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound
 from tests.ww_data.made_sounds import RATE, hiss, syllables, write_folders
 from ww_data import read_mono, scan_corpus, write_audio
 from ww_data.manifest import Role
@@ -70,10 +71,14 @@ def test_any_rate_depth_channels_and_name_is_used(tmp_path: Path) -> None:
     write_audio(odd / "stereo.wav", np.stack([syllables(3, 2.0), syllables(4, 2.0)], axis=1), RATE)
     write_audio(tmp_path / "x.mp3", syllables(5, 2.0), RATE, subtype=None)
     (tmp_path / "x.mp3").rename(odd / "in fact mp3.wav")
+    stereo = sound(2.0, 48_000, 2)
+    (odd / "browser.webm").write_bytes(by_ffmpeg("webm", "libopus", stereo, 48_000, live="1"))
+    (odd / "phone.m4a").write_bytes(by_ffmpeg("ipod", "alac", sound(2.0, seed=5)))
+    (odd / "rotated.ogg").write_bytes(by_libsndfile("OGG", sound(1.0, seed=6)) * 2)
     manifest = scan_corpus(speech, noise)
     clips = {clip.id.rpartition("/")[2]: clip for clip in manifest.clips if clip.speaker == odd.name}
     assert not manifest.skipped
-    assert len(clips) == 4
+    assert len(clips) == 7
     assert {round(clip.seconds, 3) for clip in clips.values()} == {2.0}
     assert clips["eight kHz.wav"].sample_rate == 8000
     assert clips["stereo.wav"].num_channels == 2

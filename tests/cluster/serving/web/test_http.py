@@ -28,6 +28,8 @@ from cluster.serving.web.observability import RequestLog
 from tests.cluster.serving.callers import half_an_upload, wait_until
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
 from tests.cluster.serving.replica import file_process
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, id3, sound, with_bytes, with_size
+from ww_data.audio import open_audio, read_audio
 from ww_models import load_bundle, read_bundle_info
 
 CONFIG = ServingConfig(
@@ -61,6 +63,8 @@ def client(app: FastAPI, run_app: Callable) -> Iterator[httpx.Client]:
         ("FLAC", "PCM_16", 22_050, 2),
         ("OGG", "VORBIS", 32_000, 1),
         ("MP3", None, 44_100, 2),
+        ("AIFF", "PCM_16", 22_050, 1),
+        ("CAF", "PCM_24", 44_100, 2),
     ],
 )
 @pytest.mark.parametrize("response_format", ["wav", "flac", "ogg"])
@@ -86,6 +90,38 @@ def test_reply_has_the_rate_channels_and_length_of_the_input(
     )
     if response_format != "ogg":
         assert received.subtype == ("PCM_24" if subtype in {"PCM_24", "FLOAT"} else "PCM_16")
+
+
+@pytest.mark.parametrize(
+    ("file", "media_type"),
+    [
+        (by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000, live="1"), "video/webm"),
+        (by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000, picture="libvpx"), "video/webm"),
+        (by_ffmpeg("ipod", "aac", sound(1.0, 44_100, 2), 44_100), "audio/mp4"),
+        (by_ffmpeg("adts", "aac", sound(1.0, 44_100), 44_100), "audio/aac"),
+        (by_libsndfile("OGG", sound(0.5), subtype="OPUS") * 3, "audio/ogg"),
+        (by_libsndfile("MP3", sound(0.5)) * 3, "audio/mpeg"),
+        (by_libsndfile("FLAC", sound(0.5)) * 3, "audio/flac"),
+        (id3(500) + by_libsndfile("WAV", sound(0.5)), "audio/wav"),
+        (with_size(by_libsndfile("WAV", sound(0.5)), b"data", bytes(4)), "audio/wav"),
+    ],
+)
+def test_all_of_the_sound_is_answered(client: httpx.Client, file: bytes, media_type: str) -> None:
+    samples_TC, sample_rate = read_audio(io.BytesIO(file))
+    assert len(samples_TC) >= 0.5 * sample_rate
+    response = client.post(DENOISE, files={"file": ("a", file, media_type)}, data={"strength": "0"})
+    assert response.status_code == 200, response.text[:500]
+    assert sf.info(io.BytesIO(response.content)).samplerate == sample_rate
+    np.testing.assert_allclose(samples_of(response.content), samples_TC.clip(-1, 1), atol=2**-15)
+
+
+def test_a_wav_keeps_its_channel_mask(client: httpx.Client) -> None:
+    file = by_libsndfile("WAVEX", sound(0.5, num_channels=3), subtype="PCM_24")
+    file = with_bytes(file, 40, (0x103).to_bytes(4, "little"))
+    reply = client.post(DENOISE, content=file).content
+    with open_audio(io.BytesIO(reply)) as opened:
+        assert (opened.channel_mask, opened.num_channels, opened.subtype) == (0x103, 3, "PCM_24")
+    assert samples_of(reply).shape == (8000, 3)
 
 
 def test_pcm_says_its_rate_and_channels(client: httpx.Client) -> None:
@@ -198,7 +234,10 @@ def test_the_description_has_an_example_of_every_error(client: httpx.Client) -> 
         (b"this is no audio, whatever it says", 415, "unsupported_audio"),
         (file_bytes(recording())[:400], 400, "bad_audio"),
         (file_bytes(recording(), kind="FLAC")[:2000], 400, "bad_audio"),
-        (file_bytes(recording(), kind="AIFF"), 415, "unsupported_audio"),
+        (b"0&\xb2u\x8ef\xcf\x11" + bytes(500), 415, "unsupported_audio"),  # WMA
+        (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/\n", 415, "unsupported_audio"),
+        (by_ffmpeg("mp4", "aac", sound(), num_tracks=2), 400, "bad_audio"),
+        (by_libsndfile("OGG", sound()) + by_libsndfile("OGG", sound(), 8000), 400, "bad_audio"),
         (file_bytes(np.zeros((0, 1), np.int16)), 400, "bad_audio"),
         (file_bytes(np.full((100, 1), np.nan, np.float32), subtype="FLOAT"), 400, "bad_audio"),
         (file_bytes(np.full((100, 1), 1e9, np.float32), subtype="FLOAT"), 400, "bad_audio"),
@@ -222,6 +261,7 @@ def test_over_the_limit_of_bytes_is_413_declared_or_not(client: httpx.Client) ->
 
 def test_what_is_declared_not_to_be_audio_is_415(client: httpx.Client) -> None:
     assert "application/json" in error_of(client.post(DENOISE, json={}), 415)["message"]
+    assert "WebM, AIFF, CAF" in error_of(client.post(DENOISE, content=b"no sound"), 415)["message"]
     files = {"file": ("a.png", b"x", "image/png")}
     assert "image/png" in error_of(client.post(DENOISE, files=files), 415)["message"]
 
