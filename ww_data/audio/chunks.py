@@ -56,18 +56,17 @@ class _Chunk(NamedTuple):
     code: str
 
 
-def find_chunked(file: BinaryIO, start: int) -> Iterator[Link]:
+def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
     """The files that lie one after the other from `start` on.
 
     Raises AudioError, without a name, where one is cut short, or where much follows that is none of it.
     """
     end = file.seek(0, io.SEEK_END)
     while True:
-        is_mp4 = read_at(file, start, 8)[4:] == b"ftyp"
         link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
         yield link
         head = read_at(file, link.end, 16)
-        if not (head[:4] in _FORMS or head[:4] in _AU or head[4:8] == b"ftyp"):
+        if not (head[4:8] == b"ftyp" if is_mp4 else head[:4] in _FORMS or head[:4] in _AU):
             break
         start = link.end
     is_tail = head.startswith(b"ID3") or _is_id(head[:4]) or end - link.end <= _MAX_TAIL_BYTES

@@ -19,24 +19,10 @@ from ww_data.audio.windows import Window
 _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
 _LOSSLESS = ("flac", "alac", "pcm_")
 _PCM = [f"pcm_{kind}{end}" for kind in ("s16", "s24", "s32", "f32", "f64") for end in ("le", "be")]
-_CODECS = {
-    *(
-        "mp3",
-        "mp3float",
-        "mp2",
-        "mp2float",
-        "mp1",
-        "mp1float",
-        "aac",
-        "aac_fixed",
-        "ac3",
-        "eac3",
-        "amrnb",
-        "amrwb",
-    ),
-    *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726", "gsm", "gsm_ms"),
-    *("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", *_PCM),
-}
+_MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fixed", "ac3", "eac3")
+_PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726")
+_OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
+_CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
 _BUFFER_BYTES = 1 << 16
 # Streams without a container have tags between their frames: so many packets, and this part, may be none.
 _MAX_BAD_PACKETS = 3
@@ -64,18 +50,15 @@ class FfmpegReader:
             self._stream = self._only_sound()
             self._frames = self._decoded()
             self._first = next(self._frames, None)
+            if self._first is None:
+                raise AudioError("holds no samples")
         except BaseException:
             self.close()
             raise
-        if self._first is None:
-            self.close()
-            raise AudioError("holds no samples")
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
-        codec = self._stream.codec_context.name
-        is_exact = codec.startswith(_LOSSLESS)
-        self.subtype = (
-            ("PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24") if is_exact else codec
-        )
+        self.subtype = self._stream.codec_context.name
+        if self.subtype.startswith(_LOSSLESS):
+            self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
         duration = self._stream.duration if says_its_length else None
         self.num_frames = duration and round(duration * self._stream.time_base * self.sample_rate)
 
@@ -110,19 +93,19 @@ class FfmpegReader:
         import av
 
         num_packets = num_bad = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                if (packet := next(packets, None)) is None:
-                    break
+        try:
+            for packet in self._container.demux(self._stream):
                 num_packets += 1
-                yield from packet.decode()
-            except av.InvalidDataError as error:
-                num_bad += 1
-                if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
-                    raise unreadable(error) from error
-            except av.FFmpegError as error:
-                raise unreadable(error) from error
+                try:
+                    frames = packet.decode()
+                except av.InvalidDataError:
+                    num_bad += 1
+                    if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
+                        raise
+                else:
+                    yield from frames
+        except av.FFmpegError as error:
+            raise unreadable(error) from error
 
     def _samples(self) -> Iterator[Block]:
         frame, self._first = self._first, None

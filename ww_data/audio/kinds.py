@@ -28,6 +28,7 @@ _MAGIC: dict[bytes, Kind] = {
     b"OggS": "ogg",
     b"\x1aE\xdf\xa3": "webm",
 }
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # an old QuickTime begins with any
 _TAG_BYTES = 10  # ID3v2's header: "ID3", version, flags, size in four times seven bits
 
 
@@ -79,7 +80,7 @@ def _kind(head: bytes) -> Kind | None:
         return kind if head[8:12] in (b"AIFF", b"AIFC") else None
     if kind:
         return kind
-    if head[4:8] == b"ftyp":
+    if head[4:8] in _BOXES:
         return "mp4"
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         return "aac"

@@ -25,7 +25,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
     """The streams of an open file that begins at `start`. Raises AudioError, without a name, for one that is cut."""
     if kind in ("wav", "w64", "aiff", "caf", "au", "mp4"):
-        return list(find_chunked(file, start))
+        return list(find_chunked(file, start, is_mp4=kind == "mp4"))
     end = file.seek(0, io.SEEK_END)
     joints = sorted({joint for joint in _joints(file, kind, start, end) if joint[0] > start})
     starts, ends = [start, *(joint[1] for joint in joints)], [*(joint[0] for joint in joints), end]
