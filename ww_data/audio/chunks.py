@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
+from ww_data.audio.kinds import HEAD_BYTES, kind_of_head
 from ww_data.audio.windows import Link, find_other, read_at
 
 # A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
@@ -65,13 +66,20 @@ def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
     while True:
         link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
         yield link
-        head = read_at(file, link.end, 16)
+        head = read_at(file, link.end, 8)
         if not (head[4:8] == b"ftyp" if is_mp4 else head[:4] in _FORMS or head[:4] in _AU):
             break
         start = link.end
-    is_tail = head.startswith(b"ID3") or _is_id(head[:4]) or end - link.end <= _MAX_TAIL_BYTES
-    if not is_tail and next(find_other(file, b"\0", link.end), None) is not None:
-        raise longer_than_it_says(link.end - start, end - link.end)
+    check_tail(file, start, link.end, end)
+
+
+def check_tail(file: BinaryIO, start: int, place: int, end: int) -> None:
+    """Raises AudioError if what stands between a file's end, by its header, and `end` may be sound."""
+    head = read_at(file, place, HEAD_BYTES)
+    is_tag = head.startswith(b"ID3") or (_is_id(head[:4]) and kind_of_head(head) is None)
+    is_padding = end - place <= _MAX_TAIL_BYTES or next(find_other(file, b"\0", place), None) is None
+    if not is_tag and not is_padding:
+        raise longer_than_it_says(place - start, end - place)
 
 
 def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:

@@ -26,6 +26,11 @@ def cut_short(came: int, promised: int, unit: str) -> AudioError:
     return AudioError(f"is cut short ({came} of {promised} {unit} are there): copy it again")
 
 
+def damaged(place: int) -> AudioError:
+    """For a file with a hole in it, so many bytes from its beginning."""
+    return AudioError(f"is damaged: what should follow its first {place} bytes does not: copy it again")
+
+
 def longer_than_it_says(came: int, rest: int) -> AudioError:
     what = f"{came} bytes by its header, and {rest} more follow"
     return AudioError(

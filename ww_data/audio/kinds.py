@@ -10,7 +10,7 @@ Kind = Literal["wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3", "aac", "
 
 KINDS = "WAV, FLAC, OGG, MP3, M4A (MP4), AAC, WebM, AIFF, CAF, AU or W64"
 
-_HEAD_BYTES = 16
+HEAD_BYTES = 16
 # Some writers' tags are a little longer than they say.
 _MAX_SLOPPY_BYTES = 4096
 _MAX_CUT_BYTES = 1 << 16
@@ -35,11 +35,11 @@ _TAG_BYTES = 10  # ID3v2's header: "ID3", version, flags, size in four times sev
 def kind_of(file: BinaryIO) -> tuple[Kind | None, int]:
     """The kind of an open file, None for what is not accepted, and where it begins: tags (ID3) may come before."""
     start = 0
-    while tag_bytes := id3_bytes(read_at(file, start, _HEAD_BYTES)):
+    while tag_bytes := id3_bytes(read_at(file, start, HEAD_BYTES)):
         start += tag_bytes
-    head = read_at(file, start, _MAX_SLOPPY_BYTES if start else _HEAD_BYTES)
-    for offset in range(1 + max(0, len(head) - _HEAD_BYTES)):
-        if kind := _kind(head[offset : offset + _HEAD_BYTES]):
+    head = read_at(file, start, _MAX_SLOPPY_BYTES if start else HEAD_BYTES)
+    for offset in range(1 + max(0, len(head) - HEAD_BYTES)):
+        if kind := kind_of_head(head[offset : offset + HEAD_BYTES]):
             return kind, start + offset
     return None, start
 
@@ -72,7 +72,8 @@ def first_frame(file: BinaryIO) -> int:
     return next((place for place in range(len(head)) if is_mpeg_frame(head[place : place + 4])), 0)
 
 
-def _kind(head: bytes) -> Kind | None:
+def kind_of_head(head: bytes) -> Kind | None:
+    """The kind of file that begins with these bytes (`HEAD_BYTES` of them), if it is an accepted one."""
     kind = _MAGIC.get(head[:4])
     if kind == "wav":
         return kind if head[8:12] == b"WAVE" else None

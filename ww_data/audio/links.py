@@ -9,9 +9,10 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ww_data.audio.chunks import find_chunked
-from ww_data.audio.errors import cut_short
+from ww_data.audio.chunks import check_tail, find_chunked
+from ww_data.audio.errors import cut_short, damaged
 from ww_data.audio.kinds import Kind, id3_bytes, is_mpeg_frame
+from ww_data.audio.matroska import check_elements
 from ww_data.audio.windows import Link, find_bytes, read_at
 
 # What marks the first frame of an MP3 that says how many follow, after its header and its empty side information.
@@ -19,7 +20,6 @@ _LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
 _SIDE_BYTES = (9, 17, 32)
 _LOOK_BYTES = 64
 _PAGE_HEADER_BYTES = 27
-_SEGMENT = b"\x18\x53\x80\x67"
 
 
 def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
@@ -31,7 +31,7 @@ def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
     starts, ends = [start, *(joint[1] for joint in joints)], [*(joint[0] for joint in joints), end]
     links = [Link(start=at, end=to) for at, to in zip(starts, ends, strict=True) if at < to]
     for link in links if kind == "webm" else ():
-        _check_segment(file, link)
+        check_elements(file, link)
     return links
 
 
@@ -75,36 +75,34 @@ def _first_frames(file: BinaryIO, start: int) -> Iterator[int]:
 
 
 def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """Where a page begins a stream and the one before did not: those that begin together sound together."""
+    """Where a page begins a stream and the one before did not: those that begin together sound together.
+
+    Raises AudioError where pages are missing: decoders give up there.
+    """
     place, is_beginning = start, True
+    numbers: dict[bytes, int] = {}  # of the last page with sound of each stream
     while place < end:
         page = read_at(file, place, _PAGE_HEADER_BYTES + 255)
-        if page[:4] != b"OggS" or len(page) < _PAGE_HEADER_BYTES:
-            place = next(find_bytes(file, b"OggS", place + 1), end)  # over junk, such as a tag
-            continue
-        if not is_beginning and page[5] & 2:
+        after_junk = page[:4] != b"OggS" or len(page) < _PAGE_HEADER_BYTES
+        if after_junk:  # such as a tag
+            junk, place = place, next(find_bytes(file, b"OggS", place + 1), end)
+            page = read_at(file, place, _PAGE_HEADER_BYTES + 255)
+            if len(page) < _PAGE_HEADER_BYTES:
+                check_tail(file, start, junk, end)
+                return
+        begins, stream, number = bool(page[5] & 2), page[14:18], int.from_bytes(page[18:22], "little")
+        is_next = number == numbers.get(stream, number - 1) + 1
+        if not begins and (after_junk or not is_next):
+            raise damaged(place - start)
+        if begins and not is_beginning:
             yield place
-        is_beginning = bool(page[5] & 2)
+            numbers = {}
+        if page[6:14] != bytes(
+            8
+        ):  # after the headers there may be a gap: who listens to a station comes late
+            numbers[stream] = number
+        is_beginning = begins
         num_segments = page[_PAGE_HEADER_BYTES - 1]
         place += _PAGE_HEADER_BYTES + num_segments + sum(page[_PAGE_HEADER_BYTES:][:num_segments])
     if place > end:
         raise cut_short(end - start, place - start, "bytes")
-
-
-def _check_segment(file: BinaryIO, link: Link) -> None:
-    """Raises AudioError if a WebM ends before its one element does; that of a live recorder may have no end."""
-    header = read_at(file, link.start + 4, 8)
-    header_size, num_bytes = _vint(header)
-    place = link.start + 4 + num_bytes + header_size
-    segment = read_at(file, place, 12)
-    size, num_bytes = _vint(segment[4:])
-    is_open = size == (1 << 7 * num_bytes) - 1
-    promised = place + 4 + num_bytes + size
-    if segment[:4] == _SEGMENT and not is_open and promised > link.end:
-        raise cut_short(link.end - link.start, promised - link.start, "bytes")
-
-
-def _vint(data: bytes) -> tuple[int, int]:
-    """A number of Matroska's, and how many bytes it takes: one, and as many as its first byte has leading zeros."""
-    num_bytes = 9 - data[0].bit_length() if data and data[0] else 1
-    return int.from_bytes(data[:num_bytes], "big") & ((1 << 7 * num_bytes) - 1), num_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from pathlib import Path
 
@@ -149,10 +150,45 @@ def test_a_flac_or_ogg_that_is_not_what_it_says() -> None:
     assert "is cut short" in reason(by_libsndfile("OGG", X)[:-500])
 
 
-@pytest.mark.parametrize("picture", ["", "vp8"])
+def pages_of(ogg: bytes) -> list[bytes]:
+    places = [place for place in range(len(ogg)) if ogg[place : place + 4] == b"OggS"]
+    return [ogg[start:end] for start, end in itertools.pairwise([*places, len(ogg)])]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_with_a_hole_is_damaged(subtype: str) -> None:
+    """Decoders fall silent for good, or for as long, and say nothing."""
+    ogg = by_libsndfile("OGG", sound(20.0), subtype=subtype)
+    pages = pages_of(ogg)
+    assert "is damaged" in reason(b"".join(pages[:6] + pages[8:]))
+    middle = len(b"".join(pages[:6]))
+    assert "is damaged" in reason(with_bytes(ogg, middle, bytes(3000)))
+    late = samples_of(b"".join(pages[:2] + pages[4:]))  # who listens to a station comes late
+    assert 15 * RATE < len(late) < 20 * RATE
+
+
+@pytest.mark.parametrize("live", ["", "1"])
+def test_a_webm_with_a_hole_is_damaged(live: str) -> None:
+    options = {"live": live} if live else {}
+    webm = by_ffmpeg("webm", "libopus", sound(2.0, 48_000), 48_000, **options)
+    assert "is damaged" in reason(with_bytes(webm, 8000, bytes(3000)))
+
+
+@pytest.mark.parametrize("first", ["WAV", "AIFF", "FLAC", "OGG", "MP3", "m4a", "webm"])
+@pytest.mark.parametrize("second", ["WAV", "FLAC", "OGG", "MP3"])
+def test_files_of_two_kinds_in_one_are_refused(first: str, second: str) -> None:
+    made = {
+        "m4a": lambda: by_ffmpeg("ipod", "aac", X),
+        "webm": lambda: by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000),
+    }
+    begin = made.get(first, lambda: by_libsndfile(first, X))()
+    if first != second and (first, second) != ("AIFF", "WAV"):  # which are read alike
+        reason(begin + by_libsndfile(second, sound(5.0)))
+
+
+@pytest.mark.parametrize("picture", ["", "libvpx"])
 def test_a_webm_that_ends_too_early_is_cut(picture: str) -> None:
-    codec = {"picture": "libvpx"} if picture else {}
-    file = by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000, **codec)
+    file = by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000, picture=picture)
     assert "is cut short" in reason(file[:-1000])
 
 
