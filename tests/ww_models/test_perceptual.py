@@ -13,14 +13,14 @@ from tests.ww_models.samples import noise, speech_like
 from ww_models import score_clip
 from ww_models.perceptual import PESQ_PIECE_S, pesq_note, pesq_rate
 
-# Bursts of 208 ms every 408 ms: the densest that PESQ takes for utterances. 60 s of them are three times as many as its
+# Bursts of 212 ms every 424 ms: the densest that PESQ takes for utterances. 60 s of them are three times as many as its
 # C code has room for, and end the process if it is given them at once.
 DENSE = """
 import sys
 import numpy as np
 from ww_models import score_clip
 t = np.arange(int(float(sys.argv[1]) * 16000))
-clean_T = 0.1 * np.sin(t * 0.3) * (t % 6528 < 3328)
+clean_T = 0.1 * np.sin(t * 0.3) * (t % 6784 < 3392)
 noisy_T = clean_T + 0.001 * np.random.default_rng(0).standard_normal(len(t))
 print(score_clip(clean_T, noisy_T, 16000).pesq)
 """
