@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +26,9 @@ def test_a_constant_makes_no_difference(sample_rate: int) -> None:
     plain_CT = OffsetRemover(sample_rate, 2).feed(samples_CT)
     offset_CT = OffsetRemover(sample_rate, 2).feed(samples_CT + np.float32([[0.3], [-0.1]]))
     np.testing.assert_allclose(offset_CT, plain_CT, atol=1e-6)
-    assert (si_sdr_db(samples_CT.astype(float), plain_CT.astype(float)) > 25).all()
+    # While the mean is that of few samples, it holds something of low voices.
+    settled = slice(sample_rate // 4, None)
+    assert (si_sdr_db(samples_CT[:, settled].astype(float), plain_CT[:, settled].astype(float)) > 33).all()
 
 
 @given(num_samples=st.integers(1, 6000), sizes=st.lists(st.integers(0, 2500), max_size=6))
@@ -34,7 +38,7 @@ def test_chunks_are_the_whole(num_samples: int, sizes: list[int]) -> None:
     expected_CT = OffsetRemover(16_000, 2).feed(samples_CT)
     for _ in range(2):
         ends = np.minimum(np.cumsum([0, *sizes, num_samples]), num_samples)
-        parts = [remover.feed(samples_CT[:, a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [remover.feed(samples_CT[:, a:b]) for a, b in pairwise(ends)]
         np.testing.assert_allclose(np.concatenate(parts, axis=-1), expected_CT, atol=1e-7)
         remover.restart()
 
