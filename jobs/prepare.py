@@ -151,6 +151,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"{num_new} new files, {num_files - num_new} that were there; took {time.monotonic() - start:.0f} s"
     )
+    if not prepared.corpus.high_pass_hz:
+        print(
+            "note: this corpus was begun by an earlier version and stays as it is: offsets and what lies below hearing "
+            "count in its levels; prepare it in another folder to be rid of them"
+        )
     print(f"corpus: {prepared.corpus.storage}")
     rate = prepared.corpus.sample_rate
     of_rate = "" if rate == ModelConfig().sample_rate else f" --set model.sample_rate={rate}"
