@@ -70,10 +70,13 @@ def losses_db(model: Denoiser, noisy_T: np.ndarray, clean_T: np.ndarray, scored_
 def main() -> None:
     arguments = parser().parse_args()
     torch.set_num_threads(1)
-    mixtures = open_corpus(arguments.data).mixtures("test")
+    corpus = open_corpus(arguments.data)
+    mixtures = corpus.mixtures("test")
     table = Table("model", "after", "SI-SDR lost, mean (dB)", "worst of 20 (dB)", f"mean at most {BAR_DB} dB")
     for bundle in arguments.bundle:
         model = load_bundle(bundle)
+        if model.sample_rate != corpus.sample_rate:
+            raise SystemExit(f"{bundle} has {model.sample_rate} Hz, {arguments.data} {corpus.sample_rate} Hz")
         losses: dict[str, list[float]] = {}
         for index in track(range(min(arguments.mixtures, len(mixtures))), f"measuring {bundle}"):
             for change, lost in losses_db(model, *mixtures[index], arguments.seconds).items():

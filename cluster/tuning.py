@@ -23,6 +23,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.errors import one_line
 from cluster.machine.placement import check_placement
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
+from cluster.training.checks import check_measure, check_rate
 from cluster.training.run import run_training
 from ww_data import open_corpus
 from ww_data.parallel import Progress
@@ -66,6 +67,8 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
         dimensions.append(_parse_dimension(path, text, whole=type(known[path]) is int))
     if not dimensions:
         raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH")
+    if any(dimension.path == "model.sample_rate" for dimension in dimensions):
+        raise ConfigError("model.sample_rate is that of the corpus, which has one: it cannot be swept")
     _check_values(dimensions, config)
     return dimensions
 
@@ -142,6 +145,7 @@ def run_sweep(
     """
     if measure not in MEASURES:
         raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
+    check_measure(config, measure)
     if trials < 1 or max_concurrent_trials < 1:
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
@@ -152,6 +156,7 @@ def run_sweep(
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name")
     corpus = open_corpus(corpus_uri)  # a damaged corpus ends the sweep, not each trial
+    check_rate(config, corpus.sample_rate, corpus_uri)
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)

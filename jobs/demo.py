@@ -25,6 +25,7 @@ from cluster.machine.session import connect
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.deployment import bindable_port, serve_bundles
 from cluster.settings.experiment import load_config
+from cluster.training.checks import check_rate
 from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
 from jobs.prepare import add_corpus_options, prepare
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             "--speech and --noise belong together: give both folders, or neither for made-up sounds"
         )
     config = load_config(arguments.preset, arguments.overrides)
+    check_rate(config, arguments.sample_rate, "the corpus (--sample-rate)")
     bindable_port(ServingConfig().host, arguments.port)  # found out now, not after minutes of training
     out = Path(arguments.out).resolve()
     run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cluster.enhancement import FORMATS, enhance_audio, read_recording, torch_threads, write_recording
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads wait for each other busily
+
+from cluster.enhancement import FORMATS, FileDenoiser, torch_threads
 from cluster.errors import one_line
-from cluster.machine.progress import progress
+from cluster.machine.progress import Report, progress
 from jobs.cli import main, make_parser
 from ww_data.scan.files import find_audio
 from ww_models import load_bundle
@@ -55,14 +59,15 @@ def run(arguments: argparse.Namespace) -> None:
     model = load_bundle(arguments.bundle)
     failures = []
     with progress("enhancing") as report, torch_threads(arguments.threads):
+        report(0, len(tasks), "preparing the model")
+        denoiser = FileDenoiser(model, arguments.threads)
         for number, task in enumerate(tasks):
-            report(number, len(tasks), task.source.name)
             try:
                 if task.problem:
                     raise ValueError(task.problem)
-                samples_TC, sample_rate, subtype, channel_mask = read_recording(task.source)
-                enhanced_TC = enhance_audio(model, samples_TC, sample_rate, arguments.strength)
-                write_recording(task.target, enhanced_TC, sample_rate, subtype, channel_mask)
+                note = functools.partial(_note, report, number, len(tasks), task.source.name)
+                note(0.0)
+                denoiser.enhance(task.source, task.target, arguments.strength, note)
             except (ValueError, OSError) as error:
                 failures.append(f"skipped {task.source}: {one_line(error)}")
         report(len(tasks), len(tasks), "")
@@ -112,6 +117,11 @@ def check_targets(tasks: Sequence[Task]) -> None:
                 f"{seen[target]} and {task.source} would both become {task.target}; enhance them apart"
             )
         seen[target] = task.source
+
+
+def _note(report: Report, number: int, num_tasks: int, name: str, share: float) -> None:
+    """How far a recording is."""
+    report(number, num_tasks, f"{name} {share:.0%}")
 
 
 def _target(path: Path) -> Path:

@@ -61,6 +61,8 @@ def show(report: EvaluationReport) -> None:
         table.add_row(result.name, *cells, end_section=True)
     Console(soft_wrap=True).print(table)
     print(" ".join(verdict(report)))
+    for note in report.notes:
+        print(f"note: {note}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cluster.preparation import on_ray
 from jobs.cli import main, make_parser
 from ww_data import LAYOUTS, CorpusError, Grouping, Prepared, prepare_corpus
 from ww_data.write.corpus import checked_settings
+from ww_models.denoiser import ModelConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,8 +151,15 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"{num_new} new files, {num_files - num_new} that were there; took {time.monotonic() - start:.0f} s"
     )
+    if not prepared.corpus.high_pass_hz:
+        print(
+            "note: this corpus was begun by an earlier version and stays as it is: offsets and what lies below hearing "
+            "count in its levels; prepare it in another folder to be rid of them"
+        )
     print(f"corpus: {prepared.corpus.storage}")
-    print(f"next: python -m jobs.train --data {arguments.out} --preset demo")
+    rate = prepared.corpus.sample_rate
+    of_rate = "" if rate == ModelConfig().sample_rate else f" --set model.sample_rate={rate}"
+    print(f"next: python -m jobs.train --data {arguments.out} --preset demo{of_rate}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.machine.session import connect
 from cluster.runs.folder import open_run, read_run_config
 from cluster.settings.experiment import ConfigError, ExperimentConfig, load_config, override
+from cluster.training.checks import check_data
 from cluster.training.finetune import Source, finetune_config, open_source
 from cluster.training.run import run_training
 from jobs.cli import main, make_parser
@@ -125,6 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--resume goes on with weights of its own; leave --finetune out")
     source = open_source(arguments.finetune) if arguments.finetune else None
     config = config_from(arguments, source)
+    check_data(config, arguments.data)
     name = arguments.resume or run_name(arguments)
     with connect() as where:
         print(f"{name}: {config.model_name}, {_limits(config)} on {where}")

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
+from cluster.training.checks import check_data, check_measure
 from cluster.tuning import SweepResult, parse_space, run_sweep
 from jobs.cli import main, make_parser
 from jobs.train import add_training_options, config_from, run_name
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     dimensions = parse_space(arguments.space, config)
     if arguments.trials < 1:
         raise ValueError(f"--trials must be at least 1; got {arguments.trials}")
+    check_measure(config, arguments.metric)
+    check_data(config, arguments.data)
     with connect() as where:
         print(f"{arguments.trials} trials on {where}, raising {arguments.metric}")
         with progress("trials") as report:

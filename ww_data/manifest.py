@@ -49,6 +49,9 @@ class Clip:
     split: str = ""
     level_dbfs: float = float("-inf")  # over all channels, without their constant parts
     peak: float = 0.0  # at full scale 1, channels averaged (rir: channel 0); the larger one of a pair's files
+    offset: float = (
+        0.0  # the largest constant part of a channel, at full scale 1; of a pair's, the larger one
+    )
     content_hash: str = ""
     skip_reason: str = ""
     layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...

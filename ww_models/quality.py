@@ -5,16 +5,16 @@ an evaluation nor disappears from it.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ww_models.perceptual import is_silent, pesq_score, stoi_score
+
 # Beyond this an estimate is the clean signal, or has nothing of it, to within rounding.
 MAX_DB = 100.0
-_SILENCE_RMS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ MEASURES = {measure.name: measure for measure in _ALL}
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """pesq: 1.0 to 4.64 (P.862.2 wideband at 16 kHz, P.862 narrowband at 8 kHz, else NaN); stoi: 0 to 1."""
+    """pesq: 1.0 to 4.64 (P.862.2 wideband at 16 kHz, to which higher rates are converted, P.862 narrowband at 8 kHz,
+    else NaN); stoi: 0 to 1."""
 
     pesq: float
     stoi: float
@@ -82,42 +83,12 @@ def score_clip(
     if clean_T.ndim != 1 or shapes[0] != shapes[1]:
         raise ValueError(f"quality takes two (samples,) of equal length, got {shapes[0]} and {shapes[1]}")
     clean, estimate = clean_T.astype(np.float64), estimate_T.astype(np.float64)
-    if _is_silent(clean) or not np.isfinite(estimate).all():
+    if is_silent(clean) or not (np.isfinite(clean).all() and np.isfinite(estimate).all()):
         return Quality(pesq=math.nan, stoi=math.nan, snr_db=math.nan, si_sdr_db=math.nan)
-    can_perceive = perceptual and not _is_silent(estimate)
+    can_perceive = perceptual and not is_silent(estimate)
     return Quality(
-        pesq=_pesq(clean, estimate, sample_rate) if can_perceive else math.nan,
-        stoi=_stoi(clean, estimate, sample_rate) if can_perceive else math.nan,
+        pesq=pesq_score(clean, estimate, sample_rate) if can_perceive else math.nan,
+        stoi=stoi_score(clean, estimate, sample_rate) if can_perceive else math.nan,
         snr_db=float(snr_db(clean, estimate)),
         si_sdr_db=float(si_sdr_db(clean, estimate)),
     )
-
-
-def _is_silent(x: np.ndarray) -> bool:
-    return x.size == 0 or float(np.sqrt(np.mean(x**2))) < _SILENCE_RMS
-
-
-def _pesq(clean: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    from pesq import PesqError, pesq
-
-    mode = {16_000: "wb", 8_000: "nb"}.get(sample_rate)
-    if mode is None:
-        return math.nan
-    try:
-        value = float(pesq(sample_rate, clean, estimate, mode, on_error=PesqError.RETURN_VALUES))
-    except (ValueError, PesqError, ZeroDivisionError):
-        return math.nan
-    return value if value > 0 else math.nan
-
-
-def _stoi(clean: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    from pystoi import stoi
-
-    with warnings.catch_warnings():
-        # pystoi warns and returns 1e-5 where fewer than 30 frames hold speech: that is no score.
-        warnings.simplefilter("error")
-        try:
-            value = float(stoi(clean, estimate, sample_rate))
-        except (RuntimeWarning, UserWarning, ValueError, ZeroDivisionError, IndexError):
-            return math.nan
-    return value if math.isfinite(value) else math.nan

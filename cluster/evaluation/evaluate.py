@@ -211,6 +211,7 @@ def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corp
         macs_per_second=info.macs_per_second,
         latency_ms=info.latency_ms,
         real_time_factor=real_time_factor,
+        sample_rate=info.sample_rate,
         same_corpus=None if trained_on is None else trained_on == corpus.manifest_hash,
     )
 

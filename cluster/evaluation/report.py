@@ -4,6 +4,7 @@ report.json: {"format": "wave-wizard-evaluation", "format_version": 1, ...} foll
 EvaluationReport as cluster/evaluation/scores.py documents them, undefined numbers as null:
 
     verdict                        one sentence
+    notes[]                        what was converted to be scored
     corpus_uri, manifest_hash, sample_rate (Hz), num_mixtures, clip_s, machine, created_at, duration_s, config
     systems[]                      "noisy" first
       name, model                  model: null for noisy, else bundle_id, real_time_factor, latency_ms, ...
@@ -72,7 +73,12 @@ def _to_dict(report: EvaluationReport, audio: list[dict[str, str]]) -> dict[str,
         facts = {f.name: getattr(example, f.name) for f in dataclasses.fields(example) if f.name != "signals"}
         examples.append(facts | {"audio": files})
     content = dataclasses.asdict(dataclasses.replace(report, examples=()))
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "verdict": " ".join(verdict(report))}
+    head = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "verdict": " ".join(verdict(report)),
+        "notes": report.notes,
+    }
     return _finite(head | content | {"examples": examples})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cluster.evaluation.statistics import Interval, Mean, mean_of_defined, paired_interval
+from ww_models.perceptual import pesq_note
 from ww_models.quality import MEASURES, Quality
 
 NOISY = "noisy"
@@ -82,7 +83,7 @@ class Summary:
 class ModelFacts:
     """latency_ms: how far ahead the model listens, None for the whole clip.
 
-    real_time_factor: seconds of computing per second of audio, on one thread.
+    real_time_factor: seconds of computing per second of audio, on one thread. sample_rate: Hz, that it works at.
     """
 
     bundle_id: str
@@ -92,6 +93,7 @@ class ModelFacts:
     macs_per_second: float
     latency_ms: float | None
     real_time_factor: float
+    sample_rate: int
     same_corpus: bool | None  # trained on this corpus' training split; None if the bundle does not say
 
 
@@ -131,6 +133,17 @@ class EvaluationReport:
     machine: str
     created_at: str
     duration_s: float
+
+    @property
+    def notes(self) -> list[str]:
+        """What was converted to be scored, a line each."""
+        lines = [
+            f"{result.name} works at {result.model.sample_rate} Hz: the mixtures of {self.sample_rate} Hz are "
+            "converted to it, and what it makes of them back"
+            for result in self.systems
+            if result.model is not None and result.model.sample_rate != self.sample_rate
+        ]
+        return [*lines, *filter(None, [pesq_note(self.sample_rate)])]
 
     def system(self, name: str) -> SystemResult:
         return next(result for result in self.systems if result.name == name)

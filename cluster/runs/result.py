@@ -14,6 +14,7 @@ from cluster.runs.transfer import replace_folder
 from cluster.settings.experiment import ExperimentConfig
 from cluster.settings.training import SCORES
 from ww_data import Storage
+from ww_models.perceptual import pesq_note
 from ww_models.quality import MEASURES
 
 
@@ -25,7 +26,7 @@ class TrainingResult:
     score: the metric that best means. audio_hours: trained on, over all workers and starts. audio_s_per_s: seconds
     of audio per second while training (validations aside), and data_wait_fraction: the part of that time that rank 0
     stood still for data; both NaN for a run too short to tell. wall_s: of this start. skipped_steps: left out for a
-    loss or gradients that were not finite, of `steps`.
+    loss or gradients that were not finite, of `steps`. sample_rate: of model and corpus, in Hz.
     """
 
     run: Storage
@@ -40,6 +41,7 @@ class TrainingResult:
     audio_s_per_s: float = math.nan
     data_wait_fraction: float = math.nan
     skipped_steps: int = 0
+    sample_rate: int = 16_000
 
     @property
     def run_dir(self) -> Path:
@@ -71,6 +73,8 @@ class TrainingResult:
             chosen = "  <- decides" if name == self.score else ""
             title = MEASURES[name].label if name in MEASURES else name
             lines.append(f"  {title:10} {noisy:>9} {best:>12} {last:>12}{chosen}")
+        if note := pesq_note(self.sample_rate):
+            lines.append(f"  {note}")
         lines.append(f"run:    {self.run}")
         lines.append(f"bundle: {self.run.address(BUNDLE_FOLDER)} (the best)")
         if self.last_checkpoint:
@@ -112,6 +116,7 @@ def collect_result(config: ExperimentConfig, run: Storage, item_s: float, wall_s
         audio_s_per_s=audio_s_per_s,
         data_wait_fraction=data_wait_fraction,
         skipped_steps=int(last.metrics.get("skipped_steps", 0)),
+        sample_rate=config.model.sample_rate,
     )
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from cluster.enhancement import measure_real_time_factor
 from cluster.serving.errors import ApiError
+from cluster.sound.streams import recording_engine
 from ww_models import BundleInfo, StreamBatch, load_bundle, read_bundle_info
 from ww_models.streaming.engine import StepEngine
 from ww_models.streaming.onnx_engine import OnnxEngine
 from ww_models.streaming.onnx_export import Precision
 
-# Longer ones gain little more, and their graphs, in which a recurrent layer is there once for each row, are large.
 FILE_STEP_S = 0.128
 _NUM_STEPS = 9  # that are timed
 
@@ -97,8 +97,7 @@ def load_model(bundle: Path, precision: Precision = "fp32") -> ServedModel:
         real_time_factor = measure_real_time_factor(model, clip_s=1.0)
     else:
         engine = OnnxEngine.from_model(model, precision)
-        num_hops = max(1, round(FILE_STEP_S * model.sample_rate / model.hop_samples))
-        file_engine = OnnxEngine.from_model(model, precision, num_hops)
+        file_engine = recording_engine(model, FILE_STEP_S, precision)
         real_time_factor = measure_step_s(engine, 1) * engine.sample_rate / engine.hop_samples
     return ServedModel(
         id=info.id,

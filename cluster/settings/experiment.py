@@ -24,6 +24,7 @@ from cluster.settings.tracking import TrackingConfig
 from cluster.settings.training import OptimizerConfig, TrainingConfig
 from ww_data import MixingConfig
 from ww_models import MODELS, PRESETS, LossConfig
+from ww_models.perceptual import pesq_note, pesq_rate
 
 PRESETS_DIR = Path(__file__).resolve().parent / "presets"
 
@@ -51,6 +52,9 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
             raise ConfigError(f"seed must lie between 0 and {(1 << 32) - 1}; got {self.seed}")
+        if self.training.score == "pesq" and pesq_rate(self.model.sample_rate) is None:
+            note = pesq_note(self.model.sample_rate)
+            raise ConfigError(f"training.score=pesq: {note}; choose another, such as si_sdr_db")
         least, most = self.resources.least_workers, self.resources.num_workers
         batch = self.training.batch_size
         if any(batch % workers for workers in range(least, most + 1)):

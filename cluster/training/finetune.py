@@ -62,7 +62,16 @@ def finetune_config(source: Source, preset: str, overrides: Sequence[str]) -> Ex
 
 
 def check_fit(source: Source, config: ExperimentConfig) -> None:
-    """Raises ConfigError, naming the settings that differ, if the weights do not fit the config's model."""
+    """Raises ConfigError, naming the settings that differ, if the weights do not fit the config's model.
+
+    Weights of another sample rate have the same shapes, and hear each sound at another pitch.
+    """
+    ours, theirs = config.model.sample_rate, source.model.sample_rate
+    if ours != theirs:
+        raise ConfigError(
+            f"the weights of {source.path} are of {theirs} Hz, model.sample_rate is {ours} Hz: "
+            f"prepare the corpus with --sample-rate {theirs}, or train without --finetune"
+        )
     model = build_model(config.model_name, **dataclasses.asdict(config.model))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in source.model.state_dict().items()}

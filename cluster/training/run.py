@@ -34,6 +34,7 @@ from cluster.runs.result import TrainingResult, collect_result
 from cluster.settings.experiment import ConfigError, ExperimentConfig
 from cluster.settings.resources import ResourcesConfig
 from cluster.tracking.clearml_task import NOTICE_FILE
+from cluster.training.checks import check_rate
 from cluster.training.finetune import Source, check_fit, check_start, keep_source
 from cluster.training.job import WorkerJob
 from cluster.training.notes import run_notes
@@ -63,12 +64,13 @@ def run_training(
 
     corpus_uri: what `jobs.prepare` wrote. storage: of all runs, a folder or an address that all nodes reach. name: the
     run's, new unless `resume`. finetune: the weights that a new run starts from; a resumed one has kept them.
-    Raises ConfigError for a name that is taken, or a resume with other settings (the differences are named);
-    CorpusError for damaged data; CheckpointError where no checkpoint can be used; PlacementError where the cluster has
-    no room; TrainingError if training failed.
+    Raises ConfigError for a name that is taken, a corpus of another sample rate, or a resume with other settings (the
+    differences are named); CorpusError for damaged data; CheckpointError where no checkpoint can be used;
+    PlacementError where the cluster has no room; TrainingError if training failed.
     """
     start_s = time.monotonic()
     corpus = open_corpus(corpus_uri)
+    check_rate(config, corpus.sample_rate, corpus_uri)
     _check_validation_set(config, corpus)
     node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     resources = config.resources.resolved(sum(node_cpus), node_cpus)

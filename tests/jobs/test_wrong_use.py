@@ -80,9 +80,9 @@ def test_train_says_where_a_corpus_is_missing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_train_says_when_no_cluster_answers(tmp_path: Path) -> None:
+def test_train_says_when_no_cluster_answers(small_corpus: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.train", "--data", str(tmp_path), "--preset", "tiny"],
+        [sys.executable, "-m", "jobs.train", "--data", str(small_corpus), "--preset", "tiny"],
         env={"PATH": "", "RAY_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -90,6 +90,48 @@ def test_train_says_when_no_cluster_answers(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "error: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is said has to be said before Ray is started."""
+    for job in ("train", "tune", "demo"):
+        monkeypatch.setattr(f"jobs.{job}.connect", lambda: pytest.fail("Ray was started first"))
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_corpus_of_another_rate_than_the_models_is_refused_before_anything_starts(
+    refuse: Callable[..., str], small_corpus: Path, tmp_path: Path
+) -> None:
+    data = ("--data", small_corpus, "--preset", "tiny", "--storage", tmp_path / "runs")
+    rate = ("--set", "model.sample_rate=48000")
+    figures = f"{small_corpus} has 16000 Hz, the model 48000 Hz"
+    assert figures in refuse("train", *data, *rate)
+    assert figures in refuse("tune", *data, *rate, "--space", "loss.l1_weight=0..1")
+    assert "has one: it cannot be swept" in refuse("tune", *data, "--space", "model.sample_rate=8000,16000")
+    assert "has 48000 Hz, the model 16000 Hz" in refuse(
+        "demo", "--sample-rate", "48000", "--out", tmp_path / "runs"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_weights_of_another_rate_are_no_start_for_a_run(
+    refuse: Callable[..., str], bundle: Path, small_corpus: Path
+) -> None:
+    options = ("--data", small_corpus, "--preset", "tiny", "--finetune", bundle)
+    line = refuse("train", *options, "--set", "model.sample_rate=48000")
+    assert f"the weights of {bundle} are of 16000 Hz, model.sample_rate is 48000 Hz" in line
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_pesq_does_not_decide_where_it_is_not_defined(refuse: Callable[..., str]) -> None:
+    options = ("--data", "x", "--preset", "tiny", "--set", "model.sample_rate=11025")
+    line = refuse("train", *options, "--set", "training.score=pesq")
+    assert "training.score=pesq: PESQ is not defined at 11025 Hz" in line
+    assert "PESQ is not defined" in refuse(
+        "tune", *options, "--metric", "pesq", "--space", "loss.l1_weight=0..1"
+    )
 
 
 def test_tune_refuses_a_space_without_loss(refuse: Callable[..., str]) -> None:

@@ -80,6 +80,11 @@ class Corpus:
         """Seconds of a segment."""
         return self.segment_samples / self.sample_rate
 
+    @property
+    def high_pass_hz(self) -> float:
+        """Below it there is nothing in speech and noise; 0 in corpora of earlier versions, which may hold offsets."""
+        return float(self.settings.get("high_pass_hz", 0.0))
+
     def shards(self, split: str) -> list[Shard]:
         """The shards of a split, in the order that a `Plan` counts them."""
         return [

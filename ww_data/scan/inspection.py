@@ -64,6 +64,7 @@ def inspect(recording: Recording) -> Clip:
         seconds=measured.num_frames / sample_rate,
         level_dbfs=measured.level_dbfs,
         peak=max(measured.peak, *peaks),
+        offset=measured.constant,
     )
     if reason := _why_useless(clip.seconds, measured, recording.role):
         return replace(clip, skip_reason=reason)

@@ -29,7 +29,9 @@ _CHUNK_FILES = 64
 _MIN_CHUNKS = 16
 _JOURNAL_PREFIX = "scan-"
 # What reading a file tells, and nothing else does.
-_MEASURED = ("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "content_hash")
+_MEASURED = (
+    *("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "offset", "content_hash"),
+)
 
 
 def scan_corpus(
@@ -195,14 +197,18 @@ def _journaled(journal: Storage | None) -> Iterator[Clip]:
 
 
 def _join_pairs(clips: Sequence[Clip]) -> list[Clip]:
-    """The clean side takes its pair's peak, so that one gain serves both; a noisy file of no use takes it along."""
+    """Both sides of a pair get one peak and one offset, so that one gain serves both; a noisy file of no use takes its
+    clean one along."""
     noise_of = {clip.minus: clip for clip in clips if clip.minus}
+    clean_of = {clip.path: clip for clip in clips if clip.path in noise_of and clip.role == "speech"}
     result = []
     for clip in clips:
         if clip.role == "speech" and not clip.skip_reason and (noise := noise_of.get(clip.path)):
             if not noise.skip_reason:
-                clip = replace(clip, peak=noise.peak)
+                clip = replace(clip, peak=noise.peak, offset=max(clip.offset, noise.offset))
             elif not noise.num_frames:
                 clip = replace(clip, skip_reason=f"its noisy file cannot be used ({noise.skip_reason})")
+        elif clip.minus and not clip.skip_reason and (clean := clean_of.get(clip.minus)):
+            clip = replace(clip, offset=max(clip.offset, clean.offset))
         result.append(clip)
     return result

@@ -23,6 +23,7 @@ from ww_data.storage import Storage
 from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
 from ww_data.write.mixtures import read_candidates, write_mixtures
 from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
+from ww_data.write.pieces import HIGH_PASS_HZ
 
 _OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial(\.|$)")
 
@@ -47,6 +48,8 @@ def write_corpus(
     storage = open_storage(out_uri)
     with alone(storage):
         before = corpus_there(storage)
+        if before is not None and not before.high_pass_hz:
+            del settings["high_pass_hz"]  # of an earlier version: it grows as it was begun
         if before is not None and before.settings != settings:
             raise CorpusError(
                 f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
@@ -90,6 +93,7 @@ def checked_settings(
         "num_mixtures": {"val": num_val_mixtures, "test": num_test_mixtures},
         "eval_snr_db": [float(snr) for snr in eval_snr_db],
         "seed": seed,
+        "high_pass_hz": HIGH_PASS_HZ,
     }
 
 
@@ -157,7 +161,8 @@ class _Writer:
         return dict(kept)
 
     def _write_parts(self, kept: dict[str, list[str]]) -> None:
-        parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept)
+        high_pass_hz = self.settings.get("high_pass_hz", 0.0)
+        parts = plan_parts(self.manifest, self.sample_rate, self.segment_samples, kept, high_pass_hz)
         done, total = len(kept), self._num_used()
         for name, about, num_clips in self.executor(partial(write_part, self.storage), parts):
             self.files[name] = about

@@ -25,7 +25,7 @@ from ww_data.dsp import active_floor, frame_length
 from ww_data.manifest import SPLITS, Clip, CorpusError, Manifest
 from ww_data.randomness import keyed_order
 from ww_data.storage import Storage, sha256_of
-from ww_data.write.pieces import Piece, PieceReader, pcm_gain, pieces_of, to_pcm
+from ww_data.write.pieces import HIGH_PASS_HZ, Piece, PieceReader, pcm_gain, pieces_of, to_pcm
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
 SHARD_SEGMENTS = 256
@@ -44,15 +44,18 @@ class Part:
     sample_rate: int
     segment_samples: int
     pieces: tuple[Piece, ...]
+    high_pass_hz: float = HIGH_PASS_HZ
 
     @cached_property
     def name(self) -> str:
         """Its path in the corpus: it changes with whatever would change its content."""
         about = f"{FORMAT_VERSION} {self.sample_rate} {self.segment_samples}"
+        about += f" {self.high_pass_hz:g} Hz" if self.high_pass_hz else ""
         digest = hashlib.blake2b(about.encode(), digest_size=10)
         for piece in self.pieces:
             clip = piece.clip
-            row = [clip.id, clip.speaker, clip.content_hash, clip.peak, piece.start_s]
+            peak = [clip.peak, clip.offset] if self.high_pass_hz else [clip.peak]
+            row = [clip.id, clip.speaker, clip.content_hash, *peak, piece.start_s]
             digest.update(json.dumps(row).encode())
         suffix = "parquet" if self.role == "speech" else "arrow"
         return f"{self.role}/{self.split}/{digest.hexdigest()}.{suffix}"
@@ -64,7 +67,11 @@ class Part:
 
 
 def plan_parts(
-    manifest: Manifest, sample_rate: int, segment_samples: int, kept_clips: Iterable[str] = ()
+    manifest: Manifest,
+    sample_rate: int,
+    segment_samples: int,
+    kept_clips: Iterable[str] = (),
+    high_pass_hz: float = HIGH_PASS_HZ,
 ) -> list[Part]:
     """The parts of a manifest, without the clips (by id) that files of the corpus hold already; a pure function."""
     kept = set(kept_clips)
@@ -80,7 +87,7 @@ def plan_parts(
                 limit = _BANK_S[role] * sample_rate
             unit = segment_samples if role == "speech" else 1
             for pieces in _fill(clips, limit, sample_rate, unit):
-                parts.append(Part(role, split, sample_rate, segment_samples, tuple(pieces)))
+                parts.append(Part(role, split, sample_rate, segment_samples, tuple(pieces), high_pass_hz))
     return parts
 
 
@@ -107,7 +114,7 @@ def write_part(storage: Storage, part: Part) -> tuple[str, dict[str, Any], int]:
         about = dict(json.loads(storage.read(record)))
         if storage.size(part.name) == about["bytes"]:
             return part.name, about, part.num_clips
-    with storage.writing(part.name) as path, PieceReader(part.sample_rate) as reader:
+    with storage.writing(part.name) as path, PieceReader(part.sample_rate, part.high_pass_hz) as reader:
         about = {}
         if part.role == "speech":
             block = SegmentBlock.concatenate([_segments(part, piece, reader) for piece in part.pieces])
@@ -128,7 +135,7 @@ def _bank_row(piece: Piece, part: Part, reader: PieceReader) -> BankRow:
 
 
 def _read_pcm(piece: Piece, part: Part, reader: PieceReader) -> np.ndarray:
-    return to_pcm(_read(piece, reader), pcm_gain(piece.clip, part.sample_rate))
+    return to_pcm(_read(piece, reader), pcm_gain(piece.clip, part.sample_rate, part.high_pass_hz))
 
 
 def _active_floor(piece: Piece, part: Part, pcm_T: np.ndarray) -> int:
@@ -136,7 +143,7 @@ def _active_floor(piece: Piece, part: Part, pcm_T: np.ndarray) -> int:
     floor = active_floor(pcm_T, part.sample_rate)
     if piece.start_s == 0 and piece.seconds is None:
         return floor
-    gain_db = 20 * np.log10(pcm_gain(piece.clip, part.sample_rate))
+    gain_db = 20 * np.log10(pcm_gain(piece.clip, part.sample_rate, part.high_pass_hz))
     quietest = 32768 * 10 ** ((piece.clip.level_dbfs + gain_db + _SPEECH_FROM_DB) / 20)
     return max(floor, int(frame_length(part.sample_rate) * quietest**2))
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.audio import AudioError, iter_blocks, open_audio, read_audio, read_mono, resample
+from ww_data.dsp import high_passed
 from ww_data.manifest import Clip
 
 FloatArray = npt.NDArray[np.float32]
@@ -18,8 +19,10 @@ Int16Array = npt.NDArray[np.int16]
 PIECE_S = 60
 # Read beyond both ends of a piece and thrown away again: resampling filters then never meet an edge.
 _MARGIN_S = 1
-# Resampling moves peaks: clips that come close to full scale are brought down to this before.
-_RESAMPLED_PEAK = 0.9
+# Filters move peaks: clips that come close to full scale are brought down to this before.
+_FILTERED_PEAK = 0.9
+# Nobody hears what lies below, least of all an offset; levels and SNRs would count it.
+HIGH_PASS_HZ = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +50,11 @@ def pieces_of(clip: Clip) -> Iterator[Piece]:
 class PieceReader:
     """Reads pieces. Those of one recording come in order: it is decoded once, from front to back, over all of them."""
 
-    def __init__(self, sample_rate: int) -> None:
-        """sample_rate: of what is read, in Hz."""
-        self._sample_rate = sample_rate
+    def __init__(self, sample_rate: int, high_pass_hz: float = HIGH_PASS_HZ) -> None:
+        """sample_rate: of what is read, in Hz.
+        high_pass_hz: what lies below is taken off, of a room's response its offset; 0 for corpora of earlier versions.
+        """
+        self._sample_rate, self._high_pass_hz = sample_rate, high_pass_hz
         self._tracks: dict[str, _Track] = {}
 
     def __enter__(self) -> PieceReader:
@@ -75,15 +80,20 @@ class PieceReader:
         to_rate = self._sample_rate
         if piece.clip.role == "rir":
             samples_TC, rate = read_audio(path)
-            return resample(np.ascontiguousarray(samples_TC[:, 0]), rate, to_rate)
+            response_T = resample(np.ascontiguousarray(samples_TC[:, 0]), rate, to_rate)
+            # Most of a response is a tail around its offset. A filter would put something before the direct path.
+            return response_T - np.median(response_T) if self._high_pass_hz else response_T
         if piece.start_s == 0 and piece.seconds is None:
-            return read_mono(path, to_rate)
+            return self._high_passed(read_mono(path, to_rate))
         margin_s = min(_MARGIN_S, piece.start_s)
         end_s = None if piece.seconds is None else piece.start_s + piece.seconds + _MARGIN_S
         track = self._track(piece, path)
         mono_T = track.read(piece.start_s - margin_s, end_s)
-        x_T = resample(mono_T, track.sample_rate, to_rate)[margin_s * to_rate :]
+        x_T = self._high_passed(resample(mono_T, track.sample_rate, to_rate))[margin_s * to_rate :]
         return x_T if piece.seconds is None else x_T[: piece.seconds * to_rate]
+
+    def _high_passed(self, x_T: FloatArray) -> FloatArray:
+        return high_passed(x_T, self._sample_rate, self._high_pass_hz) if self._high_pass_hz else x_T
 
     def _track(self, piece: Piece, path: str) -> _Track:
         if path not in self._tracks:
@@ -122,10 +132,11 @@ class _Track:
         self._files.close()
 
 
-def pcm_gain(clip: Clip, sample_rate: int) -> float:
+def pcm_gain(clip: Clip, sample_rate: int, high_pass_hz: float = HIGH_PASS_HZ) -> float:
     """What a clip is scaled by to fit into 16 bits: one value for all of it, and for both sides of a pair."""
-    highest = 1.0 if clip.sample_rate == sample_rate else _RESAMPLED_PEAK
-    return min(1.0, highest / clip.peak) if clip.peak > 0 else 1.0
+    highest = _FILTERED_PEAK if high_pass_hz or clip.sample_rate != sample_rate else 1.0
+    peak = clip.peak + (clip.offset if high_pass_hz else 0.0)
+    return min(1.0, highest / peak) if peak > 0 else 1.0
 
 
 def to_pcm(x_T: np.ndarray, gain: float = 1.0) -> Int16Array:

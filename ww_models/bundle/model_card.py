@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ww_models.bundle.info import BundleInfo
+from ww_models.perceptual import pesq_note
 from ww_models.quality import MEASURES
 
 _TITLES = {"waveunet": "Wave-U-Net", "demucs": "Demucs", "gatewave": "GateWave"}
@@ -26,6 +27,7 @@ def model_card(info: BundleInfo) -> str:
         _table(("", ""), _facts(info)),
         "## Quality",
         _quality(info.metrics),
+        *filter(None, [pesq_note(info.sample_rate) if info.metrics else ""]),
         *_int8(info.metrics.get("int8")),
         "## Data",
         _listing(info.data) or "Not recorded.",

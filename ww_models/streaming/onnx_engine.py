@@ -1,4 +1,4 @@
-"""The CPU engine: the streaming step of a model in ONNX Runtime, one thread, fp32 or int8.
+"""The CPU engine: the streaming step of a model in ONNX Runtime, on one thread unless more are asked for, fp32 or int8.
 
     engine = OnnxEngine.from_model(model, "int8")     streamer = stream(engine)
     engine.save("denoiser.onnx")                      streams = StreamBatch(engine, max_streams=16)
@@ -61,7 +61,7 @@ class StreamSpec:
 class OnnxEngine:
     """A `StepEngine` on ONNX Runtime."""
 
-    def __init__(self, graph: bytes, spec: StreamSpec) -> None:
+    def __init__(self, graph: bytes, spec: StreamSpec, num_threads: int = 1) -> None:
         self.graph, self.spec = graph, spec
         self.sample_rate, self.hop_samples = spec.sample_rate, spec.hop_samples
         self.lead_samples, self.lag_samples = spec.lead_samples, spec.lag_samples
@@ -71,12 +71,14 @@ class OnnxEngine:
         # Not set_denormal_as_zero: it would flush the numbers of numpy and torch too, on the thread that makes the
         # first session of a process. `StepLevel` sees to it that silence leaves nothing denormal behind.
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     @classmethod
-    def from_model(cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1) -> "OnnxEngine":
+    def from_model(
+        cls, model: Denoiser, precision: Precision = "fp32", num_hops: int = 1, num_threads: int = 1
+    ) -> "OnnxEngine":
         """Exports `model.streaming_step(num_hops)` and checks it against torch (RuntimeError if they differ)."""
         require(precision in PRECISIONS, f"precision is {precision!r}: choose one of {', '.join(PRECISIONS)}")
         reference = TorchEngine(model, num_hops)
@@ -85,12 +87,12 @@ class OnnxEngine:
         sizes = {name: getattr(reference, name) for name in SIZES}
         spec = StreamSpec(**sizes, precision="fp32", states=states)
         graph = export_step(model, num_hops)
-        engine = cls(graph.SerializeToString(), spec)
+        engine = cls(graph.SerializeToString(), spec, num_threads)
         engine._check_against(reference)
         if precision == "fp32":
             return engine
         bits = 8 if has_vnni() else 7
-        engine = cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"))
+        engine = cls(quantized(graph, bits).SerializeToString(), replace(spec, precision="int8"), num_threads)
         engine._check_against(reference)
         return engine
 

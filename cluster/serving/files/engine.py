@@ -19,13 +19,15 @@ import socket
 import sys
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of numpy, which would start as many as there are cores
+
 import torch
 
 from cluster.serving.errors import ApiError, our_fault
 from cluster.serving.files.job import FileJob
 from cluster.serving.files.messages import Unpacker
 from cluster.serving.files.process import begin, receive_order, report_ready
-from cluster.serving.files.streams import BatchedStreams, Streams, WindowedStreams
+from cluster.sound.streams import BatchedStreams, Streams, WindowedStreams
 from ww_models import load_bundle
 from ww_models.streaming.onnx_engine import OnnxEngine, StreamSpec
 

@@ -1,4 +1,4 @@
-"""One recording on its way through the engine: resampled, denoised, mixed with its dry sound, encoded."""
+"""One recording on its way through the engine: its sound in messages, a stream through the model, a file of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.enhancement import stored_subtype
 from cluster.serving.errors import ApiError
 from cluster.serving.files.audio import bad_audio
-from cluster.serving.files.encoder import FileEncoder
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Message, pack
-from cluster.serving.files.streams import BatchedRecording, Streams, WindowedRecording
-from cluster.serving.resampling import SampleQueue, StreamResampler
+from cluster.sound.encoder import FileEncoder, FormatError, stored_subtype
+from cluster.sound.recording import RecordingStream
+from cluster.sound.streams import Streams
 
 # What lies between two sockets: enough to keep the model busy while the others do their part.
 MAX_WAITING_S = 1.0
@@ -33,8 +32,7 @@ class FileJob:
         self.outbox = bytearray()
         self.has_ended = False
         self._start: dict[str, Any] | None = None
-        self._recording: BatchedRecording | WindowedRecording | None = None
-        self._num_in = self._num_out = 0
+        self._recording: RecordingStream | None = None  # from the start on
         self._is_fed = False
         self._early: list[Message] = []  # what came before the model had room
 
@@ -43,8 +41,9 @@ class FileJob:
         if self.has_ended or self._is_fed or len(self.outbox) > MAX_OUTBOX_BYTES:
             return False
         if self._recording is None:
-            return self._start is None or self._strength == 0
-        return self._recording.num_waiting < MAX_WAITING_S * self.streams.sample_rate
+            return True
+        is_behind = self._recording.num_waiting >= MAX_WAITING_S * self.streams.sample_rate
+        return self._recording.is_open and not is_behind
 
     def receive(self, message: Message) -> None:
         """Takes a message of the decoder. Raises ApiError for what the format has no room for."""
@@ -55,50 +54,42 @@ class FileJob:
             self._end(ERROR, json.loads(body))
         elif kind == START:
             self._begin(json.loads(body))
-        elif self._recording is None and self._strength > 0:
+        elif self._recording is None:
+            raise bad_audio("the upload has no beginning: it is damaged")
+        elif not self._recording.is_open:
             self._early.append(message)
         elif kind == SOUND:
-            self._feed(np.frombuffer(body, np.float32).reshape(-1, self._num_channels))
+            samples_TC = np.frombuffer(body, np.float32).reshape(-1, self._num_channels)
+            self._recording.feed(np.ascontiguousarray(samples_TC.T))
         elif kind == END:
-            self._finish_feeding()
+            self._finish_feeding(self._recording)
 
     def step(self) -> bool:
         """Takes what the model finished, as far as it goes; whether there is more to do at once."""
-        if self._start is None or self.has_ended:
+        if self._recording is None or self.has_ended:
             return False
-        if self._strength == 0:
-            self._emit(self._dry.pop(self._num_in - self._num_out))
-            self._finish_if(self._is_fed)
-            return self.has_ended
-        if self._recording is None:
-            return self._open_recording()
-        wet_CT = self._from_model.feed(self._recording.take())
+        if not self._recording.is_open:
+            return self._open(self._recording)
+        self._emit(self._recording.take())
         if self._recording.is_done:
-            wet_CT = np.concatenate([wet_CT, self._from_model.flush()], axis=-1)
-            missing = self._start["num_frames"] - self._num_out - wet_CT.shape[-1]
-            wet_CT = np.pad(wet_CT, ((0, 0), (0, max(0, missing))))
-        self._emit(self._mixed(wet_CT[:, : self._start["num_frames"] - self._num_out]))
-        self._finish_if(self._recording.is_done)
+            self._finish()
         return self.has_ended
 
-    def _open_recording(self) -> bool:
+    def _open(self, recording: RecordingStream) -> bool:
         """Takes a place in the model as soon as there is one, and feeds what came before."""
-        if not self.streams.has_room(self._num_channels):
+        if not recording.open():
             return False
-        self._recording = self.streams.open(self._num_channels)
         early, self._early = self._early, []
         for message in early:
             self.receive(message)
         return True
 
-    def _finish_feeding(self) -> None:
+    def _finish_feeding(self, recording: RecordingStream) -> None:
         assert self._start is not None
-        if self._num_in != self._start["num_frames"]:
+        if recording.num_in != self._start["num_frames"]:
             raise bad_audio("the upload decodes to another length each time: it is damaged")
         self._is_fed = True
-        if self._recording is not None:
-            self._feed_recording(self._to_model.flush())
-            self._recording.finish()
+        recording.finish()
 
     def fail(self, error: ApiError) -> None:
         """Ends with an error in place of the rest."""
@@ -117,54 +108,33 @@ class FileJob:
         """Gives back what the model holds for it."""
         if self._recording is not None:
             self._recording.close()
-            self._recording = None
 
     def _begin(self, start: dict[str, Any]) -> None:
         self._num_channels, sample_rate = start["num_channels"], start["sample_rate"]
         file_format = "WAV" if self._format == "pcm" else self._format.upper()
         subtype, mask = stored_subtype(start.pop("subtype"), file_format), start.pop("channel_mask", 0)
         what = (self._format, subtype, sample_rate, self._num_channels, start["num_frames"], mask)
-        self._encoder = FileEncoder(*what)
-        self._to_model = StreamResampler(sample_rate, self.streams.sample_rate, self._num_channels)
-        self._from_model = StreamResampler(self.streams.sample_rate, sample_rate, self._num_channels)
-        self._dry = SampleQueue(self._num_channels)
+        try:
+            self._encoder = FileEncoder(*what)
+        except FormatError as error:
+            raise ApiError(422, "invalid_field", f"response_format: {error}") from error
+        self._recording = RecordingStream(self.streams, sample_rate, self._num_channels, self._strength)
         self._start = start
         self._began, self._encode_s = time.perf_counter(), 0.0
         self.outbox += pack(START, {**start, "num_bytes": self._encoder.num_bytes})
-
-    def _feed(self, samples_TC: np.ndarray) -> None:
-        self._num_in += len(samples_TC)
-        samples_CT = np.ascontiguousarray(samples_TC.T)
-        if self._strength < 1:
-            self._dry.push(samples_CT)
-        if self._recording is not None:
-            self._feed_recording(self._to_model.feed(samples_CT))
-
-    def _feed_recording(self, samples_CT: np.ndarray) -> None:
-        assert self._recording is not None
-        if samples_CT.shape[-1]:
-            self._recording.feed(np.ascontiguousarray(samples_CT, dtype=np.float32))
-
-    def _mixed(self, wet_CT: np.ndarray) -> np.ndarray:
-        if self._strength == 1:
-            return wet_CT
-        dry_CT = self._dry.pop(wet_CT.shape[-1])
-        return np.float32(self._strength) * wet_CT + np.float32(1 - self._strength) * dry_CT
 
     def _emit(self, samples_CT: np.ndarray) -> None:
         started, samples_TC = time.perf_counter(), samples_CT.T
         for first in range(0, len(samples_TC), _ENCODE_FRAMES):
             if encoded := self._encoder.encode(samples_TC[first : first + _ENCODE_FRAMES]):
                 self.outbox += pack(SOUND, encoded)
-        self._num_out += len(samples_TC)
         self._encode_s += time.perf_counter() - started
 
-    def _finish_if(self, is_done: bool) -> None:
-        if is_done:
-            if rest := self._encoder.finish():
-                self.outbox += pack(SOUND, rest)
-            in_engine_s = time.perf_counter() - self._began
-            self._end(END, {"denoise": in_engine_s - self._encode_s, "encode": self._encode_s})
+    def _finish(self) -> None:
+        if rest := self._encoder.finish():
+            self.outbox += pack(SOUND, rest)
+        in_engine_s = time.perf_counter() - self._began
+        self._end(END, {"denoise": in_engine_s - self._encode_s, "encode": self._encode_s})
 
     def _end(self, kind: int, content: dict[str, Any]) -> None:
         self.outbox += pack(kind, content)

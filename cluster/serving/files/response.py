@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cluster.serving.config import ServingConfig
-from cluster.serving.files.encoder import MEDIA_TYPES
 from cluster.serving.files.pace import Pace
 from cluster.serving.files.service import FileReply, FileService
 from cluster.serving.files.upload import Upload
 from cluster.serving.models import ServedModel
+from cluster.sound.encoder import MEDIA_TYPES
 
 # A short reply is kept in memory, so it must be small, too.
 MAX_BUFFERED_BYTES = 16 * 2**20

@@ -15,8 +15,8 @@ from starlette.types import Message
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError, busy, describe_fields
 from cluster.serving.files.audio import check_media_type
-from cluster.serving.files.encoder import Format
 from cluster.serving.files.pace import Pace
+from cluster.sound.encoder import Format
 
 # What is written to disk at a time, in a thread: disks make one wait, and live calls must not.
 _WRITE_BYTES = 1 << 20

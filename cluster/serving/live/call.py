@@ -26,7 +26,7 @@ from cluster.serving.live.sound import CallSound
 from cluster.serving.live.stats import LiveStats
 from cluster.serving.live.stepper import LiveStream, Stepper
 from cluster.serving.models import ServedModel
-from cluster.serving.resampling import Samples
+from cluster.sound.resampling import Samples
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
-from cluster.serving.resampling import Samples, is_common_rate
+from cluster.sound.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"
 SUBPROTOCOL = "wave-wizard"

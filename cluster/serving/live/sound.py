@@ -5,8 +5,8 @@
     data = sound.finish(from_model)                             # what the model has made of them by then
     for_model = sound.end()                                     # the last the model gets: its rest comes out after it
 
-Sample k out is sample k in, denoised: the input waits beside the model and is mixed in by index. No threads, no
-sockets, no clock; for one thread at a time.
+Sample k out is sample k in, denoised: the model gets it without its offset, and the input waits beside the model and
+is mixed in by index. No threads, no sockets, no clock; for one thread at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.serving.live.protocol import CallOptions, Update, decode_samples, encode_samples
-from cluster.serving.resampling import SampleQueue, Samples, StreamResampler
+from cluster.sound.offset import OffsetRemover
+from cluster.sound.resampling import SampleQueue, Samples, StreamResampler
 
 RAMP_S = 0.02
 
@@ -32,6 +33,7 @@ class CallSound:
         self.strength, self.bypass = options.strength, False
         self.num_clipped = 0
         self._model_latency = latency_samples
+        self._offset = OffsetRemover(options.sample_rate, options.num_channels)
         self._down = StreamResampler(options.sample_rate, model_rate, options.num_channels)
         self._up = StreamResampler(model_rate, options.sample_rate, options.num_channels)
         self._mix = _Mix(options.strength, round(RAMP_S * options.sample_rate))
@@ -42,6 +44,7 @@ class CallSound:
         self.num_in = self.num_out = self.fed = self.finished = 0
         self._num_wanted: int | None = None  # of the model's samples; known once the stream has ended
         self._dry = SampleQueue(self.options.num_channels)
+        self._offset.restart()
 
     @property
     def behind_samples(self) -> int:
@@ -71,7 +74,7 @@ class CallSound:
         samples_Cn = decode_samples(data, self.options)
         self.num_in += samples_Cn.shape[-1]
         self._dry.push(samples_Cn)
-        return self._for_model(self._down.feed(samples_Cn))
+        return self._for_model(self._down.feed(self._offset.feed(samples_Cn)))
 
     def end(self) -> Samples:
         """The end of the stream -> what the model is to be given, (C, n), so that all the rest comes out of it."""

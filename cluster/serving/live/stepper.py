@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cluster.serving.models import ServedModel
-from cluster.serving.resampling import Samples
+from cluster.sound.resampling import Samples
 from ww_models import StreamBatch
 from ww_models.streaming.onnx_engine import OnnxEngine
 

@@ -19,7 +19,6 @@ from starlette.middleware.cors import CORSMiddleware
 from cluster.serving.auth import KeyRing
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import busy
-from cluster.serving.files.encoder import MEDIA_TYPES
 from cluster.serving.files.response import DenoiseResponse
 from cluster.serving.files.service import FileService
 from cluster.serving.files.upload import read_upload, request_body_schema
@@ -31,6 +30,7 @@ from cluster.serving.web.observability import RequestLog, record
 from cluster.serving.web.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
 from cluster.serving.web.origins import OriginGuard, is_loopback
 from cluster.serving.web.page import add_page
+from cluster.sound.encoder import MEDIA_TYPES
 
 
 class Places:

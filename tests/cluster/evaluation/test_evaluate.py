@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 import torch
 
+from cluster.enhancement import enhance_audio
 from cluster.evaluation.evaluate import EvaluationError, choose_mixtures, evaluate
 from cluster.evaluation.scores import (
     NOISY,
@@ -23,7 +24,7 @@ from cluster.evaluation.scores import (
 )
 from cluster.evaluation.statistics import mean_of_defined, paired_interval
 from ww_data import open_corpus
-from ww_models import BundleError, build_model, enhance, load_bundle, save_bundle, score_clip
+from ww_models import BundleError, build_model, load_bundle, save_bundle, score_clip
 from ww_models.quality import MEASURES
 
 
@@ -62,8 +63,7 @@ def test_scores_equal_direct_scoring(
         row = row_of[score.mixture_id]
         estimate_T = noisy_KT[row]
         if score.system != NOISY:
-            estimate = enhance(models[score.system], torch.from_numpy(noisy_KT[row].copy()).reshape(1, 1, -1))
-            estimate_T = estimate.reshape(-1).numpy()
+            estimate_T = enhance_audio(models[score.system], noisy_KT[row][:, None], 16_000)[:, 0]
         expected = score_clip(clean_KT[row], estimate_T, 16_000)
         for measure in MEASURES:
             assert getattr(score, measure) == pytest.approx(getattr(expected, measure), abs=1e-4, nan_ok=True)
@@ -107,8 +107,8 @@ def test_examples_are_what_the_models_make(report: EvaluationReport, bundles: li
     assert len(report.examples) == 2
     for example in report.examples:
         assert list(example.signals) == [NOISY, "first", "second", "clean"]
-        noisy = torch.from_numpy(example.signals[NOISY].copy()).reshape(1, 1, -1)
-        expected_T = enhance(load_bundle(bundles[0]), noisy).reshape(-1).numpy()
+        noisy_TC = example.signals[NOISY][:, None]
+        expected_T = enhance_audio(load_bundle(bundles[0]), noisy_TC, 16_000)[:, 0]
         np.testing.assert_allclose(example.signals["first"], expected_T, atol=1e-6)
 
 

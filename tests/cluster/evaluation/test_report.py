@@ -41,6 +41,7 @@ FACTS = ModelFacts(
     macs_per_second=1e8,
     latency_ms=37.2,
     real_time_factor=0.05,
+    sample_rate=16_000,
     same_corpus=True,
 )
 
@@ -173,7 +174,7 @@ def test_json_holds_the_scores_and_documented_fields(tmp_path: Path) -> None:
     content = json.loads(page.with_name("report.json").read_text())
     assert (content["format"], content["format_version"]) == ("wave-wizard-evaluation", 1)
     fields = {field.name for field in dataclasses.fields(EvaluationReport)}
-    assert set(content) == {"format", "format_version", "verdict"} | fields
+    assert set(content) == {"format", "format_version", "verdict", "notes"} | fields
     assert [system["name"] for system in content["systems"]] == [NOISY, "<a>"]
     overall = content["systems"][1]["overall"]
     assert set(overall["means"]) == set(overall["improvements"]) == set(MEASURES)
@@ -211,3 +212,14 @@ def test_numbers_for_people() -> None:
     assert format_score(math.nan, "stoi") == "–"
     change = Interval(mean=0.5, low=-0.04, high=math.nan, num_pairs=1)
     assert format_interval(change, "si_sdr_db") == ("+0.5", "−0.0", "–")
+
+
+def test_what_was_converted_to_be_scored_is_said(tmp_path: Path) -> None:
+    report = make_report()
+    assert report.notes == []
+    at_48_khz = dataclasses.replace(report, sample_rate=48_000)
+    write_report(at_48_khz, tmp_path)
+    notes = json.loads((tmp_path / "report.json").read_text())["notes"]
+    assert "<a> works at 16000 Hz: the mixtures of 48000 Hz are converted" in notes[0]
+    assert notes[1] == "PESQ is that of the sound at 16000 Hz, converted from 48000 Hz"
+    assert notes[1] in (tmp_path / "report.html").read_text()

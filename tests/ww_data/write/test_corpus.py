@@ -27,7 +27,8 @@ from ww_data import (
     write_corpus,
 )
 from ww_data.corpus.segments import segment_starts
-from ww_data.write.pieces import to_pcm
+from ww_data.dsp import high_passed
+from ww_data.write.pieces import HIGH_PASS_HZ, to_pcm
 
 SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 5, "num_test_mixtures": 10}
 
@@ -68,7 +69,7 @@ def test_shards_hold_the_clips_sample_for_sample(corpus: Corpus, manifest: Manif
         assert set(block.clip_id_N) == set(clips)
         for row in range(len(block)):
             clip, start, valid = clips[block.clip_id_N[row]], block.start_N[row], block.valid_samples_N[row]
-            pcm = to_pcm(read_mono(clip.path))
+            pcm = to_pcm(high_passed(read_mono(clip.path), corpus.sample_rate, HIGH_PASS_HZ))
             np.testing.assert_array_equal(block.pcm_NT[row, :valid], pcm[start : start + valid])
             assert not block.pcm_NT[row, valid:].any()
             assert block.speaker_N[row] == clip.speaker
@@ -83,7 +84,8 @@ def test_the_bank_holds_the_noise_sample_for_sample(corpus: Corpus, manifest: Ma
         assert set(bank.ids) == set(clips)
         assert bank.recordings == sorted(bank.recordings)
         for index, name in enumerate(bank.ids):
-            np.testing.assert_array_equal(bank.pcm(index), to_pcm(read_mono(clips[name].path)))
+            heard = high_passed(read_mono(clips[name].path), corpus.sample_rate, HIGH_PASS_HZ)
+            np.testing.assert_array_equal(bank.pcm(index), to_pcm(heard))
 
 
 def test_pcm_of_16_bit_files_is_exact(tmp_path: Path) -> None:

@@ -27,12 +27,13 @@ from ww_data import (
     write_audio,
     write_corpus,
 )
-from ww_data.dsp import activity
+from ww_data.dsp import activity, high_passed
 from ww_data.storage import Storage
 from ww_data.write import parts as parts_module
 from ww_data.write import pieces as pieces_module
+from ww_data.write.corpus import checked_settings
 from ww_data.write.folder import known_manifest
-from ww_data.write.pieces import PieceReader, pcm_gain, pieces_of, to_pcm
+from ww_data.write.pieces import HIGH_PASS_HZ, PieceReader, pcm_gain, pieces_of, to_pcm
 
 SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 4, "num_test_mixtures": 4}
 
@@ -124,6 +125,37 @@ def test_a_part_without_its_mark_is_not_taken_for_whole(folder: Path) -> None:
     corpus = write_corpus(manifest, half, **SETTINGS)
     corpus.verify()
     assert corpus.files == whole.files
+
+
+def test_a_corpus_of_an_earlier_version_grows_as_it_was_begun(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier ones knew of no high-pass: its parts, their names and what comes to them stay without."""
+
+    def settings_then(**given: object) -> dict[str, object]:
+        return {name: value for name, value in checked_settings(**given).items() if name != "high_pass_hz"}
+
+    manifest = scan(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("ww_data.write.corpus.checked_settings", settings_then)
+        corpus = write_corpus(manifest, folder / "corpus", **SETTINGS)
+    assert corpus.high_pass_hz == 0
+    before = written(corpus.storage.path())
+    write_audio(folder / "noise" / "later.wav", 0.2 + hiss(6000, 3.0), RATE)
+    lost = next(name for name in corpus.files if name.startswith("speech/train/"))
+    corpus.storage.path(lost).unlink()
+    grown = grow(corpus, folder)
+    assert grown.high_pass_hz == 0
+    after = written(grown.storage.path())
+    kept = [name for name in before if name.startswith(("speech/", "noise/"))]
+    assert {name: after[name][1] for name in kept} == {name: before[name][1] for name in kept}
+    [later] = [clip for clip in grown.manifest().clips if clip.id == "noise/later.wav"]
+    bank = grown.noise_bank(later.split)
+    pcm_T = bank.pcm(bank.ids.index(later.id))  # of a file of 16 bits
+    np.testing.assert_allclose(pcm_T, 32_768 * (0.2 + hiss(6000, 3.0)), atol=1.5)
+    anew = write_corpus(scan(folder), folder / "anew", **SETTINGS)
+    assert anew.high_pass_hz == HIGH_PASS_HZ
+    assert not {name for name in grown.files if "/" in name} & {name for name in anew.files if "/" in name}
 
 
 def test_only_what_is_new_is_written(corpus: Corpus, folder: Path) -> None:
@@ -310,8 +342,9 @@ def test_a_loud_recording_has_one_level_in_all_its_pieces(
         joined = np.concatenate(
             [to_pcm(reader.read(piece), pcm_gain(clip, RATE)) for piece in pieces_of(clip)]
         )
-    gain = 32768 / np.abs(loud).max()
-    assert np.abs(joined - gain * loud).max() <= 1
+    gain = 0.9 * 32768 / (clip.peak + clip.offset)
+    assert np.abs(joined - gain * high_passed(loud, RATE, HIGH_PASS_HZ)).max() <= 1
+    assert gain > 0.89 * 32768 / np.abs(loud).max()
 
 
 def test_a_pause_of_a_minute_is_no_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

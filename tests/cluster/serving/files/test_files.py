@@ -18,10 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.serving.config import AudioLimits
-from cluster.serving.errors import ApiError
 from cluster.serving.files.decoder import decode
-from cluster.serving.files.encoder import FileEncoder, wav_header
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker, pack
+from cluster.sound.encoder import FileEncoder, FormatError, wav_header
 from tests.cluster.serving.clips import DENOISE, file_bytes, recording
 from tests.cluster.serving.replica import memory_bytes, replica
 from ww_models import build_model, save_bundle
@@ -77,7 +76,7 @@ def test_a_file_made_in_pieces_holds_every_integer(
 def test_peaks_saturate_and_a_wav_file_ends_at_four_gigabytes() -> None:
     encoder = FileEncoder("pcm", "PCM_16", 16_000, 1, 2)
     assert encoder.encode(np.float32([[7.0], [-7.0]])) == b"\xff\x7f\x00\x80"
-    with pytest.raises(ApiError, match="choose flac"):
+    with pytest.raises(FormatError, match="choose flac"):
         wav_header(192_000, 8, 24, 2**32)
 
 

@@ -24,7 +24,7 @@ from cluster.serving.errors import ApiError
 from cluster.serving.files.job import FileJob
 from cluster.serving.files.messages import END, ERROR, Unpacker
 from cluster.serving.files.process import FileProcess
-from cluster.serving.files.streams import BatchedStreams
+from cluster.sound.streams import BatchedStreams
 from tests.cluster.serving.clips import DENOISE, file_bytes, recording
 from tests.cluster.serving.replica import memory_bytes, replica
 from ww_models import load_bundle

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.enhancement import enhance_audio
+from cluster.enhancement import FileDenoiser, enhance_audio
 from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
@@ -141,6 +141,18 @@ def test_strength_zero_gives_back_the_input(client: httpx.Client, subtype: str) 
         response = client.post(DENOISE, content=data, params=params)
         sent, received = (sf.read(io.BytesIO(x), dtype="int32")[0] for x in (data, response.content))
         assert np.array_equal(sent, received)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("wav", "PCM_16"), ("flac", "PCM_24")])
+def test_a_reply_is_what_the_command_makes_of_the_file(
+    client: httpx.Client, bundle: Path, tmp_path: Path, kind: str, subtype: str
+) -> None:
+    data = file_bytes(0.3 + recording(1.0, 44_100, 2), 44_100, kind, subtype)
+    response = client.post(DENOISE, content=data, params={"strength": 0.8, "response_format": kind})
+    (tmp_path / f"in.{kind}").write_bytes(data)
+    FileDenoiser(load_bundle(bundle)).enhance(tmp_path / f"in.{kind}", tmp_path / f"out.{kind}", 0.8)
+    ours, theirs = samples_of((tmp_path / f"out.{kind}").read_bytes()), samples_of(response.content)
+    np.testing.assert_allclose(theirs, ours, atol=1.1 / 32_768 if subtype == "PCM_16" else 1e-5)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 11.0])  # whole, and as a stream

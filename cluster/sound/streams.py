@@ -1,4 +1,4 @@
-"""The models of the engine for files: each recording gets a stream per channel, and streams advance together."""
+"""Models for recordings: each recording gets a stream per channel, and streams advance together."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import numpy as np
 
 from ww_models import Denoiser, StreamBatch
 from ww_models.streaming.engine import Samples, StepEngine
+from ww_models.streaming.onnx_engine import OnnxEngine
+from ww_models.streaming.onnx_export import Precision
 from ww_models.streaming.overlap import OverlapStreamer
 
 # Of models that need the whole clip: seconds that a window gives, and of context around them (see OverlapStreamer).
 WINDOW_HOP_S = 3.0
+
+
+def recording_engine(
+    model: Denoiser, step_s: float, precision: Precision = "fp32", num_threads: int = 1
+) -> OnnxEngine:
+    """The engine of a model that runs in steps: of some hops each, about `step_s` seconds, which take less time in all.
+
+    Its graph, in which a recurrent layer is there once for each row, and the time to make it grow with the steps.
+    """
+    num_hops = max(1, round(step_s * model.sample_rate / model.hop_samples))
+    return OnnxEngine.from_model(model, precision, num_hops, num_threads)
 
 
 class BatchedStreams:
@@ -89,15 +102,16 @@ class BatchedRecording:
 class WindowedStreams:
     """A model that needs the whole clip: each recording by itself, in windows that overlap."""
 
-    def __init__(self, model: Denoiser) -> None:
-        self._model = model.requires_grad_(False)
+    def __init__(self, model: Denoiser, hop_s: float = WINDOW_HOP_S) -> None:
+        """hop_s: that a window gives; longer ones take less time in all, and more memory."""
+        self._model, self._hop_s = model.requires_grad_(False), hop_s
         self.sample_rate = model.sample_rate
 
     def has_room(self, num_channels: int) -> bool:
         return True
 
     def open(self, num_channels: int) -> WindowedRecording:
-        return WindowedRecording(self._model, num_channels)
+        return WindowedRecording(self._model, num_channels, self._hop_s)
 
     def advance(self) -> bool:
         return False
@@ -106,8 +120,8 @@ class WindowedStreams:
 class WindowedRecording:
     """Like a BatchedRecording; `feed` does the work."""
 
-    def __init__(self, model: Denoiser, num_channels: int) -> None:
-        self._streamer = OverlapStreamer(model, num_channels, hop_s=WINDOW_HOP_S)
+    def __init__(self, model: Denoiser, num_channels: int, hop_s: float) -> None:
+        self._streamer = OverlapStreamer(model, num_channels, hop_s=hop_s)
         self._finished: list[Samples] = []
         self.num_waiting = 0
         self.is_done = False

@@ -1,4 +1,4 @@
-"""The reply's file, made piece by piece while the sound comes, for anybody who cannot seek back: HTTP."""
+"""A file of sound, made piece by piece while the sound comes, for anybody who cannot seek back, such as HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Literal, get_args
 import numpy as np
 import soundfile
 
-from cluster.serving.errors import ApiError
-
 Format = Literal["wav", "flac", "ogg", "pcm"]
 MEDIA_TYPES: dict[str, str] = {name: f"audio/{name}" for name in get_args(Format)}
 MAX_WAV_BYTES = 2**32 - 1
@@ -19,11 +17,25 @@ _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")  # "PCM", where th
 _WRITE_FRAMES = 1 << 14
 
 
+class FormatError(ValueError):
+    """A format that has no room for a recording; one line says why, and which has."""
+
+
+def stored_subtype(source_subtype: str, file_format: str) -> str:
+    """The encoding (libsndfile's subtype) that keeps a recording's resolution in "WAV", "FLAC" or "OGG".
+
+    16 bits for sources of 16 bits or fewer, lossy ones included; 24 bits for everything finer.
+    """
+    if file_format == "OGG":
+        return "VORBIS"
+    return "PCM_24" if source_subtype in {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"} else "PCM_16"
+
+
 class FileEncoder:
     """Samples (n, C) float32 in, bytes of a whole file out: those of `encode` one after the other, then `finish`.
 
     Integer formats hold the same integers that a file of as many bits was decoded from; peaks saturate.
-    pcm is s16le without a header. Raises a 422 where the format has no room for so much, or so many channels.
+    pcm is s16le without a header. Raises FormatError where the format has no room for so much, or so many channels.
     """
 
     def __init__(
@@ -83,7 +95,7 @@ class FileEncoder:
             reason = (
                 f"{response_format} cannot hold {num_channels} channel(s) at {sample_rate} Hz: choose wav"
             )
-            raise ApiError(422, "invalid_field", f"response_format: {reason}") from error
+            raise FormatError(reason) from error
 
     def _taken(self) -> bytes:
         taken = self._sink.take()
@@ -123,10 +135,10 @@ class _Sink:
 def wav_header(
     sample_rate: int, num_channels: int, bits: int, num_bytes: int, channel_mask: int = 0
 ) -> tuple[bytes, bytes]:
-    """What stands before and after so many bytes of samples. Raises a 422 beyond 4 GiB."""
+    """What stands before and after so many bytes of samples. Raises FormatError beyond 4 GiB."""
     padding = bytes(num_bytes % 2)
     if num_bytes + 60 + len(padding) > MAX_WAV_BYTES:
-        raise ApiError(422, "invalid_field", "response_format: wav holds 4 GiB at most: choose flac")
+        raise FormatError("wav holds 4 GiB at most: choose flac")
     frame_bytes = num_channels * bits // 8
     tag, extension = 1, b""
     if channel_mask:

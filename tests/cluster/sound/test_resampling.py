@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.serving.resampling import StreamResampler, is_common_rate
+from cluster.sound.resampling import StreamResampler, is_common_rate
 from ww_data import resample
 
 RATES = [8000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000]
