@@ -151,7 +151,7 @@ def _is_open(file: BinaryIO, form: _Form, sound: _Chunk, end: int) -> bool:
 def _closed(file: BinaryIO, start: int, sound: _Chunk, end: int, in_header: int) -> bytes:
     """The file's beginning, with the length of its sound in it."""
     most = (1 << 8 * struct.calcsize(sound.code)) - 1
-    size = struct.pack(sound.code, min(most, end - sound.start + in_header))
+    size = struct.pack(sound.code, min(most, max(0, end - sound.start) + in_header))
     head = read_at(file, start, sound.start - start)
     at = sound.field - start
     return head[:at] + size + head[at + len(size) :]

@@ -24,6 +24,7 @@ _PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpc
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
 _BUFFER_BYTES = 1 << 16
+_MAX_PLANES = 8
 # Streams without a container have tags between their frames: so many packets, and this part, may be none.
 _MAX_BAD_PACKETS = 3
 _MAX_BAD = 0.01
@@ -34,16 +35,21 @@ class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
     channel_mask = 0
+    _interleave: Any = None
 
     def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
         import av
 
         self._may_be_bad = kind in _WITHOUT_CONTAINER
         options = {"protocol_whitelist": "", "codec_whitelist": ",".join(sorted(_CODECS))}
+        # Titles are often in other alphabets than they should be.
+        more: dict[str, Any] = {
+            "metadata_errors": "replace",
+            "buffer_size": _BUFFER_BYTES,
+            "options": options,
+        }
         try:
-            self._container: Any = av.open(
-                file, format=_DEMUXERS.get(kind, kind), options=options, buffer_size=_BUFFER_BYTES
-            )
+            self._container: Any = av.open(file, format=_DEMUXERS.get(kind, kind), **more)
         except (av.FFmpegError, ValueError) as error:
             raise unreadable(error) from error
         try:
@@ -113,10 +119,23 @@ class FfmpegReader:
         while frame is not None:
             if _shape(frame) != expected:
                 raise changed(expected, _shape(frame))
-            samples = frame.to_ndarray()
-            is_planar = samples.shape[0] == self.num_channels and frame.format.is_planar
-            yield samples.T if is_planar else samples.reshape(-1, self.num_channels)
+            for interleaved in self._safe(frame):
+                samples = interleaved.to_ndarray()
+                is_planar = interleaved.format.is_planar
+                yield samples.T if is_planar else samples.reshape(-1, self.num_channels)
             frame = next(self._frames, None)
+
+    def _safe(self, frame: Any) -> list[Any]:
+        """The frame, interleaved if it has many channels: PyAV takes what lies behind the eighth for a ninth."""
+        if not frame.format.is_planar or self.num_channels < _MAX_PLANES:
+            return [frame]
+        import av
+
+        try:
+            self._interleave = self._interleave or av.AudioResampler(frame.format.packed.name)
+            return list(self._interleave.resample(frame))
+        except (av.FFmpegError, ValueError) as error:
+            raise unreadable(error) from error
 
 
 def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:

@@ -97,9 +97,8 @@ def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         if begins and not is_beginning:
             yield place
             numbers = {}
-        if page[6:14] != bytes(
-            8
-        ):  # after the headers there may be a gap: who listens to a station comes late
+        # After the headers, at time 0, there may be a gap: who listens to a station comes late.
+        if page[6:14] != bytes(8):
             numbers[stream] = number
         is_beginning = begins
         num_segments = page[_PAGE_HEADER_BYTES - 1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _PIECE_BYTES = 1 << 22
+_FAR_BYTES = 1 << 42  # no file is as long; far beyond, systems refuse to go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ class Window(io.RawIOBase):
 
 
 def read_at(file: BinaryIO, place: int, num_bytes: int) -> bytes:
-    """So many bytes of an open file, or those there are."""
-    file.seek(place)
+    """So many bytes of an open file, or those there are: none at places that a damaged length leads to."""
+    file.seek(min(place, _FAR_BYTES))
     return file.read(num_bytes)
 
 

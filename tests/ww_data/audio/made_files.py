@@ -39,7 +39,7 @@ def by_ffmpeg(
     with av.open(file, "w", format=container, options=options) as out:
         if picture:
             film = out.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
-        layout = {1: "mono", 2: "stereo", 6: "5.1"}[x_TC.shape[1]]
+        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[x_TC.shape[1]]
         tracks = [out.add_stream(codec, rate=rate, layout=layout) for _ in range(num_tracks)]
         if picture:
             for n in range(10 * len(x_TC) // rate):
@@ -49,7 +49,7 @@ def by_ffmpeg(
             out.mux(film.encode())
         for track in tracks:
             context = track.codec_context
-            whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(x_TC.T), format="fltp", layout=layout)
+            whole = av.AudioFrame.from_ndarray(x_TC.reshape(1, -1), format="flt", layout=layout)
             whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
             queue = av.AudioFifo()
             converter = av.AudioResampler(context.format.name, layout, rate)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes
 from ww_data import AudioError, read_audio
 from ww_data.audio import iter_blocks, open_audio
 
@@ -94,6 +94,27 @@ def test_playlists_are_no_sound(file: bytes, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(file.replace(b"{secret}", bytes(secret)))
         with pytest.raises(AudioError, match="cannot be read"):
             read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize("num_channels", [6, 8])
+def test_many_channels_are_each_what_they_were(num_channels: int) -> None:
+    """FFmpeg keeps eight of them apart in one place, and more elsewhere."""
+    times_T1 = np.arange(RATE)[:, None] / RATE
+    x = 0.1 * np.sin(2 * np.pi * (200 + 50 * np.arange(num_channels)) * times_T1).astype(np.float32)
+    y = samples_of(by_ffmpeg("matroska", "libopus", x, RATE))
+    assert y.shape == x.shape
+    for channel in range(num_channels):
+        if channel != 3:  # the low frequencies' own
+            assert np.corrcoef(x[8000:40_000, channel], y[8000:40_000, channel])[0, 1] > 0.95
+    np.testing.assert_array_equal(samples_of(by_ffmpeg("matroska", "pcm_f32le", x, RATE)), x)
+
+
+def test_titles_in_any_alphabet_do_no_harm() -> None:
+    """Tags say that they are UTF-8, and are what their writer had."""
+    for container, codec in (("ipod", "aac"), ("matroska", "flac"), ("mp3", "libmp3lame")):
+        file = by_ffmpeg(container, codec, X, RATE)
+        at = file.index(b"Lavf")  # the name of the writer
+        assert len(samples_of(with_bytes(file, at, b"L\xe4v\xff"))) == len(samples_of(file))
 
 
 def test_other_codecs_are_named() -> None:
