@@ -12,16 +12,20 @@ from ww_models.streaming.overlap import OverlapStreamer
 
 # Of models that need the whole clip: seconds that a window gives, and of context around them (see OverlapStreamer).
 WINDOW_HOP_S = 3.0
+# Of a network in a step.
+MAX_FRAMES = 32
 
 
 def recording_engine(
     model: Denoiser, step_s: float, precision: Precision = "fp32", num_threads: int = 1
 ) -> OnnxEngine:
-    """The engine of a model that runs in steps: of some hops each, about `step_s` seconds, which take less time in all.
+    """The engine of a model that runs in steps: of some hops each, `step_s` seconds at most, which take less time in
+    all.
 
-    Its graph, in which a recurrent layer is there once for each row, and the time to make it grow with the steps.
+    A recurrent layer is in its graph once for each frame of a step: with very many the graph takes minutes to make.
     """
-    num_hops = max(1, round(step_s * model.sample_rate / model.hop_samples))
+    num_hops = round(step_s * model.sample_rate / model.hop_samples)
+    num_hops = max(1, min(num_hops, MAX_FRAMES * model.stride // model.hop_samples))
     return OnnxEngine.from_model(model, precision, num_hops, num_threads)
 
 
