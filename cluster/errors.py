@@ -37,19 +37,20 @@ def rays_words(error: BaseException) -> str:
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return f"Ray ended a process for memory ({what[:300]}): free memory, or ask for less at a time"
     return (
-        f"a process of Ray failed or did not answer ({what[:300]}): if the machine is busy or short of memory, try "
+        f"Ray failed or did not answer ({what[:300]}): if the machine is busy or short of memory, try "
         "again when it is not; WW_TRACEBACK=1 shows all of it"
     )
 
 
-def _is_of(ray: ModuleType, error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] == ray.__name__
+def _is_of(package: ModuleType, error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] == package.__name__
 
 
-def _was_raised_in(ray: ModuleType, error: BaseException) -> bool:
+def _was_raised_in(package: ModuleType, error: BaseException) -> bool:
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         step = step.tb_next
     return (
-        step is not None and Path(str(ray.__file__)).parent in Path(step.tb_frame.f_code.co_filename).parents
+        step is not None
+        and Path(str(package.__file__)).parent in Path(step.tb_frame.f_code.co_filename).parents
     )

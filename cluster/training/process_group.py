@@ -43,7 +43,7 @@ def stay_on_loopback() -> None:
 
     def store(*, host_name: str, port: int, is_master: bool, **options: Any) -> TCPStore:
         if is_master:
-            options["master_listen_fd"] = socket.create_server(("127.0.0.1", port)).detach()
+            options["master_listen_fd"] = socket.create_server((host_name, port)).detach()
         return TCPStore(host_name=host_name, port=port, is_master=is_master, **options)
 
     rendezvous.TCPStore = store  # type: ignore[attr-defined]
