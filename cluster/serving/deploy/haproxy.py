@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,8 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
         return
     guard.begin()
     with guard.temporary_folder("ww-haproxy-", "/tmp") as folder:
-        values = haproxy_environment(folder)
+        # Of the proxy that requests fall back to while no replica is there; by default all endpoints share one.
+        values = {**haproxy_environment(folder), "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port())}
         before = {name: os.environ.get(name) for name in values}
         os.environ.update(values)
         try:
@@ -76,6 +78,11 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def haproxy_environment(folder: Path) -> dict[str, str]:
