@@ -91,6 +91,8 @@ def _end(mark: str) -> None:
 
 
 def _stand_guard(mark: str) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # batch systems send them to all processes of a job
     folders: set[str] = set()
     for line in sys.stdin:
         folders ^= {line.rstrip("\n")}

@@ -48,10 +48,9 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 
     if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
         yield f"Ray at {address}" if address else f"local Ray, {_describe_resources()}"
-    elif address:
-        yield from _join(address)
     else:
-        yield from _start_local(num_cpus)
+        guard.begin()
+        yield from _join(address) if address else _start_local(num_cpus)
 
 
 def _join(address: str) -> Iterator[str]:
@@ -91,7 +90,6 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
     global _owns_ray
     import ray
 
-    guard.begin()
     with contextlib.ExitStack() as stack:
         try:
             _start_or_try_again(stack, num_cpus)
