@@ -159,6 +159,19 @@ class PauseBetweenTurns:
     before_execution_starts = after_execution_succeeds = after_execution_fails = _ignore
 
 
+def keep_replica_on_loopback() -> None:
+    """In a replica of Ray Serve, before it is ready: other deployments could reach it from all networks.
+
+    There are none. Check: the name, and the address, in `ray/serve/_private/replica.py`.
+    """
+    from ray.serve._private import replica
+
+    listen = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: listen(
+        server, address.replace("[::]", "127.0.0.1")
+    )
+
+
 def stopping_mark() -> Callable[[], bool]:
     """In a replica of Ray Serve: asks whether Serve has begun to stop it; never, where its mark is not found.
 

@@ -31,6 +31,13 @@ def owns_ray() -> bool:
     return _owns_ray
 
 
+def is_on_loopback() -> bool:
+    """Whether the Ray that this process is connected to, or runs in, is one of this machine alone."""
+    import ray
+
+    return ray.util.get_node_ip_address().startswith("127.")
+
+
 @contextlib.contextmanager
 def connect(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[str]:
     """Connects this process to Ray for the length of a `with` block and yields a line that says to what.

@@ -8,8 +8,9 @@ import os
 import socket
 from typing import Any
 
-import ray
 from ray.train.torch import TorchConfig
+
+from cluster.machine.session import is_on_loopback
 
 
 class _OnLoopback(TorchConfig().backend_cls):  # type: ignore[misc]
@@ -29,8 +30,7 @@ class LoopbackTorchConfig(TorchConfig):
 
 def torch_config(backend: str) -> TorchConfig:
     """Of the workers' process group; on loopback where Ray is."""
-    is_on_loopback = ray.util.get_node_ip_address().startswith("127.")
-    return (LoopbackTorchConfig if is_on_loopback else TorchConfig)(backend=backend)
+    return (LoopbackTorchConfig if is_on_loopback() else TorchConfig)(backend=backend)
 
 
 def stay_on_loopback() -> None:

@@ -45,9 +45,11 @@ def assert_on_loopback(pid: int) -> None:
 def assert_loopback(found: dict[str, list[str]]) -> None:
     """And that anything listens at all: what is not seen is not refused."""
     assert len(found) > 3, found
-    beyond = {
-        address: names
-        for address, names in found.items()
-        if not ipaddress.ip_address(address.rpartition(":")[0]).is_loopback
-    }
-    assert not beyond
+    beyond = {address: names for address, names in found.items() if not _is_loopback(address)}
+    assert not beyond, beyond
+
+
+def _is_loopback(address: str) -> bool:
+    host = ipaddress.ip_address(address.rpartition(":")[0])
+    inner = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None  # ::ffff:127.0.0.1
+    return (inner or host).is_loopback

@@ -27,7 +27,7 @@ def test_what_killed_workers_leave_goes_with_ray(local_ray: str) -> None:
 
 
 def test_ray_listens_on_loopback_alone(local_ray: str) -> None:
-    ray.get(ray.remote(num_cpus=0)(os.getpid).remote())  # a worker is there, too
+    ray.get(ray.remote(num_cpus=0)(tempfile.gettempdir).remote())  # a worker is there, too
     assert_on_loopback(os.getpid())
 
 
