@@ -37,9 +37,11 @@ def listening(pid: int) -> dict[str, list[str]]:
     return found
 
 
-def assert_on_loopback(pid: int) -> None:
-    """Nobody beyond this machine reaches a command or what it has started."""
-    assert_loopback(listening(pid))
+def assert_on_loopback(pid: int, known: str = "") -> None:
+    """Nobody beyond this machine reaches a command or what it has started. known: what must be among it."""
+    found = listening(pid)
+    assert not known or known in found, found
+    assert_loopback(found)
 
 
 def assert_loopback(found: dict[str, list[str]]) -> None:

@@ -91,7 +91,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         assert httpx.get(f"{url}/healthz", timeout=30).json() == {"status": "ok"}
         names = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
         assert ("haproxy" in names) == haproxy.is_installed()
-        assert_on_loopback(process.pid)
+        assert_on_loopback(process.pid, urlsplit(url).netloc)
         better = save_bundle(tmp_path / "better", build_model("gatewave", hidden=4, depth=2))
         with pytest.raises(ServingError, match="worse"):
             promote_at(url, [tmp_path / "worse"])
