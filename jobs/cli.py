@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from cluster.errors import one_line
+from cluster.errors import one_line, rays_words
+from cluster.machine import termination
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -39,7 +40,8 @@ def main(
     run: Callable[[argparse.Namespace], None],
     arguments: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Parses the command line, runs, and exits: 0 done, 2 wrong use or bad input (one line), 130 interrupted.
+    """Parses the command line, runs, and exits: 0 done, 1 Ray failed, 2 wrong use or bad input (one line each), 130
+    interrupted, 143 told to end by SIGTERM.
 
     arguments: those of the process unless given.
     Every error that a user can cause derives from ValueError or OSError and says in one line what came, what
@@ -47,14 +49,18 @@ def main(
     as does everything when WW_TRACEBACK=1 is set.
     """
     parsed = parser.parse_args(arguments)
+    termination.obey()
     try:
         run(parsed)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get("WW_TRACEBACK") == "1":
+        was_told = termination.was_received()
+        print("told to end" if was_told else "interrupted", file=sys.stderr)
+        sys.exit(termination.EXIT_CODE if was_told else 130)
+    except Exception as error:
+        words = rays_words(error)
+        is_expected = bool(words) or isinstance(error, ValueError | OSError)
+        if not is_expected or os.environ.get("WW_TRACEBACK") == "1":
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {words or one_line(error)}", file=sys.stderr)
+        sys.exit(1 if words else 2)
     sys.exit(0)

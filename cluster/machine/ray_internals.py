@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,17 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "600000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
+    # Ray's processes write their titles over their environment, by which the guard knows whom to end.
+    "SPT_NOENV": "1",
+}
+# Seconds that a start may take on an idle machine, several times what it does take. Names in small letters are read by
+# Ray's C++, with this prefix. Check: `ray/_private/node.py`, `ray/serve/_private/constants.py`.
+_START_TIMES_S = {
+    "RAY_gcs_server_port_wait_time_s": 30,
+    "RAY_worker_register_timeout_seconds": 60,
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": 30,
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": 30,
+    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": 30,
 }
 
 _MIN_TURN_S, _MAX_TURN_S = 0.05, 0.4
@@ -33,10 +44,14 @@ _PLENTY_READY = 2  # blocks, with which nobody waits for the next turn
 _BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
 
 
-def prepare_local_start() -> None:
-    """Before Ray is imported to be started on this machine; what the user has set wins."""
+def prepare_local_start(patience: float) -> None:
+    """Before Ray is imported to be started on this machine; what the user has set wins.
+
+    patience: how many times longer than on an idle machine things may take.
+    """
+    times = {name: str(round(seconds * patience)) for name, seconds in _START_TIMES_S.items()}
     # Ray guards a new local cluster with a token; giving it one keeps it from writing one to the home folder.
-    for name, value in {**_LOCAL_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+    for name, value in {**_LOCAL_ENVIRONMENT, **times, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
         os.environ.setdefault(name, value)
     # It warns that there is a token, for people who did not expect one. Check: does a start still warn?
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -45,6 +60,35 @@ def prepare_local_start() -> None:
 def loopback_options(folder: str) -> dict[str, Any]:
     """For `ray.init`, which has no public option for its folder and address. Check: its docstring lists both."""
     return {"_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """Around `ray.init`, which puts an address of the machine in the place of 127.0.0.1, and listens on all networks.
+
+    Check: the tests that list every listening socket of the commands.
+    """
+    from ray._private import services
+
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
+
+
+@contextlib.contextmanager
+def without_sigterm_handler() -> Iterator[None]:
+    """Around `ray.init`, which has SIGTERM end the process in ways of its own. Check: who calls it there."""
+    from ray._private import utils
+
+    install = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = install
 
 
 def end_log_monitor() -> None:
@@ -113,6 +157,19 @@ class PauseBetweenTurns:
         pass
 
     before_execution_starts = after_execution_succeeds = after_execution_fails = _ignore
+
+
+def keep_replica_on_loopback() -> None:
+    """In a replica of Ray Serve, before it is ready: other deployments could reach it from all networks.
+
+    There are none. Check: the name, and the address, in `ray/serve/_private/replica.py`.
+    """
+    from ray.serve._private import replica
+
+    listen = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: listen(
+        server, address.replace("[::]", "127.0.0.1")
+    )
 
 
 def stopping_mark() -> Callable[[], bool]:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from cluster.errors import one_line
-from cluster.machine.ray_internals import end_log_monitor, loopback_options, prepare_local_start
+from cluster.machine import guard, termination
+from cluster.machine.ray_internals import (
+    end_log_monitor,
+    loopback_options,
+    on_loopback,
+    prepare_local_start,
+    without_sigterm_handler,
+)
+
+_MAX_PATIENCE = 10.0
 
 _owns_ray = False
 
@@ -21,26 +31,33 @@ def owns_ray() -> bool:
     return _owns_ray
 
 
+def is_on_loopback() -> bool:
+    """Whether the Ray that this process is connected to, or runs in, is one of this machine alone."""
+    import ray
+
+    return ray.util.get_node_ip_address().startswith("127.")
+
+
 @contextlib.contextmanager
 def connect(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[str]:
     """Connects this process to Ray for the length of a `with` block and yields a line that says to what.
 
     address: a cluster's address, or None for RAY_ADDRESS, which `ray job submit` sets. Without either, Ray is
         started on this machine with `num_cpus` cores (all by default), listening on loopback, guarded by a random
-        token, with its files in a temporary folder of its own. It is ended, and the folder removed, at the end.
-    Raises ConnectionError if there is no cluster at the address.
+        token, with its files in a temporary folder of its own. It is ended, and the folder removed, at the end,
+        also if this process is killed.
+    Raises ConnectionError if there is no cluster at the address, or Ray does not start here, also when tried again.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        prepare_local_start()
+        prepare_local_start(patience())
     import ray
 
     if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
         yield f"Ray at {address}" if address else f"local Ray, {_describe_resources()}"
-    elif address:
-        yield from _join(address)
     else:
-        yield from _start_local(num_cpus)
+        guard.begin()
+        yield from _join(address) if address else _start_local(num_cpus)
 
 
 def _join(address: str) -> Iterator[str]:
@@ -48,7 +65,7 @@ def _join(address: str) -> Iterator[str]:
 
     _check_answers(address)
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=_wants_worker_logs())
+        _init(address=address)
     except Exception as error:  # Ray raises several unrelated types here
         raise _no_cluster(address, one_line(error)[:200]) from error
     _quiet_progress_bars()
@@ -80,40 +97,82 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
     global _owns_ray
     import ray
 
+    with contextlib.ExitStack() as stack:
+        try:
+            _start_or_try_again(stack, num_cpus)
+            _owns_ray = True
+            _quiet_progress_bars()
+            if not _wants_worker_logs():
+                end_log_monitor()
+            yield f"local Ray, {_describe_resources()}"
+        finally:
+            _owns_ray = False
+            ray.shutdown()
+
+
+def _start_or_try_again(stack: contextlib.ExitStack, num_cpus: int | None) -> None:
+    import ray
+
+    for is_last in (False, True):
+        try:
+            _start(stack, num_cpus)
+            return
+        except Exception as error:  # Ray raises several unrelated types here
+            reason = one_line(error)[:200]
+            ray.shutdown()
+            guard.end_started()  # Ray has forgotten what it had started by then
+            stack.close()
+            if is_last:
+                load = f"load {os.getloadavg()[0]:.1f} on {_num_cores()} cores"
+                raise ConnectionError(
+                    f"Ray does not start on this machine ({load}): {reason}; try again when it is less busy"
+                ) from error
+            print(f"Ray did not start ({reason}); once more", file=sys.stderr, flush=True)
+
+
+def _start(stack: contextlib.ExitStack, num_cpus: int | None) -> None:
+    """The stack gets the folder of this start, for the time after it."""
     from cluster.machine.progress import waiting
 
     # Sockets live below this folder and their paths may have 107 bytes at most, hence not below the project.
-    folder = tempfile.mkdtemp(prefix=f"ww-ray-{os.getpid()}-", dir="/tmp")
-    try:
-        with waiting("starting Ray on this machine"), _temporary_files_in(folder):
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-                log_to_driver=_wants_worker_logs(),
-                **loopback_options(folder),
-            )
-        _owns_ray = True
-        _quiet_progress_bars()
-        if not _wants_worker_logs():
-            end_log_monitor()
-        yield f"local Ray, {_describe_resources()}"
-    finally:
-        _owns_ray = False
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = str(stack.enter_context(guard.temporary_folder(f"ww-ray-{os.getpid()}-", "/tmp")))
+    with waiting("starting Ray on this machine"), _temporary_files_in(folder, stack), on_loopback():
+        _init(address="local", num_cpus=num_cpus, include_dashboard=False, **loopback_options(folder))
+
+
+def _init(**options: Any) -> None:
+    import ray
+
+    with termination.kept(), without_sigterm_handler():
+        ray.init(logging_level=logging.WARNING, log_to_driver=_wants_worker_logs(), **options)
+
+
+def patience() -> float:
+    """How many times longer than on an idle machine something may take now: the load of a core, from 1 to 10."""
+    return min(max(1.0, os.getloadavg()[0] / _num_cores()), _MAX_PATIENCE)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def _temporary_files_in(folder: str) -> Iterator[None]:
-    """For the processes that are started meanwhile: what they leave when they are killed goes with the folder."""
+def _temporary_files_in(folder: str, stack: contextlib.ExitStack) -> Iterator[None]:
+    """For the processes that are started meanwhile: what they leave when they are killed goes with the folder.
+
+    stack: gets another one where the user has named a better disk.
+    """
     tempfile.gettempdir()  # this process remembers its own now
-    is_ours = os.environ.setdefault("TMPDIR", folder) == folder  # the user may know a better disk
+    disk = os.environ.get("TMPDIR")
+    if disk:
+        folder = str(stack.enter_context(guard.temporary_folder(f"ww-files-{os.getpid()}-", disk)))
+    os.environ["TMPDIR"] = folder
     try:
         yield
     finally:
-        if is_ours:
+        if disk:
+            os.environ["TMPDIR"] = disk
+        else:
             del os.environ["TMPDIR"]
 
 

@@ -100,7 +100,7 @@ def _deciding(record: dict[str, Any]) -> dict[str, Any]:
     config = ExperimentConfig.from_dict(record["config"]).to_dict()  # what is newer than the run: its default
     for section in ("resources", "tracking", "licence", "preset"):
         del config[section]
-    for name in ("max_minutes", "journal"):
+    for name in ("max_minutes", "stop_s", "journal"):
         del config["training"][name]
     return {"manifest_hash": record["manifest_hash"], **config}
 

@@ -50,6 +50,7 @@ class TrainingConfig:
         limit. Whichever ends first decides, and the learning rate's decay ends with it.
     max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
         ends, and `--resume` adds as long again. 0 for no limit.
+    stop_s: seconds that a run which is told to end (SIGTERM) may take to save where it stands; then it ends without.
     patience: validations without a better `score` after which the run ends; 0 never does.
     score: what best means, of the validation mixtures: si_sdr_db, snr_db, pesq, stoi, or loss.
     validate_every_steps: steps between two validations; each is also a checkpoint, and so is the last step.
@@ -69,6 +70,7 @@ class TrainingConfig:
     max_steps: int = 100_000
     max_epochs: float = 0.0
     max_minutes: float = 0.0
+    stop_s: float = 25.0
     patience: int = 0
     score: Score = "si_sdr_db"
     validate_every_steps: int = 1000
@@ -90,6 +92,8 @@ class TrainingConfig:
         for name in ("max_epochs", "max_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 (no limit) or above; got {getattr(self, name)}")
+        if not 0 < self.stop_s < math.inf:
+            raise ValueError(f"stop_s must be above 0 s; got {self.stop_s}")
         if not self.max_steps and not self.max_epochs:
             raise ValueError(
                 "max_steps and max_epochs are both 0: one of them must say when training is over"

@@ -23,13 +23,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cluster.machine.guard import MARK
 from cluster.settings.tracking import TrackingConfig
 
 Mode = Literal["online", "offline"]
 Outcome = Literal["completed", "failed"]
 
-# ClearML reads these as "you belong to another task or group"; the delivering process does not.
-_NOT_INHERITED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
+# ClearML reads these as "you belong to another task or group"; the delivering process does not. Nor does it end with
+# the command: what it has not delivered by then it still delivers, or gives up by itself.
+_NOT_INHERITED = (MARK, "LOCAL_RANK", "RANK", "WORLD_SIZE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID")
 NOTICE_FILE = "notice.txt"
 _REPLAY_S = 60.0  # to turn what a server did not take into an offline session
 

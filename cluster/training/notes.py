@@ -22,7 +22,8 @@ _AWAIT_RANKS_S = 5.0
 
 
 class RunNotes(ProgressBoard):
-    """The first error of a start of a run, the ranks that ended with one, warnings, and whether any start trained.
+    """The first error of a start of a run, the ranks that ended with one, warnings, whether any start trained, and
+    whether the driver wants the run to stop where it stands.
 
     It is the run's progress board as well: one process less beside the workers.
     """
@@ -30,13 +31,19 @@ class RunNotes(ProgressBoard):
     def __init__(self) -> None:
         super().__init__()
         self._error, self._failed_ranks, self._warnings = "", set[int](), list[str]()
-        self._has_trained = False
+        self._has_trained = self._is_told_to_stop = False
 
     def train(self) -> None:
         self._has_trained = True
 
-    def has_trained(self) -> bool:
-        return self._has_trained
+    def has_new_model(self) -> bool:
+        return self._has_trained and not self._is_told_to_stop
+
+    def stop(self) -> None:
+        self._is_told_to_stop = True
+
+    def is_told_to_stop(self) -> bool:
+        return self._is_told_to_stop
 
     def fail(self, rank: int, error: str) -> None:
         self._error = self._error or error

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from cluster.errors import last_line
+from cluster.machine import guard, termination
 from cluster.machine.placement import check_placement
 from cluster.machine.progress import watch_board
 from cluster.machine.ray_internals import leave_interrupts, spare_processes
@@ -38,6 +38,7 @@ from cluster.training.checks import check_rate
 from cluster.training.finetune import Source, check_fit, check_start, keep_source
 from cluster.training.job import WorkerJob
 from cluster.training.notes import run_notes
+from cluster.training.process_group import torch_config
 from ww_data import Corpus, Storage, open_corpus
 
 __all__ = ["TrainingError", "TrainingResult", "run_training"]
@@ -67,6 +68,7 @@ def run_training(
     Raises ConfigError for a name that is taken, a corpus of another sample rate, or a resume with other settings (the
     differences are named); CorpusError for damaged data; CheckpointError where no checkpoint can be used;
     PlacementError where the cluster has no room; TrainingError if training failed.
+    SIGTERM, where it is obeyed, has it save its state, within `training.stop_s`, and then raises KeyboardInterrupt.
     """
     start_s = time.monotonic()
     corpus = open_corpus(corpus_uri)
@@ -90,8 +92,15 @@ def run_training(
             deadline_s=time.time() + 60 * training.max_minutes if training.max_minutes else None,
             notes=notes,
         )
-        with watch_board(f"training {name}", notes) if show_progress else contextlib.nullcontext():
-            _run_workers(job, ray_callbacks)
+        try:
+            with (
+                watch_board(f"training {name}", notes) if show_progress else contextlib.nullcontext(),
+                termination.time_to_stop(training.stop_s, notes.stop.remote),
+            ):
+                _run_workers(job, ray_callbacks)
+        except KeyboardInterrupt:
+            _say_where_it_stands(job)
+            raise
     return collect_result(config, run, config.mixing.crop_s or corpus.segment_s, time.monotonic() - start_s)
 
 
@@ -123,13 +132,13 @@ def _set_up(
 def _check_checkpoints(run: Storage, config: ExperimentConfig) -> None:
     """Says before anything is started which checkpoints are damaged, and refuses those of another model."""
     checkpoints = Checkpoints(run, config.training)
-    with tempfile.TemporaryDirectory(prefix="ww-resume-") as folder:
-        newest, complaints = checkpoints.newest(Path(folder))
+    with guard.temporary_folder("ww-resume-") as folder:
+        newest, complaints = checkpoints.newest(folder)
         for complaint in complaints:
             _print(f"warning: {complaint}; the run goes on from the checkpoint before it")
         if newest is None:
             return
-        changed = checkpoints.check_model(newest, Path(folder), config.to_dict()["model"])
+        changed = checkpoints.check_model(newest, folder, config.to_dict()["model"])
     if changed:
         raise CheckpointError(
             f"{run.address(newest.name)} holds another model than the run's settings ask for "
@@ -157,15 +166,16 @@ def train_worker(parameters: dict[str, Any]) -> None:
 
 
 def _run_workers(job: WorkerJob, ray_callbacks: list[Any] | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="ww-train-") as rays_own:
+    backend = "nccl" if job.resources.gpus_per_worker else "gloo"
+    with guard.temporary_folder("ww-train-") as rays_own:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},
-            torch_config=TorchConfig(backend="nccl" if job.resources.gpus_per_worker else "gloo"),
+            torch_config=torch_config(backend),
             scaling_config=_scaling(job.resources),
             run_config=RunConfig(
                 name=job.run_name,
-                storage_path=rays_own,  # for a marker and nothing else: no checkpoint is reported
+                storage_path=str(rays_own),  # for a marker and nothing else: no checkpoint is reported
                 failure_config=FailureConfig(
                     max_failures=MAX_WORKER_FAILURES,
                     controller_failure_limit=MAX_WORKER_FAILURES,  # type: ignore[call-arg]
@@ -184,6 +194,14 @@ def _run_workers(job: WorkerJob, ray_callbacks: list[Any] | None) -> None:
         finally:
             _print_notices(job)
         _raise_noted_failure(job)
+
+
+def _say_where_it_stands(job: WorkerJob) -> None:
+    """Of a run that was interrupted, or told to end."""
+    with contextlib.suppress(OSError):
+        done = [checkpoint.step for checkpoint in job.checkpoints.recorded()]
+        stands = f"it stands at step {done[-1]}" if done else "it has no checkpoint yet"
+        _print(f"{job.run_name} was cut; {stands}: go on with --resume {job.run_name}")
 
 
 def _scaling(resources: ResourcesConfig) -> ScalingConfig:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ def train(job: WorkerJob) -> None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     failure, failed_ranks = ray.get(job.notes.failure.remote())
-    if failure:
-        if rank == 0 and rank not in failed_ranks:
+    if failure or ray.get(job.notes.is_told_to_stop.remote()):
+        if failure and rank == 0 and rank not in failed_ranks:
             _open_tracker(job).close(failed=True)  # another rank's error ended it before it could say so
         return
     try:
@@ -87,7 +87,7 @@ def _train(job: WorkerJob, rank: int) -> None:
                 # The checkpoint is our own file: it holds optimizer state, which is more than tensors.
                 trainer.fit(module, batches, validation, ckpt_path=state, weights_only=False)
             # Also after workers that were killed between the last step and this.
-            if tracker is not None and ray.get(job.notes.has_trained.remote()):
+            if tracker is not None and ray.get(job.notes.has_new_model.remote()):
                 register_best(tracker, job.checkpoints)
 
 
@@ -119,13 +119,16 @@ def _note_start(job: WorkerJob, tracker: Tracker | None, step: int) -> None:
 
 
 def loop_callbacks(
-    config: ExperimentConfig, watch_loss: WatchLoss, deadline_s: float | None = None
+    config: ExperimentConfig,
+    watch_loss: WatchLoss,
+    deadline_s: float | None = None,
+    is_told_to_stop: Callable[[], bool] = lambda: False,
 ) -> list[pl.Callback]:
     """What takes part in Lightning's loop besides saving and reporting: the average, and what ends the run."""
     training = config.training
     average = [WeightAverage(training.ema_decay)] if training.ema_decay else []
     patience = [StopWithoutGain(training)] if training.patience else []
-    return [watch_loss, *average, StopAtLimits(deadline_s), *patience]
+    return [watch_loss, *average, StopAtLimits(deadline_s, is_told_to_stop), *patience]
 
 
 def loop_settings(config: ExperimentConfig, last_step: int) -> dict[str, Any]:
@@ -151,7 +154,9 @@ def _make_trainer(job: WorkerJob, feed: FeedConfig, tracker: Tracker | None) -> 
         precision = "bf16-mixed" if gpus and torch.cuda.is_bf16_supported() else "32-true"
     log_every_steps, keep = config.tracking.log_every_steps, functools.partial(keep_batch, feed, job.run)
     watch_loss = WatchLoss(config.training.skip_bad_batches, log_every_steps, keep)
-    callbacks = loop_callbacks(config, watch_loss, job.deadline_s)
+    callbacks = loop_callbacks(
+        config, watch_loss, job.deadline_s, lambda: ray.get(job.notes.is_told_to_stop.remote())
+    )
     if tracker is not None:
         callbacks.append(TrackRun(config, tracker, job.notes, job.deadline_s, watch_loss))
     if config.training.journal:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cluster.runs.checkpoints import Checkpoints
+from cluster.settings.experiment import load_config
 from jobs.__main__ import COMMANDS
+from tests.cluster.training.cut_runs import wait_until
 from tests.cluster.two_node_cluster import ROOT, two_nodes
+from ww_data import Storage
 from ww_models import load_bundle
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -37,9 +41,11 @@ def cluster_environment() -> Iterator[dict[str, str]]:
         yield cluster.environment
 
 
-def submit(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    environment: dict[str, str], *command: str, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [RAY, "job", "submit", "--working-dir", ".", "--", *command],
+        [RAY, "job", "submit", "--working-dir", ".", *options, "--", *command],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -81,6 +87,36 @@ def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
     assert done.returncode != 0
     assert "5 workers x 1 CPU = 5 CPU" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.cluster
+def test_a_job_that_is_stopped_saves_where_it_stands(
+    cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
+) -> None:
+    run, lines = Storage(tmp_path / "stopped"), tmp_path / "stopped" / "tracking" / "metrics.jsonl"
+    submitted = submit(
+        cluster_environment,
+        *TRAIN,
+        *("--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny", "--name", "stopped"),
+        *("--set", "training.max_steps=100000", "--set", "training.validate_every_steps=100000"),
+        *("--set", "tracking.log_every_steps=1"),
+        options=(
+            *("--submission-id", "stopped", "--no-wait"),
+            *("--runtime-env-json", '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}'),
+        ),
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    wait_until(lambda: lines.exists() and lines.read_text().count('"train"') > 2, "training")
+    subprocess.run([RAY, "job", "stop", "stopped"], cwd=ROOT, env=cluster_environment, timeout=240)
+    (checkpoint,) = Checkpoints(run, load_config("tiny").training).recorded()
+    assert checkpoint.step > 2
+    logs = [RAY, "job", "logs", "stopped"]
+    said = subprocess.run(
+        logs, cwd=ROOT, env=cluster_environment, capture_output=True, text=True, timeout=240
+    )
+    assert f"it stands at step {checkpoint.step}: go on with --resume stopped" in said.stdout
+    assert "Traceback" not in said.stdout
+    assert "*** SIG" not in said.stdout
 
 
 @pytest.mark.cluster

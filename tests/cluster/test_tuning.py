@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from cluster.runs.folder import read_run_config
 from cluster.settings.experiment import ConfigError, load_config
 from cluster.tuning import parse_space, run_sweep, with_settings
+from tests.cluster.sockets import assert_loopback, listening
 from ww_data import Storage
 from ww_models import load_bundle
 
@@ -64,7 +66,19 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
     space = parse_space(["loss.l1_weight=0..5", "loss.stft_weight=0.1..5:log"], TINY)
-    result = run_sweep(TINY, space, str(small_corpus), tmp_path, "sweep", trials=2, measure="si_sdr_db")
+    heard = list[dict[str, list[str]]]()
+    result = run_sweep(
+        TINY,
+        space,
+        str(small_corpus),
+        tmp_path,
+        "sweep",
+        trials=2,
+        measure="si_sdr_db",
+        progress=lambda *state: heard.append(listening(os.getpid())),
+    )
+    for there in heard:
+        assert_loopback(there)
     assert len(result.rows) == 2
     assert not any(row["error"] for row in result.rows)
     weights = [(row["loss.l1_weight"], row["loss.stft_weight"]) for row in result.rows]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -16,18 +19,19 @@ import pytest
 import yaml
 
 from cluster.serving.deploy import haproxy
-from cluster.serving.deploy.deployment import ServingError
+from cluster.serving.deploy.deployment import ServingError, bindable_port
 from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
+from tests.cluster.sockets import assert_on_loopback, processes_of
 from tests.jobs.conftest import Done
 from ww_models import build_model, read_bundle_info, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tmp_path: Path) -> None:
+def start(bundle: Path) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "jobs.serve", "--bundle", str(bundle), "--port", "0", "--cpus", "0.1"],
         cwd=ROOT,
         env=environment,
@@ -35,6 +39,48 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.cluster
+def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path) -> None:
+    """Beside another endpoint of this machine, which is not touched."""
+    processes = [start(bundle) for _ in range(2)]
+    try:
+        lines = [process.stdout.readline() for process in processes if process.stdout]
+        urls = [line.split(" at ")[1].split()[0] for line in lines]
+        killed, other = processes
+        folders = [*Path("/tmp").glob(f"ww-ray-{killed.pid}-*")]
+        started = processes_of(killed.pid)
+        assert any(process.name() == "haproxy" for process in started) == haproxy.is_installed()
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                folders += [
+                    Path(file).parents[-3]  # /tmp/ww-...
+                    for file in process.cmdline()
+                    if file.startswith("/tmp/ww-haproxy-")
+                ]
+        killed.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        host, port = urlsplit(urls[0]).hostname, urlsplit(urls[0]).port
+        assert host is not None
+        assert port is not None
+        assert bindable_port(host, port) == port
+        deadline = time.monotonic() + 60
+        while left := [folder for folder in folders if folder.exists()]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+        assert httpx.get(f"{urls[1]}/healthz", timeout=30).json() == {"status": "ok"}
+        other.send_signal(signal.SIGTERM)
+        _, errors = other.communicate(timeout=360)
+        assert other.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tmp_path: Path) -> None:
+    process = start(bundle)
     try:
         assert process.stdout is not None
         first, second = process.stdout.readline(), process.stdout.readline()
@@ -45,6 +91,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         assert httpx.get(f"{url}/healthz", timeout=30).json() == {"status": "ok"}
         names = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
         assert ("haproxy" in names) == haproxy.is_installed()
+        assert_on_loopback(process.pid, urlsplit(url).netloc)
         better = save_bundle(tmp_path / "better", build_model("gatewave", hidden=4, depth=2))
         with pytest.raises(ServingError, match="worse"):
             promote_at(url, [tmp_path / "worse"])
@@ -59,6 +106,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         _, errors = process.communicate(timeout=360)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+    assert "*** SIG" not in errors
     assert not list(Path("/tmp").glob(f"ww-ray-{process.pid}-*")), "it left Ray's files behind"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz", timeout=5)

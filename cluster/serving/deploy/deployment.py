@@ -18,6 +18,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
 from cluster.errors import one_line
+from cluster.machine.session import patience
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import serve_config
@@ -60,14 +61,10 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     config = check_serving(bundles, config or ServingConfig())
     _check_cluster(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=config.host, port=config.port),
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-    )
+    _start_serve(config)
     try:
         ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
-        wait_until_running(config.start_timeout_s)
+        wait_until_running(config.start_timeout_s * patience())
     except BaseException:
         _shut_down(SHUTDOWN_MARGIN_S)
         raise
@@ -78,6 +75,24 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     finally:
         _shut_down(config.scaling.shutdown_s + SHUTDOWN_MARGIN_S)
         _wait_until_closed(url)
+
+
+def _start_serve(config: ServingConfig) -> None:
+    """Once more if it fails: on a busy machine Serve gives up a proxy that is not ready soon enough."""
+    for is_last in (False, True):
+        try:
+            serve.start(
+                proxy_location=ProxyLocation.HeadOnly,
+                http_options=HTTPOptions(host=config.host, port=config.port),
+                logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+            )
+            return
+        except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
+            _shut_down(SHUTDOWN_MARGIN_S)
+            if is_last:
+                raise ServingError(
+                    f"Ray Serve did not start ({one_line(error)[:300]}); where the machine is busy, try again later"
+                ) from error
 
 
 def _wait_until_closed(url: str) -> None:

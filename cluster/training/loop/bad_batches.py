@@ -95,6 +95,10 @@ class WatchLoss(pl.Callback):
             self._check(trainer, module)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.check_before_saving(trainer, module)
+
+    def check_before_saving(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Raises BadLossError where weights or losses since the last check are not finite; for all ranks together."""
         if not self.skip:
             self._check(trainer, module)
         values = [*module.parameters(), *module.buffers()]

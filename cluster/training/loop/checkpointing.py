@@ -15,12 +15,15 @@ from cluster.settings.experiment import ExperimentConfig
 from cluster.tracking.tracker import Tracker
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule, compared_scores
+from cluster.training.loop.stopping import is_cut
 from cluster.training.loop.weight_average import shipped_weights
 from ww_models import save_bundle
 
 
 class ReportCheckpoint(pl.Callback):
     """After each validation rank 0 stores a checkpoint and every rank reports the scores to Ray Train.
+
+    A run that is cut between two leaves one without scores, from which only a resume starts.
 
     Ray Train is given no checkpoint: it would know of one only once it polls, and one that is damaged or missing would
     stop it (see cluster/runs/checkpoints.py). data: what the model card says of the data.
@@ -33,8 +36,19 @@ class ReportCheckpoint(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DenoisingModule)
+        self._store(trainer, module, module.validation_scores)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if is_cut(trainer):
+            assert isinstance(module, DenoisingModule)
+            self.watch_loss.check_before_saving(trainer, module)
+            self._store(trainer, module, {})
+
+    def _store(self, trainer: pl.Trainer, module: DenoisingModule, scores: dict[str, float]) -> None:
         counts = {"step": trainer.global_step, "skipped_steps": self.watch_loss.skipped}
-        metrics = {**module.validation_scores, **counts}
+        metrics = {**scores, **counts}
         with tempfile.TemporaryDirectory(prefix="ww-checkpoint-") as folder:
             trainer.save_checkpoint(Path(folder) / STATE_FILE)  # all ranks take part, rank 0 writes
             if trainer.global_rank == 0:
@@ -42,7 +56,7 @@ class ReportCheckpoint(pl.Callback):
                     save_bundle(
                         Path(folder) / BUNDLE_FOLDER,
                         module.model,
-                        metrics={**compared_scores(module.validation_scores), "step": trainer.global_step},
+                        metrics={**compared_scores(scores), "step": trainer.global_step},
                         training=self.config.to_dict(),
                         data=self.data,
                         licence=self.config.licence,

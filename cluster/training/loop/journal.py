@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 
 from cluster.runs.folder import parse_lines
 from cluster.runs.transfer import WorkingCopy
+from cluster.training.loop.stopping import is_cut
 from ww_data import Storage
 
 JOURNAL_FOLDER = "journal"
@@ -44,6 +45,8 @@ class ItemJournal(pl.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._write({"step": trainer.global_step, "positions": self._of_step})
             self._of_step = []
+        if is_cut(trainer):
+            self._copy.send()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._copy.send()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from cluster.evaluation.scores import (
     summarize,
 )
 from cluster.evaluation.statistics import mean_of_defined, paired_interval
+from tests.cluster.sockets import assert_loopback, listening
 from ww_data import open_corpus
 from ww_models import BundleError, build_model, load_bundle, save_bundle, score_clip
 from ww_models.quality import MEASURES
@@ -43,9 +46,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> lis
 
 @pytest.fixture(scope="module")
 def report(local_ray: str, small_corpus: Path, bundles: list[Path]) -> EvaluationReport:
-    seen = []
+    seen, heard = [], []
+
+    def note(*state: Any) -> None:
+        seen.append(state)
+        heard.append(listening(os.getpid()))
+
     config = EvaluationConfig(num_mixtures=7, batch_size=2, num_resamples=200)
-    report = evaluate(bundles, str(small_corpus), config, lambda *state: seen.append(state))
+    report = evaluate(bundles, str(small_corpus), config, note)
+    assert_loopback(heard[len(heard) // 2])
     assert [state[0] for state in seen] == sorted(state[0] for state in seen)
     assert seen[-1][:2] == (7, 7)
     return report

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 import ray
+
+from cluster.machine import guard
+from cluster.machine.ray_internals import prepare_local_start
+from cluster.machine.session import _temporary_files_in, connect, patience
+from tests.cluster.sockets import assert_on_loopback
 
 
 def test_what_killed_workers_leave_goes_with_ray(local_ray: str) -> None:
@@ -16,6 +24,56 @@ def test_what_killed_workers_leave_goes_with_ray(local_ray: str) -> None:
     assert Path(of_workers) == folder
     assert not Path(tempfile.gettempdir()).is_relative_to(folder), "this process outlives it"
     assert "TMPDIR" not in os.environ
+
+
+def test_ray_listens_on_loopback_alone(local_ray: str) -> None:
+    ray.get(ray.remote(num_cpus=0)(tempfile.gettempdir).remote())  # a worker is there, too
+    assert_on_loopback(os.getpid())
+
+
+def test_a_ray_that_does_not_start_is_tried_once_more_and_then_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = list[dict[str, Any]]()
+
+    def timed_out(**options: Any) -> None:
+        tried.append(options)
+        Path(options["_temp_dir"], "left.txt").write_text("")
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", timed_out)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(guard, "end_started", lambda: None)  # the Ray of other tests
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        ConnectionError, match=r"Ray does not start .*load [\d.]+ on \d+ cores\): The current node"
+    ):
+        connect().__enter__()
+    assert len({options["_temp_dir"] for options in tried}) == 2
+    assert not any(Path(options["_temp_dir"]).exists() for options in tried)
+
+
+def test_starts_get_more_time_the_busier_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for load, expected in ((0.1, 1.0), (3.0, 3.0), (99.0, 10.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load * cores, 0.0, 0.0))
+        assert patience() == pytest.approx(expected)
+    name = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+    monkeypatch.delenv(name, raising=False)
+    prepare_local_start(2.0)
+    assert os.environ[name] == "60"
+
+
+def test_what_workers_leave_on_a_disk_that_the_user_has_named_goes_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with contextlib.ExitStack() as stack:
+        with _temporary_files_in("/tmp/not-this-one", stack):
+            assert Path(os.environ["TMPDIR"]).parent == tmp_path
+        assert os.environ["TMPDIR"] == str(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nobody_reads_the_logs_that_nobody_asked_for(local_ray: str) -> None:

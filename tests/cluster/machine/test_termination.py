@@ -1,0 +1,72 @@
+"""SIGTERM ends a command as Ctrl-C does, after the time that the work in hand may take."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cluster.machine import termination
+
+
+@pytest.fixture(autouse=True)
+def _obeyed() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    termination.obey()
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_it_interrupts() -> None:
+    assert not termination.was_received()
+    with pytest.raises(KeyboardInterrupt):
+        told()
+    assert termination.was_received()
+
+
+def work(seconds: float, ask: Callable[[], object], *steps: Callable[[], object]) -> None:
+    with termination.time_to_stop(seconds, ask):
+        for step in steps:
+            step()
+
+
+def told() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_work_that_is_asked_ends_first() -> None:
+    asked, has_ended = threading.Event(), threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        work(60, asked.set, told, lambda: asked.wait(30), has_ended.set)
+    assert asked.is_set()
+    assert has_ended.is_set()
+    assert termination.was_received()
+
+
+def test_work_that_does_not_end_in_time_is_interrupted() -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        work(0.2, lambda: None, told, lambda: time.sleep(30))
+    assert 0.2 <= time.monotonic() - began < 20
+
+
+def test_the_second_time_there_is_no_waiting() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        work(60, lambda: None, told, told, lambda: pytest.fail("it goes on"))
+
+
+def test_work_that_nobody_stops_is_not_touched() -> None:
+    with termination.time_to_stop(60, lambda: None):
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        told()
+
+
+def test_handlers_that_others_set_do_not_stay() -> None:
+    ours = signal.getsignal(signal.SIGTERM)
+    with termination.kept():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) is ours

@@ -1,0 +1,57 @@
+"""What a process and all that it has started listens on."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+
+import psutil
+
+from cluster.machine.guard import MARK, marked
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """The process of a command, its descendants, and whatever else carries its mark though its parent is gone."""
+    root = psutil.Process(pid)
+    found = {process.pid: process for process in [root, *root.children(recursive=True)]}
+    marks = set()
+    for process in list(found.values())[1:]:
+        with contextlib.suppress(psutil.Error):
+            marks.add(process.environ().get(MARK, ""))
+    for mark in marks - {"", root.environ().get(MARK, "")}:
+        for other in marked(mark):
+            with contextlib.suppress(psutil.Error):
+                found.setdefault(other, psutil.Process(other))
+    return list(found.values())
+
+
+def listening(pid: int) -> dict[str, list[str]]:
+    """{address:port: the names of who listens there}, TCP, of a command and all that it has started."""
+    found: dict[str, list[str]] = {}
+    for process in processes_of(pid):
+        with contextlib.suppress(psutil.Error):
+            for one in process.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    name = " ".join(process.cmdline()[:3])[:100]
+                    found.setdefault(f"{one.laddr.ip}:{one.laddr.port}", []).append(name)
+    return found
+
+
+def assert_on_loopback(pid: int, known: str = "") -> None:
+    """Nobody beyond this machine reaches a command or what it has started. known: what must be among it."""
+    found = listening(pid)
+    assert not known or known in found, found
+    assert_loopback(found)
+
+
+def assert_loopback(found: dict[str, list[str]]) -> None:
+    """And that anything listens at all: what is not seen is not refused."""
+    assert len(found) > 3, found
+    beyond = {address: names for address, names in found.items() if not _is_loopback(address)}
+    assert not beyond, beyond
+
+
+def _is_loopback(address: str) -> bool:
+    host = ipaddress.ip_address(address.rpartition(":")[0])
+    inner = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None  # ::ffff:127.0.0.1
+    return (inner or host).is_loopback
