@@ -24,6 +24,22 @@ def head_of_upload(num_bytes: int, query: str = "") -> str:
     return f"POST {DENOISE}{query} HTTP/1.1\r\n{fields}"
 
 
+def exchange(url: httpx.URL, request: bytes, *, half_close: bool = False) -> tuple[str, bytes]:
+    """Sends bytes as they are; the head of the reply, in lower case, and its body, read until the server closes.
+
+    half_close: says that nothing more will come, while it waits for the reply.
+    """
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        connection.sendall(request)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        reply = b""
+        while received := connection.recv(1 << 16):
+            reply += received
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return head.decode().lower(), body
+
+
 @contextlib.contextmanager
 def half_an_upload(client: httpx.Client, query: str = "") -> Iterator[socket.socket]:
     """A connection whose request has begun and waits for the rest of its body."""
