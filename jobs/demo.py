@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cluster.evaluation.scores import EvaluationReport
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from cluster.serving.config import ServingConfig
-from cluster.serving.deploy.deployment import bindable_port, serve_bundles
+from cluster.serving.deploy.deployment import ServingError, bindable_port, serve_bundles
 from cluster.settings.experiment import load_config
 from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
@@ -47,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
     option("--out DIR", "folder for everything that is made", default="demo")
     option("--preset PRESET", "name of a preset (README), or a YAML file of settings", default="demo")
     option("--set KEY=VALUE", "override one setting", action="append", default=[], dest="overrides")
-    option("--port N", "port of the endpoint on 127.0.0.1", type=int, default=8123)
+    option(
+        "--port N",
+        "port of the endpoint on 127.0.0.1; 0 takes any free one when it is needed",
+        type=int,
+        default=0,
+    )
     add_corpus_options(parser)
     return parser
 
@@ -59,7 +65,9 @@ def run(arguments: argparse.Namespace) -> None:
             "--speech and --noise belong together: give both folders, or neither for made-up sounds"
         )
     config = load_config(arguments.preset, arguments.overrides)
-    bindable_port(ServingConfig().host, arguments.port)  # found out now, not after minutes of training
+    bindable_port(
+        ServingConfig().host, arguments.port
+    )  # one that is asked for: found out now, not after training
     out = Path(arguments.out).resolve()
     run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
     with connect() as where:
@@ -118,12 +126,20 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
     """
     noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
     write_audio(noisy, *typical_noisy_clip(corpus))
+    try:
+        bindable_port(ServingConfig().host, port)
+    except ServingError as error:  # taken while it trained
+        print(f"{error}: taking a free port", file=sys.stderr)
+        port = 0
     with serve_bundles(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
         print(f"POST {url}/v1/audio/denoise  file={noisy.name}")
         factors = []
         for _ in range(NUM_REQUESTS):
             with noisy.open("rb") as file:
-                reply = httpx.post(f"{url}/v1/audio/denoise", files={"file": file}, timeout=60)
+                # It is on this machine, whatever proxy the environment names.
+                reply = httpx.post(
+                    f"{url}/v1/audio/denoise", files={"file": file}, timeout=60, trust_env=False
+                )
             reply.raise_for_status()
             factors.append(float(reply.headers["X-Real-Time-Factor"]))
     write_whole({enhanced: reply.content})

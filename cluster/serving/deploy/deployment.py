@@ -18,11 +18,12 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
 from cluster.errors import one_line
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import serve_config
 from ww_models import load_bundle
 
+_NUM_USUAL_PORTS = 100
 # After the calls' time is up.
 SHUTDOWN_MARGIN_S = 15.0
 Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
@@ -34,7 +35,7 @@ class ServingError(ValueError):
 
 
 def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
-    """Refuses damaged bundles and a taken port, without Ray; returns the config with a free port for 0.
+    """Refuses damaged bundles and a taken port, without Ray; returns the config with the port that it would get now.
 
     Raises BundleError or ServingError, each one line.
     """
@@ -90,8 +91,16 @@ def _wait_until_closed(url: str) -> None:
             time.sleep(0.05)
 
 
-def bindable_port(host: str, port: int) -> int:
-    """The port, or a free one for 0. Raises ServingError if something listens there already."""
+def bindable_port(host: str, port: int | None) -> int:
+    """The port, a free one for 0, or for None the usual one or the next that is free.
+
+    Raises ServingError if something listens there already.
+    """
+    if port is None:
+        for usual in range(USUAL_PORT, USUAL_PORT + _NUM_USUAL_PORTS):
+            with contextlib.suppress(ServingError):
+                return bindable_port(host, usual)
+        return bindable_port(host, 0)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as listener:

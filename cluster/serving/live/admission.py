@@ -1,0 +1,108 @@
+"""Which calls may begin now: as many as steps leave room for at the moment, a few at a time.
+
+How many a machine carries was measured when nobody called. Beside other programs a step takes longer, and how much
+longer shows when sound is worked on, and only then. So a call begins with its first sound, and the next few when steps
+with the sound of those before have been seen to come in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from cluster.serving.errors import ApiError, busy
+
+RETRY_AFTER_S = 5
+# How long steps are looked at after a call has begun, and how far back: a peak of a moment ago counts, too.
+_SEEN_S, _REMEMBERED_S = 0.25, 2.0
+_UNSEEN_SHARE = 1 / 8  # that may begin while nothing is known
+_LONGEST_WAIT_S, _POLL_S = 2.0, 0.02
+_STUCK_S = 0.1  # a step that takes so long tells nothing yet, and is bad news
+
+
+class Admission:
+    """Of the calls of one event loop. A share is of what the process carries when nothing else runs, 0 to 1.
+
+    max_load: the time that steps take at a share of 1, measured then, in parts of the time of a hop.
+    overdue_s: how long the step has taken by now that should be over.
+    """
+
+    def __init__(self, max_load: float, overdue_s: Callable[[], float]) -> None:
+        # Of the time of a hop, too: what steps may take as they are now.
+        self._most = (1 + max_load) / 2 / max_load
+        self._overdue_s = overdue_s
+        self._begun: dict[Place, float] = {}  # and when
+        self._queue = asyncio.Lock()
+        # Steps as they were: when, the seconds that they took, and those that they take when nothing else runs.
+        self._steps: deque[tuple[float, float, float]] = deque()
+
+    def note_step(self, spent_s: float, expected_s: float) -> None:
+        """A step is over. spent_s: from when it was due until its sound was handed on, waits for the CPU included."""
+        now = time.monotonic()
+        self._steps.append((now, spent_s, expected_s))
+        while self._steps[0][0] < now - _REMEMBERED_S:
+            self._steps.popleft()
+
+    def check(self, share: float) -> None:
+        """Raises a 503 where steps come too late for a call of this share."""
+        if not self._fits(share):
+            raise self._refusal()
+
+    async def begin(self, place: Place) -> None:
+        """Returns when the call of this place may begin. Raises a 503 if that is not soon."""
+        deadline = time.monotonic() + _LONGEST_WAIT_S
+        async with self._queue:
+            while not (self._fits(place.share) and self._is_seen(place.share)):
+                if time.monotonic() > deadline:
+                    raise self._refusal()
+                await asyncio.sleep(_POLL_S)
+            self._begun[place] = time.monotonic()
+
+    def end(self, place: Place) -> None:
+        self._begun.pop(place, None)
+
+    def _fits(self, share: float) -> bool:
+        """Whether steps would still come in time with one more call of this share, by what they take now."""
+        if not self._begun:
+            return True
+        load = sum(place.share for place in self._begun) + share
+        return self._overdue_s() < _STUCK_S and self._slowness() * load <= self._most
+
+    def _is_seen(self, share: float) -> bool:
+        """Whether enough is known of those who have begun. The slower steps are, the less each of them tells."""
+        now = time.monotonic()
+        unseen = sum(place.share for place, began in self._begun.items() if began > now - _SEEN_S)
+        seen = sum(place.share for place in self._begun) - unseen
+        return not unseen or unseen + share <= max(_UNSEEN_SHARE, seen) / self._slowness()
+
+    def _slowness(self) -> float:
+        """How many times as long steps take as they did at the start, at least 1: lately, or in the last moments."""
+        return max(1.0, self._slowness_over(_REMEMBERED_S), self._slowness_over(_SEEN_S))
+
+    def _slowness_over(self, seconds: float) -> float:
+        since = time.monotonic() - seconds
+        recent = [(spent_s, expected_s) for when, spent_s, expected_s in self._steps if when > since]
+        spent_s, expected_s = (sum(column) for column in zip(*recent, strict=True)) if recent else (0.0, 1.0)
+        return spent_s / expected_s
+
+    def _refusal(self) -> ApiError:
+        what = f"{len(self._begun)} sessions are live, as many as this machine carries in real time now"
+        return busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
+
+
+class Place:
+    """One call's, from its connection to its end."""
+
+    def __init__(self, admission: Admission, share: float, *, has_begun: bool = False) -> None:
+        self._admission, self.share, self.has_begun = admission, share, has_begun
+
+    async def begin(self) -> None:
+        """To be awaited before the first sound; see `Admission.begin`."""
+        if not self.has_begun:
+            await self._admission.begin(self)
+            self.has_begun = True
+
+    def end(self) -> None:
+        self._admission.end(self)
