@@ -12,6 +12,7 @@ import datetime
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,8 +29,9 @@ from cluster.serving.deploy.deployment import ServingError, bindable_port, serve
 from cluster.settings.experiment import load_config
 from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
-from jobs.prepare import add_corpus_options, prepare
-from ww_data import open_corpus, read_audio, write_audio
+from jobs.prepare import add_corpus_options, corpus_settings, prepare
+from ww_data import Storage, open_corpus, read_audio, write_audio
+from ww_data.write.corpus import checked_settings
 from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
 
@@ -64,11 +66,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "--speech and --noise belong together: give both folders, or neither for made-up sounds"
         )
+    # What can be found out now is not found out after minutes of training.
+    for folder in filter(None, (arguments.speech, arguments.noise)):
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder} is not a folder; name one with recordings, at any depth")
     config = load_config(arguments.preset, arguments.overrides)
-    bindable_port(
-        ServingConfig().host, arguments.port
-    )  # one that is asked for: found out now, not after training
+    checked_settings(**corpus_settings(arguments), seed=arguments.seed)
+    bindable_port(ServingConfig().host, arguments.port)
     out = Path(arguments.out).resolve()
+    Storage(out).check_writable()
     run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
     with connect() as where:
         step(f"1/5  corpus, on {where}")
@@ -114,7 +120,7 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-    folders = {"speech_dirs": speech, "noise_dirs": noise}
+    folders: dict[str, Any] = {"speech_dirs": speech, "noise_dirs": noise}
     prepared = prepare(out / "corpus", arguments, **folders, named_by_content=True)
     return prepared.corpus.storage.path()
 

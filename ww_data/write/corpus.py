@@ -20,7 +20,7 @@ from ww_data.corpus.stored_mixtures import read_sources
 from ww_data.manifest import SPLITS, CorpusError, Manifest
 from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.storage import Storage
-from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
+from ww_data.write.folder import alone, checked_folder, lost_files, open_storage
 from ww_data.write.mixtures import read_candidates, write_mixtures
 from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
 
@@ -46,12 +46,7 @@ def write_corpus(
     manifest.check()
     storage = open_storage(out_uri)
     with alone(storage):
-        before = corpus_there(storage)
-        if before is not None and before.settings != settings:
-            raise CorpusError(
-                f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
-                "choose another folder or remove it"
-            )
+        before = checked_folder(storage, settings)
         known = Manifest(clips=()) if before is None else before.manifest()
         lost = set() if before is None else lost_files(before)
         writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, executor, progress)
@@ -91,12 +86,6 @@ def checked_settings(
         "eval_snr_db": [float(snr) for snr in eval_snr_db],
         "seed": seed,
     }
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
-    )
 
 
 def _is_written(manifest: Manifest, known: Manifest) -> bool:

@@ -63,7 +63,7 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=config.host, port=config.port),
+        http_options=HTTPOptions(host=config.host, port=config.port or 0),
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )
     try:
