@@ -75,7 +75,7 @@ class Admission:
         now = time.monotonic()
         unseen = sum(place.share for place, began in self._begun.items() if began > now - _SEEN_S)
         seen = sum(place.share for place in self._begun) - unseen
-        return not unseen or unseen + share <= max(_UNSEEN_SHARE, seen) / self._slowness()
+        return not unseen or unseen + share <= max(_UNSEEN_SHARE, seen / 2) / self._slowness()
 
     def _slowness(self) -> float:
         """How many times as long steps take as they did at the start, at least 1: lately, or in the last moments."""
