@@ -8,6 +8,7 @@ with the sound of those before have been seen to come in time.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,27 +23,41 @@ _LONGEST_WAIT_S, _POLL_S = 2.0, 0.02
 _STUCK_S = 0.1  # a step that takes so long tells nothing yet, and is bad news
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Step:
+    when: float  # it was over
+    waited: float
+    worked: float
+    expected: float
+
+
+_NONE = _Step(0.0, 0.0, 0.0, 1.0)
+
+
 class Admission:
     """Of the calls of one event loop. A share is of what the process carries when nothing else runs, 0 to 1.
 
-    max_load: the time that steps take at a share of 1, measured then, in parts of the time of a hop.
-    overdue_s: how long the step has taken by now that should be over.
+    Times of steps are in hops: a step must be over when the next hop has come.
+    max_load: what steps take at a share of 1, as measured when nothing else ran.
+    overdue_s: how long the step has taken by now that should be over, in seconds.
     """
 
     def __init__(self, max_load: float, overdue_s: Callable[[], float]) -> None:
-        # Of the time of a hop, too: what steps may take as they are now.
-        self._most = (1 + max_load) / 2 / max_load
+        self._max_load, self._most = max_load, (1 + max_load) / 2
         self._overdue_s = overdue_s
         self._begun: dict[Place, float] = {}  # and when
         self._queue = asyncio.Lock()
-        # Steps as they were: when, the seconds that they took, and those that they take when nothing else runs.
-        self._steps: deque[tuple[float, float, float]] = deque()
+        self._steps: deque[_Step] = deque()
 
-    def note_step(self, spent_s: float, expected_s: float) -> None:
-        """A step is over. spent_s: from when it was due until its sound was handed on, waits for the CPU included."""
+    def note_step(self, waited: float, worked: float, expected: float) -> None:
+        """A step is over.
+
+        waited: for the CPU, from when it was due. worked: until its sound was handed on. expected: of that, when
+        nothing else runs.
+        """
         now = time.monotonic()
-        self._steps.append((now, spent_s, expected_s))
-        while self._steps[0][0] < now - _REMEMBERED_S:
+        self._steps.append(_Step(now, waited, worked, expected))
+        while self._steps[0].when < now - _REMEMBERED_S:
             self._steps.popleft()
 
     def check(self, share: float) -> None:
@@ -68,24 +83,32 @@ class Admission:
         if not self._begun:
             return True
         load = sum(place.share for place in self._begun) + share
-        return self._overdue_s() < _STUCK_S and self._slowness() * load <= self._most
+        predicted = self._waited() + self._slowness() * load * self._max_load
+        return self._overdue_s() < _STUCK_S and predicted <= self._most
 
     def _is_seen(self, share: float) -> bool:
         """Whether enough is known of those who have begun. The slower steps are, the less each of them tells."""
         now = time.monotonic()
         unseen = sum(place.share for place, began in self._begun.items() if began > now - _SEEN_S)
         seen = sum(place.share for place in self._begun) - unseen
-        return not unseen or unseen + share <= max(_UNSEEN_SHARE, seen / 2) / self._slowness()
+        return not unseen or unseen + share <= max(_UNSEEN_SHARE, seen / 2) / max(1.0, self._slowness())
 
     def _slowness(self) -> float:
-        """How many times as long steps take as they did at the start, at least 1: lately, or in the last moments."""
-        return max(1.0, self._slowness_over(_REMEMBERED_S), self._slowness_over(_SEEN_S))
+        """How many times as long steps work as they did at the start."""
+        return max(
+            sum(step.worked for step in steps) / sum(step.expected for step in steps)
+            for steps in self._recent()
+        )
 
-    def _slowness_over(self, seconds: float) -> float:
-        since = time.monotonic() - seconds
-        recent = [(spent_s, expected_s) for when, spent_s, expected_s in self._steps if when > since]
-        spent_s, expected_s = (sum(column) for column in zip(*recent, strict=True)) if recent else (0.0, 1.0)
-        return spent_s / expected_s
+    def _waited(self) -> float:
+        """How long steps wait for the CPU, on average."""
+        return max(sum(step.waited for step in steps) / len(steps) for steps in self._recent())
+
+    def _recent(self) -> list[list[_Step]]:
+        """The steps of the last moments, and those of a little longer."""
+        now = time.monotonic()
+        latest = [step for step in self._steps if step.when > now - _SEEN_S]
+        return [latest or [_NONE], list(self._steps) or [_NONE]]
 
     def _refusal(self) -> ApiError:
         what = f"{len(self._begun)} sessions are live, as many as this machine carries in real time now"

@@ -24,10 +24,11 @@ PYTHON_PROXY_COST = 45.0
 class Capacity:
     """What steps of one model take, in seconds, while nothing else runs, and how many streams that leaves room for.
 
-    sizes, steps_s: of batches, rising, and what a step of each takes, messages included.
+    hop_s: the sound of a step. sizes, steps_s: of batches, rising, and what a step of each takes, messages included.
     """
 
     max_streams: int
+    hop_s: float
     sizes: tuple[int, ...]
     steps_s: tuple[float, ...]
 
@@ -38,7 +39,8 @@ class Capacity:
 
 def given_capacity(engine: StepEngine, max_streams: int, max_load: float) -> Capacity:
     """Of so many streams, as somebody says, which need `max_load` of the time of a hop then."""
-    return Capacity(max_streams, (max_streams,), (max_load * engine.hop_samples / engine.sample_rate,))
+    hop_s = engine.hop_samples / engine.sample_rate
+    return Capacity(max_streams, hop_s, (max_streams,), (max_load * hop_s,))
 
 
 def measure_capacity(
@@ -48,14 +50,15 @@ def measure_capacity(
 
     Steps are timed for batches of growing size, up to the first that takes too long. Takes about half a second.
     """
-    allowed_s = max_load * engine.hop_samples / engine.sample_rate
+    hop_s = engine.hop_samples / engine.sample_rate
+    allowed_s = max_load * hop_s
     call_s = (1 + connection_cost) * measure_call_s(engine)
     sizes, steps_s = [0], [0.0]
     while sizes[-1] < MAX_STREAMS and steps_s[-1] <= allowed_s:
         sizes.append(2 * sizes[-1] or 1)
         steps_s.append(max(steps_s[-1], measure_step_s(engine, sizes[-1]) + sizes[-1] * call_s))
     max_streams = int(np.interp(allowed_s, steps_s, sizes))
-    return Capacity(max(1, max_streams), tuple(sizes[1:]), tuple(steps_s[1:]))
+    return Capacity(max(1, max_streams), hop_s, tuple(sizes[1:]), tuple(steps_s[1:]))
 
 
 def measure_call_s(engine: StepEngine) -> float:

@@ -34,7 +34,7 @@ _ALIVE_HOPS = 4
 
 OnClean = Callable[[Samples, float], None]  # (C, m), compute_s
 OnError = Callable[[Exception], None]  # the last call
-OnStep = Callable[[ServedModel, int, float], None]  # the model, channels in the step, seconds
+OnStep = Callable[[ServedModel, int, float, float], None]  # the model, channels, waited_s, worked_s
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,11 +74,12 @@ class LiveStream:
 class Stepper:
     """Steps the streams of one process, all of one event loop.
 
-    on_step: called there after each step, with the time from when it was due until all its sound was handed on.
+    on_step: called there after each step. waited_s: from when it was due, until the thread began with it, and from its
+        end until the loop took what it had made; worked_s: for the rest, until all of that was handed on.
     """
 
     def __init__(self) -> None:
-        self.on_step: OnStep = lambda model, num_channels, spent_s: None
+        self.on_step: OnStep = lambda model, num_channels, waited_s, worked_s: None
         self._lock = threading.Condition()
         # What the loop has for the thread, in order; None ends a stream, which does not wait for the next step.
         self._inbox: list[tuple[LiveStream, Samples | None]] = []
@@ -184,7 +185,7 @@ class Stepper:
             batch.note_step([stream for stream, _ in finished], started)
             due, self._due_since, self._free_since = self._due_since, math.inf, ended
         if finished:
-            self._call(self._deliver, finished, ended - started, min(due, started))
+            self._call(self._deliver, finished, max(0.0, started - due), ended - started, ended)
 
     def _fail(self, streams: list[LiveStream], error: Exception) -> None:
         logger.error("live streams ended by an error", exc_info=error)
@@ -193,8 +194,11 @@ class Stepper:
                 stream.batch.note_end(stream)
         self._call(_report, streams, error)
 
-    def _deliver(self, finished: list[tuple[LiveStream, Samples]], compute_s: float, due: float) -> None:
+    def _deliver(
+        self, finished: list[tuple[LiveStream, Samples]], waited_s: float, compute_s: float, ended: float
+    ) -> None:
         """In the event loop: hands each stream what it finished, and its share of the time that this took."""
+        began = time.monotonic()
         num_channels = sum(stream.num_channels for stream, _ in finished)
         for stream, samples_Cm in finished:
             if not stream.is_open:
@@ -205,7 +209,8 @@ class Stepper:
                 logger.exception("a live call failed")
                 stream.close()
                 stream.on_error(error)
-        self.on_step(finished[0][0].model, num_channels, time.monotonic() - due)
+        worked_s = compute_s + time.monotonic() - began
+        self.on_step(finished[0][0].model, num_channels, waited_s + began - ended, worked_s)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None

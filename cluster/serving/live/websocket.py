@@ -150,9 +150,10 @@ class LiveCalls:
             raise busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
         self._admission.check(place.share)
 
-    def _note_step(self, model: ServedModel, num_channels: int, spent_s: float) -> None:
-        if model in self._capacities:
-            self._admission.note_step(spent_s, self._capacities[model].step_s(num_channels))
+    def _note_step(self, model: ServedModel, num_channels: int, waited_s: float, worked_s: float) -> None:
+        if (capacity := self._capacities.get(model)) is not None:
+            hop_s, expected_s = capacity.hop_s, capacity.step_s(num_channels)
+            self._admission.note_step(waited_s / hop_s, worked_s / hop_s, expected_s / hop_s)
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
         """Lets no more calls in, notifies those there are, and returns when they are gone or time is up.

@@ -17,10 +17,13 @@ SHARE = 1 / 32  # of each caller
 
 
 class Machine:
-    """Steps with the sound of all who have begun. slowness: how many times what they took at the start, by load."""
+    """Steps with the sound of all who have begun.
+
+    slowness: how many times what they took at the start, by load. waited: before each, in hops.
+    """
 
     def __init__(self, slowness: Callable[[float], float] = lambda load: 1.0) -> None:
-        self.slowness, self.is_stuck = slowness, False
+        self.slowness, self.waited, self.is_stuck = slowness, 0.0, False
         self.admission = Admission(MAX_LOAD, lambda: 9.0 if self.is_stuck else 0.0)
         self.places: list[Place] = []
 
@@ -39,8 +42,8 @@ class Machine:
     async def _step(self) -> None:
         while True:
             if self.load and not self.is_stuck:
-                expected_s = MAX_LOAD * HOP_S * self.load
-                self.admission.note_step(expected_s * self.slowness(self.load), expected_s)
+                expected = MAX_LOAD * self.load
+                self.admission.note_step(self.waited, expected * self.slowness(self.load), expected)
             await asyncio.sleep(HOP_S)
 
     async def call(self, share: float = SHARE) -> bool:
@@ -115,7 +118,10 @@ def test_while_steps_come_late_nobody_begins_and_later_some_do() -> None:
             began = time.monotonic()
             assert await machine.calls(3) == 0
             assert time.monotonic() - began < 4
-            machine.slowness = lambda load: 1
+            machine.slowness, machine.waited = (lambda load: 1), 0.8
+            await asyncio.sleep(2.1)
+            assert await machine.calls(3) == 0
+            machine.waited = 0.3
             await asyncio.sleep(2.1)
             assert await machine.calls(3) == 3
 
