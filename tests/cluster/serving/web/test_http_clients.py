@@ -13,7 +13,7 @@ import pytest
 from cluster.serving.config import ServingConfig
 from cluster.serving.models import ServedModels
 from cluster.serving.web.app import build_app
-from tests.cluster.serving.callers import exchange
+from tests.cluster.serving.callers import exchange, head_of_upload
 from tests.cluster.serving.clips import DENOISE, error_of, file_bytes, recording, samples_of
 
 SOUND = recording(0.5)
@@ -29,9 +29,8 @@ def client(bundle: Path, run_app: Callable) -> Iterator[httpx.Client]:
         yield client
 
 
-def request(data: bytes, version: str, query: str = "", *fields: str) -> bytes:
-    lines = [f"POST {DENOISE}{query} HTTP/{version}", "Host: localhost", "Content-Type: audio/wav", *fields]
-    return "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data
+def upload(data: bytes, version: str, query: str = "", *more: str) -> bytes:
+    return head_of_upload(len(data), query, version, *more) + data
 
 
 def form(*parts: bytes, end: bytes = b"\r\n") -> bytes:
@@ -55,7 +54,7 @@ def test_http_1_0_gets_a_reply_without_chunks(
     client: httpx.Client, response_format: str, seconds: float, fields: tuple[str, ...]
 ) -> None:
     data, query = file_bytes(recording(seconds)), f"?response_format={response_format}"
-    head, body = exchange(client.base_url, request(data, "1.0", query, *fields))
+    head, body = exchange(client.base_url, upload(data, "1.0", query, *fields))
     assert head.startswith("http/1.1 200")
     assert "transfer-encoding" not in head
     length = re.search(r"content-length: (\d+)", head)
@@ -68,7 +67,7 @@ def test_http_1_0_gets_a_reply_without_chunks(
 
 
 def test_http_1_0_hears_what_is_wrong(client: httpx.Client) -> None:
-    head, body = exchange(client.base_url, request(b"RIFFxxxx", "1.0", "?response_format=flac"))
+    head, body = exchange(client.base_url, upload(b"RIFFxxxx", "1.0", "?response_format=flac"))
     assert head.startswith("http/1.1 400")
     assert b"bad_audio" in body
 
@@ -138,7 +137,7 @@ def test_an_upload_in_chunks(client: httpx.Client) -> None:
 
 def test_a_client_that_waits_for_100_is_told_to_go_on(client: httpx.Client) -> None:
     fields = ("Expect: 100-continue", "Connection: close")
-    head, rest = exchange(client.base_url, request(WAV, "1.1", "", *fields))
+    head, rest = exchange(client.base_url, upload(WAV, "1.1", "", *fields))
     assert head.startswith("http/1.1 100")
     assert rest.startswith(b"HTTP/1.1 200")
 
