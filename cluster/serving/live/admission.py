@@ -107,8 +107,10 @@ class Admission:
     def _recent(self) -> list[list[_Step]]:
         """The steps of the last moments, and those of a little longer."""
         now = time.monotonic()
-        latest = [step for step in self._steps if step.when > now - _SEEN_S]
-        return [latest or [_NONE], list(self._steps) or [_NONE]]
+        return [
+            [step for step in self._steps if step.when > now - seconds] or [_NONE]
+            for seconds in (_SEEN_S, _REMEMBERED_S)
+        ]
 
     def _refusal(self) -> ApiError:
         what = f"{len(self._begun)} sessions are live, as many as this machine carries in real time now"
