@@ -24,7 +24,8 @@ from ww_models import PRESETS, build_model, save_bundle
 
 pytestmark = pytest.mark.cluster
 
-NUM_CALLERS, CALL_S, CHUNK_S, RATE = 24, 6.0, 0.02, 16_000
+NUM_CALLERS, CALL_S, CHUNK_S, RATE = 24, 4.0, 0.02, 16_000
+PATIENCE_S = 20.0  # after the call, for what has not come by then
 OVERRUN_S = 0.25  # as the server understands it
 
 
@@ -68,16 +69,18 @@ async def call(url: str, start: asyncio.Event, connected: list[None]) -> Call:
         await start.wait()
         began = time.monotonic()
         speaking = asyncio.create_task(_speak(socket, began))
-        num_samples = 0
-        with contextlib.suppress(ConnectionClosed):
-            async for message in socket:
-                if isinstance(message, bytes):
-                    num_samples += len(message) // 2
-                    due = began + (num_samples + created["latency_samples"]) / RATE
-                    told.late_s.append(time.monotonic() - due)
-                elif json.loads(message)["type"] == "error":
-                    told.refusal = json.loads(message)["code"]
+        due = began + created["latency_samples"] / RATE
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(CALL_S + PATIENCE_S):
+                async for message in socket:
+                    if isinstance(message, bytes):
+                        due += len(message) / 2 / RATE
+                        told.late_s.append(time.monotonic() - due)
+                    elif json.loads(message)["type"] == "error":
+                        told.refusal = json.loads(message)["code"]
         speaking.cancel()
+        if due < began + CALL_S:  # what had not come by then is at least so late
+            told.late_s += [time.monotonic() - due] * round((began + CALL_S - due) / CHUNK_S)
     return told
 
 
@@ -98,13 +101,21 @@ async def call_at_once(url: str) -> list[Call]:
     return await asyncio.gather(*calls)
 
 
+def usual_lateness_s(calls: list[Call]) -> float:
+    """Of those who were let in, once they have caught up with their start."""
+    return median(median(each.late_s[len(each.late_s) // 2 :]) for each in calls if not each.refusal)
+
+
 def test_those_who_are_in_keep_their_time_and_others_hear_busy(tmp_path: Path) -> None:
+    """Beside the same endpoint that lets in as many as were measured to fit: machines differ, and so do their loads."""
     bundle = save_bundle(tmp_path / "model", build_model(**PRESETS["gatewave-compact"]))
-    with replica(bundle, max_streams=None) as (_, url), busy_machine():
-        calls = asyncio.run(call_at_once(url))
-    inside = [each for each in calls if not each.refusal]
+    with (
+        replica(bundle, max_streams=None) as (_, careful),
+        replica(bundle, max_streams=NUM_CALLERS, follows_load=False) as (_, careless),
+        busy_machine(),
+    ):
+        crowd = asyncio.run(call_at_once(careless))
+        calls = asyncio.run(call_at_once(careful))
+    assert not any(each.refusal for each in crowd)
     assert {each.refusal for each in calls} <= {"", "busy"}
-    assert inside, "one may always begin"
-    usual_s = [median(each.late_s[len(each.late_s) // 2 :]) for each in inside]
-    print(len(inside), "of", NUM_CALLERS, sorted(round(each, 3) for each in usual_s))
-    assert median(usual_s) < OVERRUN_S
+    assert usual_lateness_s(calls) < max(OVERRUN_S, usual_lateness_s(crowd) / 2)
