@@ -80,9 +80,9 @@ def test_train_says_where_a_corpus_is_missing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_train_says_when_no_cluster_answers(tmp_path: Path) -> None:
+def test_train_says_when_no_cluster_answers(small_corpus: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.train", "--data", str(tmp_path), "--preset", "tiny"],
+        [sys.executable, "-m", "jobs.train", "--data", str(small_corpus), "--preset", "tiny"],
         env={"PATH": "", "RAY_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
