@@ -32,7 +32,7 @@ from serving_load import LiveLoad, file_times, live_load, long_files, noise
 from serving_servers import CORES, SERVERS, running
 
 from cluster.serving.config import LiveConfig, ServingConfig
-from cluster.serving.live.capacity import CONNECTION_COST, MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
+from cluster.serving.live.capacity import CONNECTION_COST, MAX_STREAMS, PYTHON_PROXY_COST, measure_capacity
 from cluster.serving.models import load_model
 from ww_models import PRESETS, build_model, save_bundle
 
@@ -75,7 +75,9 @@ def main() -> None:
             Path(folder) / "model", build_model(**PRESETS[arguments.preset])
         )
         config = ServingConfig(
-            port=0, precision=arguments.precision, live=LiveConfig(max_streams=MAX_STREAMS)
+            port=0,
+            precision=arguments.precision,
+            live=LiveConfig(max_streams=MAX_STREAMS, follows_load=False),
         )
         bars = Benchmark(arguments, bundle, config, Path(folder)).run()
     met = report_bars(bars)
@@ -121,7 +123,7 @@ class Benchmark:
         assert engine is not None, f"{self.name} needs the whole clip and cannot run live"
         costs = {FALLBACK: PYTHON_PROXY_COST}
         return {
-            server: measure_max_streams(engine, connection_cost=costs.get(server, CONNECTION_COST))
+            server: measure_capacity(engine, connection_cost=costs.get(server, CONNECTION_COST)).max_streams
             for server in self.arguments.servers
         }
 

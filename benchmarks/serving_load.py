@@ -126,7 +126,10 @@ async def _all_sessions(url: str, num_sessions: int, seconds: float, sample_rate
     async with contextlib.AsyncExitStack() as stack:
         sessions = [
             _Session(
-                await stack.enter_async_context(connect(address, compression=None, max_queue=None)), each
+                await stack.enter_async_context(
+                    connect(address, compression=None, max_queue=None, proxy=None)
+                ),
+                each,
             )
             for each in range(num_sessions)
         ]
@@ -223,7 +226,7 @@ def _time_files(url: str, bundle: Path, precision: Precision, num_rounds: int, c
         streamer.feed(samples_BT)
         streamer.flush()
 
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
 
         def through_http() -> None:
             reply = client.post(FILE_PATH, content=body, headers={"Content-Type": "audio/wav"})
@@ -249,7 +252,7 @@ def _send_files(url: str, path: Path, num_files: int, num_begun: Any, num_bytes:
                 num_bytes.value += len(part)
 
     async def send_all() -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=None) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as client:
             await asyncio.gather(*(send(client) for _ in range(num_files)))
 
     asyncio.run(send_all())

@@ -111,6 +111,6 @@ def _serve_until_closed(url: str, benchmark: Connection) -> None:
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").is_success
+        return httpx.get(f"{url}/readyz", trust_env=False).is_success
     except httpx.TransportError:
         return False

@@ -22,15 +22,17 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.errors import one_line
 from cluster.machine.placement import check_placement
+from cluster.runs.folder import BUNDLE_FOLDER
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 from cluster.training.checks import check_measure, check_rate
 from cluster.training.run import run_training
-from ww_data import open_corpus
+from ww_data import Storage, open_corpus
 from ww_data.parallel import Progress
-from ww_models import read_bundle_info
+from ww_models import BundleError, read_bundle_info
 from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
 
+_TABLE_FILE, _TUNE_FOLDER = "sweep.json", ".tune"
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
@@ -125,6 +127,49 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def check_sweep(
+    config: ExperimentConfig,
+    corpus_uri: str,
+    storage: str | Path,
+    name: str,
+    trials: int,
+    measure: str = "si_sdr_db",
+    max_concurrent_trials: int = 1,
+) -> Path:
+    """The sweep's folder, if all is well that can be told without Ray; raises like `run_sweep`."""
+    if measure not in MEASURES:
+        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
+    check_measure(config, measure)
+    if trials < 1 or max_concurrent_trials < 1:
+        raise ConfigError(
+            f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
+        )
+    if "://" in str(storage):
+        raise ConfigError(f"a sweep keeps its runs in a folder that all nodes reach, not at {storage}")
+    folder = Path(storage).resolve() / name
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already{standing(folder)}; choose another --name")
+    Storage(folder).check_writable()
+    corpus = open_corpus(corpus_uri)  # a damaged one ends the sweep, not each trial
+    check_rate(config, corpus.sample_rate, corpus_uri)
+    return folder
+
+
+def standing(folder: Path) -> str:
+    """What a sweep has come to, and how to go on where it was cut; "" for a folder that holds none."""
+    if (folder / _TABLE_FILE).exists():
+        return ": a sweep that is done"
+    names = sorted(path.name for path in folder.glob("trial_*"))
+    done = [name for name in names if (folder / name / BUNDLE_FOLDER).exists()]
+    words = [f"done with a bundle: {', '.join(done) or 'none'}"]
+    if rest := [name for name in names if name not in done]:
+        words.append(f"begun and without one: {', '.join(rest)}")
+        words.append(
+            f"python -m jobs.train --data DATA --storage {folder} --resume {rest[0]} goes on with one"
+        )
+    return f": a sweep that was cut ({'; '.join(words)})" if names or (folder / _TUNE_FOLDER).exists() else ""
+
+
 def run_sweep(
     config: ExperimentConfig,
     dimensions: Sequence[Dimension],
@@ -143,20 +188,8 @@ def run_sweep(
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
     Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
-    if measure not in MEASURES:
-        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
-    check_measure(config, measure)
-    if trials < 1 or max_concurrent_trials < 1:
-        raise ConfigError(
-            f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
-        )
-    if "://" in str(storage):
-        raise ConfigError(f"a sweep keeps its runs in a folder that all nodes reach, not at {storage}")
-    folder = Path(storage).resolve() / name
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already; choose another --name")
-    corpus = open_corpus(corpus_uri)  # a damaged corpus ends the sweep, not each trial
-    check_rate(config, corpus.sample_rate, corpus_uri)
+    folder = check_sweep(config, corpus_uri, storage, name, trials, measure, max_concurrent_trials)
+    corpus = open_corpus(corpus_uri)
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)
@@ -176,9 +209,13 @@ def run_sweep(
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
-        run_config=tune.RunConfig(name=".tune", storage_path=str(folder), verbose=0, callbacks=callbacks),
+        run_config=tune.RunConfig(
+            name=_TUNE_FOLDER, storage_path=str(folder), verbose=0, callbacks=callbacks
+        ),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
+    # Tune would return as if all were done; a KeyboardInterrupt leaves through the caller's `connect()`.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     return _summarise(tuner.fit(), dimensions, config, measure, folder)
 
 
@@ -229,7 +266,7 @@ def _summarise(
     best = with_settings(config, {dimension.path: rows[0][dimension.path] for dimension in dimensions})
     table = json.dumps({"metric": measure, "rows": rows}, indent=2)
     preset = yaml.safe_dump(best.to_dict(), sort_keys=False)
-    write_whole({folder / "sweep.json": table.encode(), folder / "best.yaml": preset.encode()})
+    write_whole({folder / _TABLE_FILE: table.encode(), folder / "best.yaml": preset.encode()})
     return SweepResult(rows, measure, folder)
 
 
@@ -239,5 +276,8 @@ def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str
     row = {"trial": trial} | {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
     if result.error:
         return row | {"error": one_line(result.error)[-300:]}
-    scores = read_bundle_info(folder / trial / "bundle").metrics["enhanced"]
+    try:
+        scores = read_bundle_info(folder / trial / BUNDLE_FOLDER).metrics["enhanced"]
+    except BundleError as error:
+        return row | {"error": f"it ended without a bundle: {one_line(error)}"}
     return row | {name: scores[name] for name in MEASURES if name in scores} | {"error": ""}

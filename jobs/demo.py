@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,13 +25,14 @@ from cluster.evaluation.scores import EvaluationReport
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from cluster.serving.config import ServingConfig
-from cluster.serving.deploy.deployment import bindable_port, serve_bundles
+from cluster.serving.deploy.deployment import ServingError, bindable_port, serve_bundles
 from cluster.settings.experiment import load_config
 from cluster.training.checks import check_rate
 from cluster.training.run import TrainingResult, run_training
 from jobs.cli import main, make_parser
-from jobs.prepare import add_corpus_options, prepare
-from ww_data import open_corpus, read_audio, write_audio
+from jobs.prepare import add_corpus_options, corpus_settings, prepare
+from ww_data import Storage, open_corpus, read_audio, write_audio
+from ww_data.write.corpus import checked_settings
 from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
 
@@ -48,7 +51,12 @@ def parser() -> argparse.ArgumentParser:
     option("--out DIR", "folder for everything that is made", default="demo")
     option("--preset PRESET", "name of a preset (README), or a YAML file of settings", default="demo")
     option("--set KEY=VALUE", "override one setting", action="append", default=[], dest="overrides")
-    option("--port N", "port of the endpoint on 127.0.0.1", type=int, default=8123)
+    option(
+        "--port N",
+        "port of the endpoint on 127.0.0.1; 0 takes any free one when it is needed",
+        type=int,
+        default=0,
+    )
     add_corpus_options(parser)
     return parser
 
@@ -59,10 +67,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "--speech and --noise belong together: give both folders, or neither for made-up sounds"
         )
+    # What can be found out now is not found out after minutes of training.
+    for folder in filter(None, (arguments.speech, arguments.noise)):
+        if not Path(folder).is_dir():
+            raise ValueError(f"{folder} is not a folder; name one with recordings, at any depth")
     config = load_config(arguments.preset, arguments.overrides)
     check_rate(config, arguments.sample_rate, "the corpus (--sample-rate)")
-    bindable_port(ServingConfig().host, arguments.port)  # found out now, not after minutes of training
+    checked_settings(**corpus_settings(arguments), seed=arguments.seed)
+    bindable_port(ServingConfig().host, arguments.port)
     out = Path(arguments.out).resolve()
+    Storage(out).check_writable()
     run_name = datetime.datetime.now().strftime("run-%Y%m%d-%H%M%S")
     with connect() as where:
         step(f"1/5  corpus, on {where}")
@@ -108,7 +122,7 @@ def make_corpus(arguments: argparse.Namespace, out: Path) -> Path:
 
         with progress("making voices and noises") as report:
             speech, noise = write_synthetic_corpus(out / "synthetic", progress=report)
-    folders = {"speech_dirs": speech, "noise_dirs": noise}
+    folders: dict[str, Any] = {"speech_dirs": speech, "noise_dirs": noise}
     prepared = prepare(out / "corpus", arguments, **folders, named_by_content=True)
     return prepared.corpus.storage.path()
 
@@ -120,12 +134,20 @@ def through_http(trained: TrainingResult, corpus: Path, port: int) -> tuple[Path
     """
     noisy, enhanced = trained.run_dir / "noisy.wav", trained.run_dir / "enhanced.wav"
     write_audio(noisy, *typical_noisy_clip(corpus))
+    try:
+        bindable_port(ServingConfig().host, port)
+    except ServingError as error:  # taken while it trained
+        print(f"{error}: taking a free port", file=sys.stderr)
+        port = 0
     with serve_bundles(trained.bundle, ServingConfig(port=port, cpus_per_replica=0.5)) as url:
         print(f"POST {url}/v1/audio/denoise  file={noisy.name}")
         factors = []
         for _ in range(NUM_REQUESTS):
             with noisy.open("rb") as file:
-                reply = httpx.post(f"{url}/v1/audio/denoise", files={"file": file}, timeout=60)
+                # It is on this machine, whatever proxy the environment names.
+                reply = httpx.post(
+                    f"{url}/v1/audio/denoise", files={"file": file}, timeout=60, trust_env=False
+                )
             reply.raise_for_status()
             factors.append(float(reply.headers["X-Real-Time-Factor"]))
     write_whole({enhanced: reply.content})

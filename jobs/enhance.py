@@ -23,6 +23,7 @@ from cluster.enhancement import FORMATS, FileDenoiser, torch_threads
 from cluster.errors import one_line
 from cluster.machine.progress import Report, progress
 from jobs.cli import main, make_parser
+from ww_data import Storage
 from ww_data.scan.files import find_audio
 from ww_models import load_bundle
 
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.threads < 1:
         raise ValueError(f"--threads must be at least 1; got {arguments.threads}")
+    Storage(arguments.out).check_writable()
     tasks = list(plan(arguments.inputs, Path(arguments.out)))
     check_targets(tasks)
     model = load_bundle(arguments.bundle)

@@ -14,12 +14,13 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from cluster.evaluation.evaluate import evaluate
+from cluster.evaluation.evaluate import check_evaluation, evaluate
 from cluster.evaluation.report import format_interval, format_score, verdict, write_report
 from cluster.evaluation.scores import EvaluationConfig, EvaluationReport
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from jobs.cli import main, make_parser
+from ww_data import Storage
 from ww_models.quality import MEASURES
 
 
@@ -40,6 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     config = EvaluationConfig(
         num_mixtures=arguments.mixtures, num_resamples=arguments.resamples, seed=arguments.seed
     )
+    # Before Ray takes seconds to start, and before all is scored.
+    check_evaluation(arguments.bundle, arguments.data, config)
+    Storage(arguments.out).check_writable()
     with connect(), progress("scoring") as report_progress:
         report = evaluate(arguments.bundle, arguments.data, config, report_progress)
     page = write_report(report, arguments.out).resolve()

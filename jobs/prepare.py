@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +15,7 @@ from cluster.machine.session import connect
 from cluster.preparation import on_ray
 from jobs.cli import main, make_parser
 from ww_data import LAYOUTS, CorpusError, Grouping, Prepared, prepare_corpus
+from ww_data.parallel import Executor
 from ww_data.write.corpus import checked_settings
 from ww_models.denoiser import ModelConfig
 
@@ -111,7 +115,9 @@ def corpus_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def prepare(out: str | Path, arguments: argparse.Namespace, **options: Any) -> Prepared:
+def prepare(
+    out: str | Path, arguments: argparse.Namespace, executor: Executor = on_ray, **options: Any
+) -> Prepared:
     """Prepares a corpus with the options of `add_corpus_options` and of `prepare_corpus`; prints what is in it."""
     prepared = prepare_corpus(
         out,
@@ -123,7 +129,7 @@ def prepare(out: str | Path, arguments: argparse.Namespace, **options: Any) -> P
         val_fraction=arguments.val_fraction,
         test_fraction=arguments.test_fraction,
         seed=arguments.seed,
-        executor=on_ray,
+        executor=executor,
         progress=progress,
         **options,
     )
@@ -136,11 +142,21 @@ def run(arguments: argparse.Namespace) -> None:
         raise CorpusError("give --speech and --noise, or --corpus with a data set that holds both")
     checked_settings(**corpus_settings(arguments), seed=arguments.seed)  # found out now, not after hours
     start = time.monotonic()
-    with connect() as where:
-        print(f"preparing {arguments.out} on {where}")
+    with contextlib.ExitStack() as session:
+        # Ray takes seconds to start: only when there is work, after all that can be refused without it.
+        @functools.cache
+        def start_ray() -> None:
+            print(f"preparing {arguments.out} on {session.enter_context(connect())}")
+
+        def execute(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+            if items:
+                start_ray()
+            return on_ray(function, items)
+
         prepared = prepare(
             arguments.out,
             arguments,
+            execute,
             speech_dirs=arguments.speech,
             noise_dirs=arguments.noise,
             rir_dirs=arguments.rir,

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parser = make_parser("promote", __doc__)
     bundles = "bundle to serve from now on; may be given several times, the first one is the default"
     parser.option("--bundle DIR", bundles, required=True, action="append")
-    parser.option("--url URL", "of an endpoint on this machine", default="http://127.0.0.1:8000")
+    parser.option("--url URL", "of an endpoint on this machine (default: the only one that you run)")
     parser.option("--keep", "what is served already can still be asked for by its id", action="store_true")
     return parser
 

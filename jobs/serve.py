@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cluster.machine.session import connect
 from cluster.serving.auth import read_keys
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
 from cluster.serving.deploy.promotion import listening
@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
     bundles = "bundle to serve; may be given several times, the first one is the default"
     option("--bundle DIR", bundles, required=True, action="append")
     option("--host HOST", "address to listen on; 0.0.0.0 lets other machines in", default=defaults.host)
-    option("--port N", "0 takes any free one", type=int, default=defaults.port)
+    usual = f"0 takes any free one (default: {USUAL_PORT}, or the next that is free)"
+    option("--port N", usual, type=int)
     option("--precision", "of causal models", choices=PRECISIONS, default=defaults.precision)
     instead = "write all of this as a config for `serve deploy`, and serve nothing"
     option("--write-config FILE", instead, type=Path)
@@ -132,6 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
+        if arguments.port is None and not url.endswith(f":{USUAL_PORT}"):
+            print(f"note: port {USUAL_PORT} is taken, so it listens on another one", file=sys.stderr)
         print(f"serving {', '.join(arguments.bundle)} at {url} on {where}; Ctrl-C ends it")
         print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
         wrong = watch(stop, config.start_timeout_s)

@@ -11,9 +11,8 @@ from pathlib import Path
 from cluster.machine.session import connect
 from cluster.runs.folder import open_run, read_run_config
 from cluster.settings.experiment import ConfigError, ExperimentConfig, load_config, override
-from cluster.training.checks import check_data
 from cluster.training.finetune import Source, finetune_config, open_source
-from cluster.training.run import run_training
+from cluster.training.run import check_training, run_training
 from jobs.cli import main, make_parser
 
 DEFAULT_PRESET = "demo"
@@ -126,13 +125,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--resume goes on with weights of its own; leave --finetune out")
     source = open_source(arguments.finetune) if arguments.finetune else None
     config = config_from(arguments, source)
-    check_data(config, arguments.data)
-    name = arguments.resume or run_name(arguments)
+    name, resume = arguments.resume or run_name(arguments), bool(arguments.resume)
+    run = open_run(arguments.storage, name)
+    check_training(
+        config, arguments.data, run, resume=resume, finetune=source
+    )  # before Ray takes seconds to start
     with connect() as where:
         print(f"{name}: {config.model_name}, {_limits(config)} on {where}")
-        result = run_training(
-            config, arguments.data, arguments.storage, name, resume=bool(arguments.resume), finetune=source
-        )
+        result = run_training(config, arguments.data, arguments.storage, name, resume=resume, finetune=source)
         print(result.table())
 
 

@@ -10,14 +10,14 @@ example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
 
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
-from cluster.training.checks import check_data, check_measure
-from cluster.tuning import SweepResult, parse_space, run_sweep
+from cluster.tuning import SweepResult, check_sweep, parse_space, run_sweep, standing
 from jobs.cli import main, make_parser
 from jobs.train import add_training_options, config_from, run_name
 from ww_models.quality import MEASURES
@@ -43,24 +43,19 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     config = config_from(arguments)
     dimensions = parse_space(arguments.space, config)
-    if arguments.trials < 1:
-        raise ValueError(f"--trials must be at least 1; got {arguments.trials}")
-    check_measure(config, arguments.metric)
-    check_data(config, arguments.data)
-    with connect() as where:
-        print(f"{arguments.trials} trials on {where}, raising {arguments.metric}")
-        with progress("trials") as report:
-            result = run_sweep(
-                config,
-                dimensions,
-                arguments.data,
-                arguments.storage,
-                arguments.name or f"sweep-{run_name(arguments)}",
-                trials=arguments.trials,
-                measure=arguments.metric,
-                max_concurrent_trials=arguments.concurrent,
-                progress=report,
-            )
+    name, trials = arguments.name or f"sweep-{run_name(arguments)}", arguments.trials
+    sweep = (arguments.data, arguments.storage, name)
+    options = {"trials": trials, "measure": arguments.metric, "max_concurrent_trials": arguments.concurrent}
+    folder = check_sweep(config, *sweep, **options)  # before Ray takes seconds to start
+    try:
+        with connect() as where:
+            print(f"{trials} trials on {where}, raising {arguments.metric}")
+            with progress("trials") as report:
+                result = run_sweep(config, dimensions, *sweep, **options, progress=report)
+    except KeyboardInterrupt:
+        if stands := standing(folder):
+            print(f"{folder}{stands}", file=sys.stderr)
+        raise
     show(result)
 
 

@@ -84,6 +84,18 @@ class Storage:
             raise StorageError(f"{self.uri}: is not a folder of this machine")
         return Path(self._root, name) if name else Path(self._root)
 
+    def check_writable(self) -> None:
+        """Raises StorageError where no file can be written to it, as far as that can be told beforehand."""
+        if not self.is_local:
+            return
+        folder = next(path for path in (self.path(), *self.path().parents) if os.path.lexists(path))
+        if not folder.is_dir():
+            raise StorageError(f"{self} cannot be written: {folder} is not a folder; choose another place")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"{self} cannot be written: you may not write to {folder}; choose another place"
+            )
+
     def files(self) -> Iterator[StoredFile]:
         """All files in any depth, in the order of their names; none if there is no such folder."""
         selector = pafs.FileSelector(self._root, allow_not_found=True, recursive=True)

@@ -56,11 +56,8 @@ def evaluate(
     """
     started = time.monotonic()
     config = config or EvaluationConfig()
-    named = _name_bundles(bundles)
-    models = {name: load_bundle(path) for name, (path, _) in named.items()}
-    corpus = open_corpus(corpus_uri)
+    named, models, corpus, chosen = check_evaluation(bundles, corpus_uri, config)
     mixtures = corpus.mixtures("test")
-    chosen = choose_mixtures(mixtures, config.num_mixtures)
     cpus = _cpus_for_a_task(config.cpus_per_task)
     model_refs = {name: ray.put(model) for name, model in models.items()}
     scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
@@ -82,6 +79,16 @@ def evaluate(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         duration_s=time.monotonic() - started,
     )
+
+
+def check_evaluation(
+    bundles: Sequence[str | os.PathLike[str]], corpus_uri: str, config: EvaluationConfig
+) -> tuple[dict[str, tuple[str, BundleInfo]], dict[str, Denoiser], Corpus, list[str]]:
+    """What there is to evaluate: bundles and models by name, the corpus, ids of mixtures. Raises like `evaluate`."""
+    named = _name_bundles(bundles)
+    models = {name: load_bundle(path) for name, (path, _) in named.items()}
+    corpus = open_corpus(corpus_uri)
+    return named, models, corpus, choose_mixtures(corpus.mixtures("test"), config.num_mixtures)
 
 
 def choose_mixtures(mixtures: StoredMixtures, limit: int | None) -> list[str]:

@@ -66,29 +66,46 @@ def check_reachable(run: Storage) -> None:
     )
 
 
+def check_run_folder(
+    run: Storage, config: ExperimentConfig, manifest_hash: str, resume: bool, finetuned_from: str = ""
+) -> None:
+    """Raises ConfigError where a new run finds its name taken; for a resume, where the settings are not the run's."""
+    try:
+        if not resume:
+            if run.path().exists() if run.is_local else any(run.files()):
+                raise ConfigError(f"{run} exists already; choose another --name, or resume it with --resume")
+            run.check_writable()
+            return
+    except OSError as error:
+        raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
+    settings = _settings(config, manifest_hash, finetuned_from)
+    changed = differences(_deciding(_read_record(run)), _deciding(settings))
+    if changed:
+        raise ConfigError(
+            f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
+            "the settings it has, or start a new run under another name"
+        )
+
+
 def claim_run_folder(
     run: Storage, config: ExperimentConfig, manifest_hash: str, resume: bool, finetuned_from: str = ""
 ) -> None:
     """Makes the run's folder with its settings, or, to resume, checks that they are the ones asked for."""
-    settings = {"manifest_hash": manifest_hash, "config": config.to_dict()}
-    if finetuned_from:
-        settings["finetuned_from"] = finetuned_from
-    if resume:
-        changed = differences(_deciding(_read_record(run)), _deciding(settings))
-        if changed:
-            raise ConfigError(
-                f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
-                "the settings it has, or start a new run under another name"
-            )
+    check_run_folder(run, config, manifest_hash, resume, finetuned_from)
     try:
         if resume:
             run.delete(FAILURE_FILE)
-            return
-        if run.path().exists() if run.is_local else any(run.files()):
-            raise ConfigError(f"{run} exists already; choose another --name, or resume it with --resume")
-        run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
+        else:
+            settings = _settings(config, manifest_hash, finetuned_from)
+            run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
+
+
+def _settings(config: ExperimentConfig, manifest_hash: str, finetuned_from: str) -> dict[str, Any]:
+    """The record of a run."""
+    settings: dict[str, Any] = {"manifest_hash": manifest_hash, "config": config.to_dict()}
+    return settings | ({"finetuned_from": finetuned_from} if finetuned_from else {})
 
 
 def _reason(error: OSError) -> str:

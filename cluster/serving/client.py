@@ -20,9 +20,12 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import numpy.typing as npt
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.proxy import get_proxy
 from websockets.sync.client import ClientConnection, connect
+from websockets.uri import parse_uri
 
+from cluster.serving.addresses import is_loopback, without_secrets
 from cluster.serving.live.protocol import DTYPES, PATH, Encoding
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,8 @@ class StreamError(ConnectionError):
 class StreamClient:
     """One call. Raises StreamError with the server's own message, at once when it is refused.
 
-    url: of the endpoint, http(s):// or ws(s)://, with or without the path.
+    url: of the endpoint, http(s):// or ws(s)://, with or without the path. This machine is reached directly, others
+        through the proxy that http_proxy and its like name, if they do.
     sample_rate: Hz of what is sent and returned; the model's unless given.
     encoding: pcm_s16le takes half the bytes; what is beyond full scale is clipped.
     timeout_s: for the connection, and for the next sound where something is waited for.
@@ -81,17 +85,25 @@ class StreamClient:
         self._connection: ClientConnection | None = None
 
     def __enter__(self) -> StreamClient:
+        proxy = None
         try:
+            proxy = _proxy_to(self.url)
             connection = connect(
                 self.url,
+                proxy=proxy,
                 additional_headers=self._headers,
                 compression=None,  # sound does not shrink
                 open_timeout=self.timeout_s,
                 close_timeout=2.0,
                 max_size=None,
             )
-        except (OSError, InvalidURI, WebSocketException) as error:
-            raise StreamError("not_connected", f"cannot connect to {self.url}: {error}") from error
+        except (
+            OSError,
+            WebSocketException,
+            ImportError,
+        ) as error:  # the last: nothing speaks to SOCKS proxies
+            through = f" through the proxy {without_secrets(proxy)} of the environment" if proxy else ""
+            raise StreamError("not_connected", f"cannot connect to {self.url}{through}: {error}") from error
         self._connection = self._open.enter_context(connection)
         try:
             while not self.session:
@@ -230,6 +242,12 @@ class StreamClient:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _proxy_to(url: str) -> str | None:
+    """The proxy that the environment names for an address, if any; this machine is reached directly, always."""
+    address = parse_uri(url)
+    return None if is_loopback(address.host) else get_proxy(address)
 
 
 def _address(url: str, options: dict[str, Any]) -> str:

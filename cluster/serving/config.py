@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+USUAL_PORT = 8000
+
 
 def _check_positive(config: object, *names: str, unit: str = "") -> None:
     for name in names:
@@ -69,6 +71,7 @@ class LiveConfig:
     max_streams: streams at a time, one for each channel of each call; None measures at the start what this machine
         carries in real time.
     max_load: what they may take of one core then; the rest is for peaks.
+    follows_load: whether a call begins only while steps come in time as things are now; off, to measure overload.
     max_channels, min_sample_rate, max_sample_rate: of one call; rates in Hz.
     max_message_bytes: of one message; a caller with more sends more messages.
     max_backlog_s: sound that the model may have before it; what comes beyond that waits as it came.
@@ -82,6 +85,7 @@ class LiveConfig:
 
     max_streams: int | None = None
     max_load: float = 0.7
+    follows_load: bool = True
     max_channels: int = 8
     min_sample_rate: int = 8_000
     max_sample_rate: int = 192_000
@@ -137,8 +141,8 @@ class ScalingConfig:
 class ServingConfig:
     """Where the endpoint listens, what a replica may use, what a request may bring.
 
-    host, port: the address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 every network it is in, and
-        port 0 any free one.
+    host, port: the address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 every network it is in;
+        port 0 is any free one, None USUAL_PORT or the next that is free.
     num_replicas, cpus_per_replica: copies of the models, and the CPUs that Ray sets aside for each.
     scaling: more replicas when there are more calls, and how one of them goes away.
     precision: of causal models, "fp32" or "int8".
@@ -155,7 +159,7 @@ class ServingConfig:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int | None = None
     num_replicas: int = 1
     cpus_per_replica: float = 1.0
     scaling: ScalingConfig = dataclasses.field(default_factory=ScalingConfig)
@@ -179,7 +183,7 @@ class ServingConfig:
         most = self.scaling.max_replicas
         if most is not None and most < self.num_replicas:
             raise ValueError(f"max_replicas={most} lies below num_replicas={self.num_replicas}")
-        if not 0 <= self.port <= 65_535:
+        if self.port is not None and not 0 <= self.port <= 65_535:
             raise ValueError(f"port must lie between 0 (any free one) and 65535; got {self.port}")
         for origin in self.allowed_origins:
             scheme, separator, host = origin.partition("://")

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from cluster.settings.experiment import ConfigError, ExperimentConfig
-from ww_data.corpus.corpus import read_corpus_file
 from ww_models.perceptual import pesq_note, pesq_rate
-
-
-def check_data(config: ExperimentConfig, corpus_uri: str) -> None:
-    """Raises CorpusError where there is no corpus, ConfigError where its sample rate is not the model's."""
-    check_rate(config, read_corpus_file(corpus_uri).sample_rate, corpus_uri)
 
 
 def check_rate(config: ExperimentConfig, sample_rate: int, corpus_uri: str) -> None:

@@ -29,7 +29,14 @@ from cluster.machine.progress import watch_board
 from cluster.machine.ray_internals import leave_interrupts, spare_processes
 from cluster.machine.session import owns_ray
 from cluster.runs.checkpoints import CheckpointError, Checkpoints
-from cluster.runs.folder import FAILURE_FILE, TRACKING_FOLDER, claim_run_folder, open_run, read_finetuned_from
+from cluster.runs.folder import (
+    FAILURE_FILE,
+    TRACKING_FOLDER,
+    check_run_folder,
+    claim_run_folder,
+    open_run,
+    read_finetuned_from,
+)
 from cluster.runs.result import TrainingResult, collect_result
 from cluster.settings.experiment import ConfigError, ExperimentConfig
 from cluster.settings.resources import ResourcesConfig
@@ -41,7 +48,7 @@ from cluster.training.notes import run_notes
 from cluster.training.process_group import torch_config
 from ww_data import Corpus, Storage, open_corpus
 
-__all__ = ["TrainingError", "TrainingResult", "run_training"]
+__all__ = ["TrainingError", "TrainingResult", "check_training", "run_training"]
 
 MAX_WORKER_FAILURES = 3
 
@@ -71,12 +78,10 @@ def run_training(
     SIGTERM, where it is obeyed, has it save its state, within `training.stop_s`, and then raises KeyboardInterrupt.
     """
     start_s = time.monotonic()
-    corpus = open_corpus(corpus_uri)
-    check_rate(config, corpus.sample_rate, corpus_uri)
-    _check_validation_set(config, corpus)
+    run = open_run(storage, name)
+    corpus = check_training(config, corpus_uri, run, resume=resume, finetune=finetune)
     node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     resources = config.resources.resolved(sum(node_cpus), node_cpus)
-    run = open_run(storage, name)
     check_placement(resources)
     _set_up(run, config, corpus, resume, finetune)
     training, finetuned_from = config.training, read_finetuned_from(run)
@@ -104,6 +109,24 @@ def run_training(
     return collect_result(config, run, config.mixing.crop_s or corpus.segment_s, time.monotonic() - start_s)
 
 
+def check_training(
+    config: ExperimentConfig,
+    corpus_uri: str,
+    run: Storage,
+    *,
+    resume: bool = False,
+    finetune: Source | None = None,
+) -> Corpus:
+    """The corpus, if all is well that can be told without Ray; raises like `run_training`."""
+    corpus = open_corpus(corpus_uri)
+    check_rate(config, corpus.sample_rate, corpus_uri)
+    _check_validation_set(config, corpus)
+    if finetune is not None:
+        check_fit(finetune, config)
+    check_run_folder(run, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
+    return corpus
+
+
 def _check_validation_set(config: ExperimentConfig, corpus: Corpus) -> None:
     """Every worker needs a mixture to validate on, or the others would wait for it."""
     stored = corpus.splits["val"].num_mixtures
@@ -119,8 +142,6 @@ def _set_up(
     run: Storage, config: ExperimentConfig, corpus: Corpus, resume: bool, finetune: Source | None
 ) -> None:
     """Makes the run's folder, with the weights to start from; to resume, checks that all it needs is there."""
-    if finetune is not None:
-        check_fit(finetune, config)
     claim_run_folder(run, config, corpus.manifest_hash, resume, finetune.id if finetune else "")
     if finetune is not None and not resume:
         keep_source(finetune, run)

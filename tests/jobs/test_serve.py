@@ -23,6 +23,8 @@ from cluster.serving.deploy.deployment import ServingError, bindable_port
 from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
 from tests.cluster.sockets import assert_on_loopback, processes_of
+from tests.cluster.serving.callers import exchange, head_of_upload
+from tests.cluster.serving.clips import file_bytes, recording, samples_of
 from tests.jobs.conftest import Done
 from ww_models import build_model, read_bundle_info, save_bundle
 
@@ -89,6 +91,7 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         assert f"{url}/v1/audio/denoise" in second
         assert second.startswith("try: curl -F file=@")
         assert httpx.get(f"{url}/healthz", timeout=30).json() == {"status": "ok"}
+        _check_unusual_clients(httpx.URL(url))
         names = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
         assert ("haproxy" in names) == haproxy.is_installed()
         assert_on_loopback(process.pid, urlsplit(url).netloc)
@@ -110,6 +113,21 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
     assert not list(Path("/tmp").glob(f"ww-ray-{process.pid}-*")), "it left Ray's files behind"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz", timeout=5)
+
+
+def _check_unusual_clients(url: httpx.URL) -> None:
+    data = file_bytes(recording(31))  # longer than what is answered whole
+    for version, half_close in (("1.0", False), ("1.1", True), ("1.0", True)):
+        if half_close and not haproxy.is_installed():
+            continue
+        head, body = exchange(
+            url, head_of_upload(len(data), "?response_format=flac", version) + data, half_close
+        )
+        assert head.startswith("http/1.1 200"), head
+        if version == "1.0":
+            assert "transfer-encoding" not in head
+            assert f"content-length: {len(body)}" in head
+            assert samples_of(body).shape == (31 * 16_000, 1)
 
 
 def test_a_signal_that_another_thread_receives_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,60 @@ def test_demo_wants_both_folders_or_none(refuse: Callable[..., str]) -> None:
     assert "belong together" in refuse("demo", "--speech", "x")
 
 
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused must be refused before Ray takes seconds to start."""
+    for job in ("prepare", "train", "tune", "evaluate", "demo"):
+        monkeypatch.setattr(f"jobs.{job}.connect", lambda: pytest.fail("Ray was started"))
+
+
+@pytest.fixture
+def a_file(tmp_path: Path) -> Path:
+    (tmp_path / "a file").write_text("in the way")
+    return tmp_path / "a file"
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_what_is_taken_or_missing_is_said_before_ray_starts(
+    refuse: Callable[..., str], small_corpus: Path, bundle: Path, sounds: Path, a_file: Path
+) -> None:
+    data, runs = ("--data", small_corpus), ("--storage", sounds / "runs")
+    (sounds / "runs" / "old" / "trial_b" / "bundle").mkdir(parents=True)
+    (sounds / "runs" / "old" / "trial_a").mkdir()
+    taken = (*data, *runs, "--name", "old", "--preset", "tiny")
+    space = ("--space", "loss.l1_weight=0..5")
+    assert "exists already" in refuse("train", *taken)
+    assert "no run to resume" in refuse("train", *data, *runs, "--resume", "none")
+    assert "at least as many validation mixtures" in refuse("train", *data, *runs, "--workers", 8)
+    said = refuse("tune", *taken, *space)
+    assert "a sweep that was cut (done with a bundle: trial_b; begun and without one: trial_a;" in said
+    assert f"--storage {sounds}/runs/old --resume trial_a" in said
+    (sounds / "runs" / "old" / "sweep.json").write_text("{}")
+    assert "a sweep that is done; choose another --name" in refuse("tune", *taken, *space)
+    assert "at least 1" in refuse("tune", *data, *runs, *space, "--trials", 0)
+    assert "at least 1" in refuse("tune", *data, *runs, *space, "--concurrent", 0)
+    for job in ("train", "tune", "evaluate"):
+        more = {"train": (), "tune": space, "evaluate": ("--bundle", bundle)}[job]
+        assert "corpus" in refuse(job, "--data", sounds / "none", *more)
+    assert "bundle" in refuse("evaluate", *data, "--bundle", sounds / "none")
+    for job, words in (
+        ("evaluate", (*data, "--bundle", bundle, "--out", a_file / "report")),
+        ("train", (*data, "--storage", a_file)),
+        ("tune", (*data, "--storage", a_file, *space)),
+        ("prepare", ("--speech", sounds / "speech", "--noise", sounds / "noise", "--out", a_file)),
+        ("enhance", ("--bundle", bundle, "--out", a_file, sounds / "speech")),
+        ("demo", ("--out", a_file)),
+    ):
+        assert "is not a folder" in refuse(job, *words), job
+    for words in ((sounds / "none", sounds / "noise"), (sounds / "speech", sounds / "none")):
+        folders = ("--speech", words[0], "--noise", words[1])
+        assert str(sounds / "none") in refuse("prepare", *folders, "--out", sounds / "out")
+        assert str(sounds / "none") in refuse("demo", *folders, "--out", sounds / "out")
+    other = ("--speech", sounds / "speech", "--noise", sounds / "noise", "--segment-s", 3)
+    assert "other settings" in refuse("prepare", *other, "--out", small_corpus)
+    assert not (sounds / "out").exists()
+
+
 @pytest.mark.parametrize("job", COMMANDS)
 def test_help_explains_each_option(job: str) -> None:
     parser = importlib.import_module(f"jobs.{job}").parser()

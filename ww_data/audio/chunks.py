@@ -65,6 +65,8 @@ def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
     end = file.seek(0, io.SEEK_END)
     while True:
         link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
+        if link.end <= start:
+            raise AudioError("begins with a damaged length")
         yield link
         head = read_at(file, link.end, 8)
         if not (head[4:8] == b"ftyp" if is_mp4 else head[:4] in _FORMS or head[:4] in _AU):

@@ -20,7 +20,7 @@ from ww_data.corpus.stored_mixtures import read_sources
 from ww_data.manifest import SPLITS, CorpusError, Manifest
 from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.storage import Storage
-from ww_data.write.folder import alone, corpus_there, lost_files, open_storage
+from ww_data.write.folder import alone, checked_folder, lost_files, open_storage
 from ww_data.write.mixtures import read_candidates, write_mixtures
 from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
 from ww_data.write.pieces import HIGH_PASS_HZ
@@ -47,14 +47,8 @@ def write_corpus(
     manifest.check()
     storage = open_storage(out_uri)
     with alone(storage):
-        before = corpus_there(storage)
-        if before is not None and not before.high_pass_hz:
-            del settings["high_pass_hz"]  # of an earlier version: it grows as it was begun
-        if before is not None and before.settings != settings:
-            raise CorpusError(
-                f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
-                "choose another folder or remove it"
-            )
+        before = checked_folder(storage, settings)
+        settings = settings if before is None else before.settings
         known = Manifest(clips=()) if before is None else before.manifest()
         lost = set() if before is None else lost_files(before)
         writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, executor, progress)
@@ -95,12 +89,6 @@ def checked_settings(
         "seed": seed,
         "high_pass_hz": HIGH_PASS_HZ,
     }
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
-    )
 
 
 def _is_written(manifest: Manifest, known: Manifest) -> bool:

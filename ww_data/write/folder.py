@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ww_data.corpus.corpus import CORPUS_FILE, Corpus, DamagedCorpusError, read_corpus_file
 from ww_data.manifest import CorpusError, Manifest
@@ -46,6 +47,29 @@ def known_manifest(out_uri: str | os.PathLike[str]) -> Manifest | None:
     """The manifest of the corpus that is there; None if there is none that can be read. Raises like `corpus_there`."""
     corpus = corpus_there(open_storage(out_uri))
     return None if corpus is None else corpus.manifest()
+
+
+def checked_folder(storage: Storage, settings: dict[str, Any]) -> Corpus | None:
+    """The corpus that is there, if a corpus of these settings may be written; raises like `corpus_there`, too."""
+    try:
+        storage.check_writable()
+    except StorageError as error:
+        raise CorpusError(str(error)) from error
+    before = corpus_there(storage)
+    if before is not None and not before.high_pass_hz:  # of an earlier version: it grows as it was begun
+        settings = {name: value for name, value in settings.items() if name != "high_pass_hz"}
+    if before is not None and before.settings != settings:
+        raise CorpusError(
+            f"{storage}: holds a corpus of other settings ({_differences(before.settings, settings)}): "
+            "choose another folder or remove it"
+        )
+    return before
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]
+    )
 
 
 def lost_files(corpus: Corpus) -> set[str]:

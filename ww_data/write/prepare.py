@@ -13,8 +13,8 @@ from ww_data.corpus.corpus import Corpus
 from ww_data.manifest import Manifest
 from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.scan.scan import scan_corpus
-from ww_data.write.corpus import write_corpus
-from ww_data.write.folder import known_manifest, open_storage
+from ww_data.write.corpus import checked_settings, write_corpus
+from ww_data.write.folder import checked_folder, known_manifest, open_storage
 from ww_data.write.parts import PROGRESS_FOLDER
 
 
@@ -48,7 +48,9 @@ def prepare_corpus(
     """
     known, journal = None, None
     if not named_by_content:
-        known, journal = known_manifest(out_uri), open_storage(out_uri).child(PROGRESS_FOLDER)
+        storage, seed = open_storage(out_uri), scan_options.get("seed", 0)
+        checked_folder(storage, checked_settings(**settings, seed=seed))  # now, not after hours
+        known, journal = known_manifest(out_uri), storage.child(PROGRESS_FOLDER)
     with progress("reading files") as report:
         manifest = scan_corpus(
             known=known, journal=journal, executor=executor, progress=report, **scan_options

@@ -19,11 +19,12 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Loggi
 
 from cluster.errors import one_line
 from cluster.machine.session import patience
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
 from cluster.serving.deploy.serve_config import serve_config
 from ww_models import load_bundle
 
+_NUM_USUAL_PORTS = 100
 # After the calls' time is up.
 SHUTDOWN_MARGIN_S = 15.0
 Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
@@ -35,7 +36,7 @@ class ServingError(ValueError):
 
 
 def check_serving(bundles: Bundles, config: ServingConfig) -> ServingConfig:
-    """Refuses damaged bundles and a taken port, without Ray; returns the config with a free port for 0.
+    """Refuses damaged bundles and a taken port, without Ray; returns the config with the port that it would get now.
 
     Raises BundleError or ServingError, each one line.
     """
@@ -83,7 +84,7 @@ def _start_serve(config: ServingConfig) -> None:
         try:
             serve.start(
                 proxy_location=ProxyLocation.HeadOnly,
-                http_options=HTTPOptions(host=config.host, port=config.port),
+                http_options=HTTPOptions(host=config.host, port=config.port or 0),
                 logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
             )
             return
@@ -105,8 +106,16 @@ def _wait_until_closed(url: str) -> None:
             time.sleep(0.05)
 
 
-def bindable_port(host: str, port: int) -> int:
-    """The port, or a free one for 0. Raises ServingError if something listens there already."""
+def bindable_port(host: str, port: int | None) -> int:
+    """The port, a free one for 0, or for None the usual one or the next that is free.
+
+    Raises ServingError if something listens there already.
+    """
+    if port is None:
+        for usual in range(USUAL_PORT, USUAL_PORT + _NUM_USUAL_PORTS):
+            with contextlib.suppress(ServingError):
+                return bindable_port(host, usual)
+        return bindable_port(host, 0)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as listener:

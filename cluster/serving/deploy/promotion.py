@@ -80,7 +80,7 @@ def listening(url: str) -> Iterator[None]:
     if folder is None:
         yield
         return
-    path = folder / _name(url)
+    path = folder / _socket_name(urlsplit(url).port)
     with socketserver.UnixStreamServer(str(path), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()
@@ -92,22 +92,43 @@ def listening(url: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def promote_at(url: str, bundles: Sequence[Path], *, keep: bool = False) -> Served:
-    """Like `promote`, by the process of this user that serves at this address. Raises ServingError."""
+def promote_at(url: str | None, bundles: Sequence[Path], *, keep: bool = False) -> Served:
+    """Like `promote`, by the process of this user that serves at this address, or by the only one for None.
+
+    Raises ServingError.
+    """
     order = {"bundles": [str(bundle.resolve()) for bundle in bundles], "keep": keep}
-    for path in Path("/tmp").glob(f"{_FOLDERS.format(pid='*')}/{_name(url)}"):
-        with contextlib.suppress(OSError), socket(AF_UNIX) as connection:  # left behind, or another user's
-            connection.settimeout(_ANSWER_TIMEOUT_S)
+    with contextlib.ExitStack() as connections:
+        endpoints = _connect_to(_socket_name(urlsplit(url).port if url else "*"), connections)
+        if not endpoints:
+            where = f"at {url}" if url else "with a Ray of its own"
+            raise ServingError(
+                f"none of your endpoints on this machine answers {where}; for one on a cluster set RAY_ADDRESS"
+            )
+        if len(endpoints) > 1:
+            raise ServingError(
+                f"several of your endpoints answer on this machine, at the ports {', '.join(sorted(endpoints))}; "
+                "name the address of one with --url"
+            )
+        (connection,) = endpoints.values()
+        connection.sendall(json.dumps(order).encode() + b"\n")
+        with connection.makefile() as lines:
+            answer = json.loads(lines.readline() or '{"error": "it ended before it answered"}')
+    if "error" in answer:
+        raise ServingError(answer["error"])
+    return [(model_id, bundle) for model_id, bundle in answer["served"]]
+
+
+def _connect_to(name: str, connections: contextlib.ExitStack) -> dict[str, socket]:
+    """To the endpoints of this user whose sockets are called so, by port."""
+    endpoints = {}
+    for path in Path("/tmp").glob(f"{_FOLDERS.format(pid='*')}/{name}"):
+        connection = connections.enter_context(socket(AF_UNIX))
+        connection.settimeout(_ANSWER_TIMEOUT_S)
+        with contextlib.suppress(OSError):  # left behind, or another user's
             connection.connect(str(path))
-            connection.sendall(json.dumps(order).encode() + b"\n")
-            with connection.makefile() as lines:
-                answer = json.loads(lines.readline() or '{"error": "it ended before it answered"}')
-            if "error" in answer:
-                raise ServingError(answer["error"])
-            return [(model_id, bundle) for model_id, bundle in answer["served"]]
-    raise ServingError(
-        f"none of your endpoints on this machine answers at {url}; for one on a cluster set RAY_ADDRESS"
-    )
+            endpoints[path.stem.rpartition("-")[2]] = connection
+    return endpoints
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -120,5 +141,5 @@ class _Handler(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-def _name(url: str) -> str:
-    return f"promote-{urlsplit(url).port}.sock"
+def _socket_name(port: int | str | None) -> str:
+    return f"promote-{port}.sock"

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.serving.config import ServingConfig
+from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.replica import APP_NAME, DenoiseServer, kill_after_s
 from cluster.settings.experiment import build_section
 
@@ -49,7 +49,7 @@ def serve_config(bundles: Sequence[Path], config: ServingConfig) -> ServeDeployS
     }
     endpoint = {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": config.host, "port": config.port},
+        "http_options": {"host": config.host, "port": USUAL_PORT if config.port is None else config.port},
         "logging_config": _QUIET,
         "applications": [app],
     }

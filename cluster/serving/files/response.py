@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import IO, Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -52,7 +53,8 @@ class DenoiseResponse(Response):
     async def _answer(self, scope: Scope, send: Send) -> None:
         audio, options = self._upload.audio, self._upload.options
         denoising = self._files.denoise(audio, self._model, options.response_format, options.strength)
-        async with denoising as reply:
+        async with AsyncExitStack() as stack:
+            reply = await stack.enter_async_context(denoising)
             headers, parts = self._describe(reply), reply.body
             if self._is_short(reply):
                 body = b"".join([part async for part in reply.body])
@@ -60,6 +62,13 @@ class DenoiseResponse(Response):
                 parts = _cut(body)
             elif reply.num_bytes is not None:
                 headers["content-length"] = str(reply.num_bytes)
+            elif scope["http_version"] == "1.0":
+                # It knows no chunks, and a reply that breaks off would look whole if nobody said how long it is.
+                kept = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
+                async for part in reply.body:
+                    await asyncio.to_thread(kept.write, part)
+                headers["content-length"] = str(kept.tell())
+                parts = _read_parts(kept)
             await self._send(send, _start(headers))
             async for part in parts:
                 await self._send(send, {"type": "http.response.body", "body": part, "more_body": True})
@@ -93,6 +102,12 @@ def _timing(reply: FileReply) -> dict[str, str]:
 async def _cut(body: bytes) -> AsyncIterator[bytes]:
     for first in range(0, len(body), _PART_BYTES):
         yield body[first : first + _PART_BYTES]
+
+
+async def _read_parts(file: IO[bytes]) -> AsyncIterator[bytes]:
+    file.seek(0)
+    while part := await asyncio.to_thread(file.read, _PART_BYTES):
+        yield part
 
 
 def _start(headers: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any, BinaryIO, cast
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
 from cluster.serving.config import ServingConfig
@@ -20,6 +22,8 @@ from cluster.sound.encoder import Format
 
 # What is written to disk at a time, in a thread: disks make one wait, and live calls must not.
 _WRITE_BYTES = 1 << 20
+_MAX_FIELD_BYTES = 4096  # of an option in a form
+_LONGEST_NAME_BYTES = 255  # of a file: what is no longer may be the name, where the file itself was meant
 
 
 class DenoiseOptions(BaseModel):
@@ -72,18 +76,40 @@ async def read_upload(request: Request, config: ServingConfig) -> Upload:
 
 
 async def _read_form(request: Request) -> tuple[BinaryIO, dict[str, str]]:
-    form = await request.form(max_files=1, max_fields=8, max_part_size=4096)
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        await form.close()
-        raise ApiError(422, "invalid_field", "file: the form brings no file in the field `file`")
+    parser = _FormParser(
+        request.headers, request.stream(), max_files=1, max_fields=8, max_part_size=_MAX_FIELD_BYTES
+    )
     try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        how = f"send one file in the field `file`, and options of at most {_MAX_FIELD_BYTES} bytes each"
+        raise ApiError(400, "bad_form", f"{error.message.rstrip('.')}: {how}") from error
+    file = form.get("file")
+    try:
+        if not isinstance(file, UploadFile):
+            raise ApiError(422, "invalid_field", "file: the form brings no file in the field `file`")
+        if not file.filename and not file.content_type and 0 < (file.size or 0) <= _LONGEST_NAME_BYTES:
+            raise ApiError(422, "invalid_field", "file: this is text and no file; with curl: -F file=@NAME")
         check_media_type(file.content_type or "")
         file.file.flush()
     except BaseException:
         await form.close()
         raise
     return cast(BinaryIO, file.file), {name: text for name, text in form.items() if isinstance(text, str)}
+
+
+class _FormParser(MultiPartParser):
+    """Takes the field `file` for a file also where it has no `filename`, which may be left out (RFC 7578, 4.2).
+
+    `filename*`, which older clients send for names beyond ASCII, counts as none.
+    """
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if options.get(b"name") == b"file" and b"filename" not in options:
+            part.content_disposition = b'form-data; name="file"; filename=""'
+        super().on_headers_finished()
 
 
 async def _read_body(request: Request) -> tuple[BinaryIO, dict[str, str]]:

@@ -19,7 +19,8 @@ from typing import Any, TypeGuard
 from starlette.websockets import WebSocket
 
 from cluster.serving.config import LiveConfig
-from cluster.serving.errors import our_fault
+from cluster.serving.errors import ApiError, our_fault
+from cluster.serving.live.admission import Place
 from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, as_protocol_error, parse_text
 from cluster.serving.live.queues import Inbox, Outbox
 from cluster.serving.live.sound import CallSound
@@ -38,7 +39,7 @@ class LiveCall:
     """One accepted WebSocket; `run` returns when it is over. All of it happens in the event loop.
 
     model: the one that the call began with, whatever is served by its end.
-    max_streams: see `Stepper.open`. holds_callers: see `LiveCalls`.
+    max_streams: see `Stepper.open`. holds_callers: see `LiveCalls`. place: what the call begins at its first sound.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class LiveCall:
         stepper: Stepper,
         max_streams: int,
         holds_callers: bool,
+        place: Place,
     ) -> None:
         assert model.engine is not None, "a model that needs the whole clip cannot run live"
         self.id = uuid.uuid4().hex
         self.model, self.options = model, options
         self._websocket, self._config, self._stepper = websocket, config, stepper
-        self._max_streams, self._holds_callers = max_streams, holds_callers
+        self._max_streams, self._holds_callers, self._place = max_streams, holds_callers, place
         self._sound = CallSound(options, model.sample_rate, model.engine.latency_samples)
         self._stats = LiveStats(self._sound, config.overrun_ms / 1000, self._unfed_s)
         bytes_per_s = options.bytes_per_sample * options.sample_rate
@@ -132,6 +134,7 @@ class LiveCall:
         return (
             isinstance(message, bytes)
             and len(message) <= self._piece_bytes
+            and self._place.has_begun
             and self._inbox.is_idle
             and self._sound.behind_samples < self._max_behind
         )
@@ -148,6 +151,7 @@ class LiveCall:
             self._fail(error)
 
     async def _on_samples(self, data: bytes) -> None:
+        await self._place.begin()
         for start in range(0, len(data), self._piece_bytes):
             if start:
                 await asyncio.sleep(0)
@@ -213,7 +217,9 @@ class LiveCall:
 
     def _fail(self, error: Exception) -> None:
         """The end by the caller's fault or ours; of ours the log has the details, and the caller none."""
-        if not isinstance(error, ProtocolError):
+        if isinstance(error, ApiError):
+            error = as_protocol_error(error)
+        elif not isinstance(error, ProtocolError):
             logger.error("live session %s failed", self.id, exc_info=error)
             error = as_protocol_error(our_fault())
         self.end(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from cluster.serving.live.protocol import CallOptions
@@ -18,25 +20,45 @@ CONNECTION_COST = 5.0
 PYTHON_PROXY_COST = 45.0
 
 
-def measure_max_streams(
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """What steps of one model take, in seconds, while nothing else runs, and how many streams that leaves room for.
+
+    hop_s: the sound of a step. sizes, steps_s: of batches, rising, and what a step of each takes, messages included.
+    """
+
+    max_streams: int
+    hop_s: float
+    sizes: tuple[int, ...]
+    steps_s: tuple[float, ...]
+
+    def step_s(self, num_streams: int) -> float:
+        """Of a step of so many streams; between two sizes the time is taken to grow in a straight line."""
+        return float(np.interp(num_streams, (0, *self.sizes), (0.0, *self.steps_s)))
+
+
+def given_capacity(engine: StepEngine, max_streams: int, max_load: float) -> Capacity:
+    """Of so many streams, as somebody says, which need `max_load` of the time of a hop then."""
+    hop_s = engine.hop_samples / engine.sample_rate
+    return Capacity(max_streams, hop_s, (max_streams,), (max_load * hop_s,))
+
+
+def measure_capacity(
     engine: StepEngine, max_load: float = 0.7, connection_cost: float = CONNECTION_COST
-) -> int:
+) -> Capacity:
     """The streams whose steps and messages take at most `max_load` of the time of a hop; at least 1.
 
-    Steps are timed for batches of growing size, up to the first that takes too long; between two sizes the time is
-    taken to grow in a straight line. Takes about half a second.
+    Steps are timed for batches of growing size, up to the first that takes too long. Takes about half a second.
     """
-    allowed_s = max_load * engine.hop_samples / engine.sample_rate
+    hop_s = engine.hop_samples / engine.sample_rate
+    allowed_s = max_load * hop_s
     call_s = (1 + connection_cost) * measure_call_s(engine)
-    size, size_s = 0, 0.0
-    while size < MAX_STREAMS:
-        next_size = 2 * size or 1
-        next_s = measure_step_s(engine, next_size) + next_size * call_s
-        if next_s > allowed_s:
-            fitting = (allowed_s - size_s) / max(next_s - size_s, 1e-9) * (next_size - size)
-            return max(1, size + int(fitting))
-        size, size_s = next_size, next_s
-    return size
+    sizes, steps_s = [0], [0.0]
+    while sizes[-1] < MAX_STREAMS and steps_s[-1] <= allowed_s:
+        sizes.append(2 * sizes[-1] or 1)
+        steps_s.append(max(steps_s[-1], measure_step_s(engine, sizes[-1]) + sizes[-1] * call_s))
+    max_streams = int(np.interp(allowed_s, steps_s, sizes))
+    return Capacity(max(1, max_streams), hop_s, tuple(sizes[1:]), tuple(steps_s[1:]))
 
 
 def measure_call_s(engine: StepEngine) -> float:

@@ -34,6 +34,7 @@ _ALIVE_HOPS = 4
 
 OnClean = Callable[[Samples, float], None]  # (C, m), compute_s
 OnError = Callable[[Exception], None]  # the last call
+OnStep = Callable[[ServedModel, int, float, float], None]  # the model, channels, waited_s, worked_s
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,13 +72,20 @@ class LiveStream:
 
 
 class Stepper:
-    """Steps the streams of one process, all of one event loop."""
+    """Steps the streams of one process, all of one event loop.
+
+    on_step: called there after each step. waited_s: from when it was due, until the thread began with it, and from its
+        end until the loop took what it had made; worked_s: for the rest, until all of that was handed on.
+    """
 
     def __init__(self) -> None:
+        self.on_step: OnStep = lambda model, num_channels, waited_s, worked_s: None
         self._lock = threading.Condition()
         # What the loop has for the thread, in order; None ends a stream, which does not wait for the next step.
         self._inbox: list[tuple[LiveStream, Samples | None]] = []
         self._has_ended = False
+        # When the last step was over, and since when the one is due that is being done.
+        self._free_since, self._due_since = -math.inf, math.inf
         # A batch goes when its model does, which is when nobody serves it and no stream is open any more.
         self._batches: weakref.WeakKeyDictionary[ServedModel, _Batch] = weakref.WeakKeyDictionary()
         self._is_closed = False
@@ -111,6 +119,12 @@ class Stepper:
         if self._thread is not None:
             self._thread.join()
 
+    def overdue_s(self) -> float:
+        """How long ago the step should have begun that is being done, or waits; 0 where there is none."""
+        with self._lock:
+            waiting_since = min((batch.due_since() for batch in self._batches.values()), default=math.inf)
+            return max(0.0, time.monotonic() - min(self._due_since, waiting_since))
+
     def send(self, stream: LiveStream, samples_Cn: Samples | None) -> None:
         """Puts samples, or None for the end, into the inbox; wakes the thread if a step became due or nearer."""
         with self._lock:
@@ -139,6 +153,8 @@ class Stepper:
             inbox, self._inbox, self._has_ended = self._inbox, [], False
             batch = min(self._batches.values(), key=_Batch.due, default=None)
             is_due = batch is not None and batch.due() <= time.monotonic()
+            if batch is not None and is_due:
+                self._due_since = max(self._free_since, batch.due_since())
         for stream, samples_Cn in inbox:
             self._take(stream, samples_Cn)
         if batch is not None and is_due:
@@ -164,11 +180,12 @@ class Stepper:
         except Exception as error:
             self._fail(batch.clear(), error)
             finished = []
-        compute_s = time.monotonic() - started
+        ended = time.monotonic()
         with self._lock:
             batch.note_step([stream for stream, _ in finished], started)
+            due, self._due_since, self._free_since = self._due_since, math.inf, ended
         if finished:
-            self._call(_deliver, finished, compute_s)
+            self._call(self._deliver, finished, max(0.0, started - due), ended - started, ended)
 
     def _fail(self, streams: list[LiveStream], error: Exception) -> None:
         logger.error("live streams ended by an error", exc_info=error)
@@ -176,6 +193,24 @@ class Stepper:
             for stream in streams:
                 stream.batch.note_end(stream)
         self._call(_report, streams, error)
+
+    def _deliver(
+        self, finished: list[tuple[LiveStream, Samples]], waited_s: float, compute_s: float, ended: float
+    ) -> None:
+        """In the event loop: hands each stream what it finished, and its share of the time that this took."""
+        began = time.monotonic()
+        num_channels = sum(stream.num_channels for stream, _ in finished)
+        for stream, samples_Cm in finished:
+            if not stream.is_open:
+                continue
+            try:
+                stream.on_clean(samples_Cm, compute_s / num_channels * stream.num_channels)
+            except Exception as error:  # of one call; the others' go on
+                logger.exception("a live call failed")
+                stream.close()
+                stream.on_error(error)
+        worked_s = compute_s + time.monotonic() - began
+        self.on_step(finished[0][0].model, num_channels, waited_s + began - ended, worked_s)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -195,7 +230,8 @@ class _Batch:
         self._hop_s = engine.hop_samples / engine.sample_rate
         # num_alive: streams that were stepped a moment ago. ready_since: when the first of those ready became so.
         self._num_ready = self._num_alive = 0
-        self._ready_since = math.inf
+        # complete_since: when all became ready that are alive.
+        self._ready_since = self._complete_since = math.inf
         self._is_behind = False
         self._streams: StreamBatch | None = None  # made by the thread: it takes milliseconds
         self._members: dict[int, LiveStream] = {}  # by row
@@ -204,8 +240,13 @@ class _Batch:
         """When to step: at once if all are ready that are alive, else half a hop after the first was."""
         if not self._num_ready:
             return math.inf
-        is_complete = self._is_behind or self._num_ready >= self._num_alive
-        return self._ready_since + (0 if is_complete else self._hop_s / 2)
+        return self._ready_since + (0 if self._is_complete else self._hop_s / 2)
+
+    def due_since(self) -> float:
+        """Since when a step is due, which need not be now; never, if no stream is ready."""
+        if not self._num_ready:
+            return math.inf
+        return min(self._complete_since, self._ready_since + self._hop_s / 2)
 
     def note_samples(self, stream: LiveStream, num_samples: int) -> bool:
         """Whether that makes a step due, or due earlier than the thread knows."""
@@ -216,7 +257,10 @@ class _Batch:
         self._num_ready += 1
         if self._num_ready == 1:
             self._ready_since = time.monotonic()
-        return self._num_ready == 1 or self._num_ready >= self._num_alive
+        if self._num_ready >= self._num_alive:
+            self._complete_since = min(self._complete_since, time.monotonic())
+            return True
+        return self._num_ready == 1
 
     def note_end(self, stream: LiveStream) -> None:
         self._num_ready -= stream.is_ready
@@ -233,6 +277,7 @@ class _Batch:
         self._num_alive = sum(stream.stepped_at > alive_since for stream in self._open_streams())
         self._is_behind = any(stream.is_ready for stream in stepped)
         self._ready_since = now
+        self._complete_since = now if self._is_complete else math.inf
 
     def take(self, stream: LiveStream, samples_Cn: Samples | None) -> None:
         """Adds samples to a stream, which joins with its first; None removes it. ValueError when all is full."""
@@ -273,22 +318,12 @@ class _Batch:
         self._members.clear()
         return streams
 
+    @property
+    def _is_complete(self) -> bool:
+        return self._is_behind or self._num_ready >= self._num_alive
+
     def _open_streams(self) -> list[LiveStream]:
         return list(dict.fromkeys(self._members.values()))
-
-
-def _deliver(finished: list[tuple[LiveStream, Samples]], compute_s: float) -> None:
-    """In the event loop: hands each stream what it finished, and its share of the time that this took."""
-    share_s = compute_s / sum(stream.num_channels for stream, _ in finished)
-    for stream, samples_Cm in finished:
-        if not stream.is_open:
-            continue
-        try:
-            stream.on_clean(samples_Cm, share_s * stream.num_channels)
-        except Exception as error:  # of one call; the others' go on
-            logger.exception("a live call failed")
-            stream.close()
-            stream.on_error(error)
 
 
 def _report(streams: list[LiveStream], error: Exception) -> None:

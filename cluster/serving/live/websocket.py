@@ -20,8 +20,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError, busy
+from cluster.serving.live.admission import RETRY_AFTER_S, Admission, Place
 from cluster.serving.live.call import LiveCall, error_message
-from cluster.serving.live.capacity import CONNECTION_COST, measure_max_streams
+from cluster.serving.live.capacity import CONNECTION_COST, Capacity, given_capacity, measure_capacity
 from cluster.serving.live.protocol import (
     PATH,
     SUBPROTOCOL,
@@ -33,7 +34,6 @@ from cluster.serving.live.protocol import (
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel, ServedModels
 
-RETRY_AFTER_S = 5
 _POLL_S = 0.05
 
 Admitted = Callable[[Scope], AbstractContextManager[object]]
@@ -63,7 +63,9 @@ class LiveCalls:
         self._is_draining = False
         self.holds_callers, self.connection_cost = True, CONNECTION_COST
         self._measuring = threading.Lock()
-        self._max_streams: weakref.WeakKeyDictionary[ServedModel, int] = weakref.WeakKeyDictionary()
+        self._capacities: weakref.WeakKeyDictionary[ServedModel, Capacity] = weakref.WeakKeyDictionary()
+        self._admission = Admission(config.max_load, stepper.overdue_s)
+        stepper.on_step = self._note_step
         for model in models.all():
             self.prepare(model)
         app.add_api_websocket_route(PATH, self.serve)
@@ -80,19 +82,25 @@ class LiveCalls:
     def prepare(self, model: ServedModel) -> None:
         """Measures how many streams of this model may run, before anybody calls. From any thread."""
         if model.engine is not None:
-            self.max_streams(model)
+            self.capacity(model)
 
-    def max_streams(self, model: ServedModel) -> int:
-        """How many streams of this model may run if no other does; measured once. From any thread."""
-        if (known := self._max_streams.get(model)) is not None:
+    def capacity(self, model: ServedModel) -> Capacity:
+        """How many streams of this model may run if nothing else does; measured once. From any thread."""
+        if (known := self._capacities.get(model)) is not None:
             return known
         assert model.engine is not None
+        config = self._config
         with self._measuring:
-            if model not in self._max_streams:
-                self._max_streams[model] = self._config.max_streams or measure_max_streams(
-                    model.engine, self._config.max_load, self.connection_cost
+            if model not in self._capacities:
+                self._capacities[model] = (
+                    given_capacity(model.engine, config.max_streams, config.max_load)
+                    if config.max_streams
+                    else measure_capacity(model.engine, config.max_load, self.connection_cost)
                 )
-            return self._max_streams[model]
+            return self._capacities[model]
+
+    def max_streams(self, model: ServedModel) -> int:
+        return self.capacity(model).max_streams
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from the handshake to its end."""
@@ -117,25 +125,35 @@ class LiveCalls:
             what = f"the model {model.id} needs the whole clip; send it files, or take another model"
             raise ProtocolError("not_live", what, Close.REFUSED)
         options = parse_options(query, model.sample_rate, self._config)
-        if model not in self._max_streams:  # it came without being prepared
-            await asyncio.to_thread(self.max_streams, model)
-        self._check_room(model, options.num_channels)
+        if model not in self._capacities:  # it came without being prepared
+            await asyncio.to_thread(self.capacity, model)
         max_streams = self.max_streams(model)
+        share = options.num_channels / max_streams
+        place = Place(self._admission, share, has_begun=not self._config.follows_load)
+        self._check_room(place)
         call = LiveCall(
-            websocket, model, options, self._config, self._stepper, max_streams, self.holds_callers
+            websocket, model, options, self._config, self._stepper, max_streams, self.holds_callers, place
         )
         self._calls.add(call)
         try:
             await call.run()
         finally:
             self._calls.discard(call)
+            place.end()
 
-    def _check_room(self, model: ServedModel, num_channels: int) -> None:
+    def _check_room(self, place: Place) -> None:
+        """For as many as were measured to fit, if steps take now what they took then; `Place.begin` is the rest."""
         if self._is_draining:
             raise ProtocolError("draining", "this server is going away; connect again", Close.GOING_AWAY)
-        if self.load + num_channels / self.max_streams(model) > 1 + 1e-9:
+        if self.load + place.share > 1 + 1e-9:
             what = f"{self.num_calls} sessions are live, as many as this machine carries in real time"
             raise busy(f"{what}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
+        self._admission.check(place.share)
+
+    def _note_step(self, model: ServedModel, num_channels: int, waited_s: float, worked_s: float) -> None:
+        if (capacity := self._capacities.get(model)) is not None:
+            hop_s, expected_s = capacity.hop_s, capacity.step_s(num_channels)
+            self._admission.note_step(waited_s / hop_s, worked_s / hop_s, expected_s / hop_s)
 
     async def drain(self, seconds: float, reason: str = "shutdown") -> None:
         """Lets no more calls in, notifies those there are, and returns when they are gone or time is up.

@@ -14,8 +14,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
+from cluster.serving.addresses import is_loopback
 from cluster.serving.auth import KeyRing
 from cluster.serving.config import ServingConfig
 from cluster.serving.errors import busy
@@ -28,7 +30,7 @@ from cluster.serving.models import ServedModel, ServedModels
 from cluster.serving.web.error_replies import install_error_handlers
 from cluster.serving.web.observability import RequestLog, record
 from cluster.serving.web.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
-from cluster.serving.web.origins import OriginGuard, is_loopback
+from cluster.serving.web.origins import OriginGuard
 from cluster.serving.web.page import add_page
 from cluster.sound.encoder import MEDIA_TYPES
 
@@ -103,6 +105,7 @@ def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: b
     files.wait_until_ready()  # before it is measured how many live calls fit
     app.state.live = LiveCalls(app, models, stepper, config.live, keys.admitted)
     add_page(app)
+    _answer_head(app)
     return app
 
 
@@ -137,6 +140,13 @@ def _add_health(app: FastAPI, models: ServedModels, files: FileService) -> None:
         if not files.is_ready():
             raise busy("the processes for files are starting", code="not_ready")
         return {"status": "ready"}
+
+
+def _answer_head(app: FastAPI) -> None:
+    """HEAD, with which monitors and proxies look, wherever there is a GET; the server leaves the body out."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) -> None:

@@ -7,13 +7,13 @@ though it listens on loopback alone, was reached through a name that somebody po
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cluster.serving.addresses import is_loopback
 from cluster.serving.errors import ApiError
 from cluster.serving.web.error_replies import error_reply
 
@@ -50,14 +50,6 @@ class OriginGuard:
             message = "this server is for its own machine and was called by another name; see allowed_origins"
             return ApiError(403, "foreign_host", message)
         return None
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def _host_name(host: str) -> str:

@@ -19,9 +19,26 @@ def wait_until(condition: Callable[[], bool], what: str = "it") -> None:
         time.sleep(0.02)
 
 
-def head_of_upload(num_bytes: int, query: str = "") -> str:
-    fields = f"Host: localhost\r\nContent-Type: audio/wav\r\nContent-Length: {num_bytes}\r\n\r\n"
-    return f"POST {DENOISE}{query} HTTP/1.1\r\n{fields}"
+def head_of_upload(num_bytes: int, query: str = "", version: str = "1.1", *more: str) -> bytes:
+    """more: lines of it."""
+    lines = [f"POST {DENOISE}{query} HTTP/{version}", "Host: localhost", "Content-Type: audio/wav", *more]
+    return "\r\n".join([*lines, f"Content-Length: {num_bytes}", "", ""]).encode()
+
+
+def exchange(url: httpx.URL, request: bytes, half_close: bool = False) -> tuple[str, bytes]:
+    """Sends bytes as they are; the head of the reply, in lower case, and its body, read until the server closes.
+
+    half_close: says that nothing more will come, while it waits for the reply.
+    """
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        connection.sendall(request)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        reply = b""
+        while received := connection.recv(1 << 16):
+            reply += received
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return head.decode().lower(), body
 
 
 @contextlib.contextmanager
@@ -29,7 +46,7 @@ def half_an_upload(client: httpx.Client, query: str = "") -> Iterator[socket.soc
     """A connection whose request has begun and waits for the rest of its body."""
     head = head_of_upload(1_000_000, query)
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
-        connection.sendall(head.encode() + b"RIFF")
+        connection.sendall(head + b"RIFF")
         yield connection
 
 
@@ -40,6 +57,6 @@ def slow_reader(client: httpx.Client, data: bytes) -> Iterator[socket.socket]:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(30)
         connection.connect((client.base_url.host, client.base_url.port))
-        connection.sendall(head_of_upload(len(data)).encode() + data)
+        connection.sendall(head_of_upload(len(data)) + data)
         assert connection.recv(1) == b"H"
         yield connection

@@ -26,7 +26,7 @@ from tests.loopback import TakesAll, run_app
 from ww_models import load_bundle
 
 # The numbers of streams are given: what this machine would carry is no matter of these tests.
-CONFIG = LiveConfig(max_streams=16, stats_interval_s=0.1)
+CONFIG = LiveConfig(max_streams=16, follows_load=False, stats_interval_s=0.1)
 
 
 @dataclasses.dataclass

@@ -1,11 +1,12 @@
 """A replica in a process tree of its own, so that what it takes can be measured and what harms it harms no test.
 
-python replica.py BUNDLE            prints its port, then serves until it is ended
+python replica.py BUNDLE LIVE       prints its port, then serves until it is ended; LIVE: of LiveConfig, as JSON
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -17,11 +18,11 @@ import psutil
 
 
 @contextlib.contextmanager
-def replica(bundle: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The process and its URL."""
+def replica(bundle: Path, **live: object) -> Iterator[tuple[psutil.Process, str]]:
+    """The process and its URL. live: settings of live calls."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, __file__, str(bundle)],
+        [sys.executable, __file__, str(bundle), json.dumps({"max_streams": 8, **live})],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -56,7 +57,7 @@ def end_with_the_test() -> None:
     os._exit(0)
 
 
-def main(bundle: str) -> None:
+def main(bundle: str, live: str) -> None:
     import socket
 
     import uvicorn
@@ -65,7 +66,7 @@ def main(bundle: str) -> None:
     from cluster.serving.models import ServedModels
     from cluster.serving.web.app import build_app
 
-    app = build_app(ServedModels([Path(bundle)]), ServingConfig(live=LiveConfig(max_streams=8)))
+    app = build_app(ServedModels([Path(bundle)]), ServingConfig(live=LiveConfig(**json.loads(live))))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # who comes before uvicorn waits
@@ -75,4 +76,4 @@ def main(bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -152,6 +152,31 @@ def test_nobody_there_and_no_address() -> None:
             StreamClient(wrong)
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_this_machine_is_reached_directly_and_others_through_the_proxy_that_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"{scheme}://anna:secret@127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), f"{scheme}://anna:secret@127.0.0.1:9")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    port = url.rpartition(":")[2]
+    for host in ("127.0.0.1", "localhost", "LOCALHOST"):
+        with StreamClient(f"ws://{host}:{port}", api_key=KEY) as client:
+            assert sum(map(len, client.denoise([sound(1000)]))) == 1000
+    for nobody in ("ws://127.8.8.8:9", "ws://[::1]:9"):
+        with (
+            pytest.raises(StreamError, match=r"cannot connect to \S+: .*(refused|assign)"),
+            StreamClient(nobody),
+        ):
+            pass
+    with pytest.raises(StreamError) as info, StreamClient("ws://203.0.113.7:80"):
+        pass
+    assert f"through the proxy {scheme}://127.0.0.1:9 " in str(info.value)
+    assert "secret" not in str(info.value)
+
+
 def test_a_wrong_shape_is_refused_here(url: str) -> None:
     with StreamClient(url, channels=2, api_key=KEY) as client:
         for wrong in (np.zeros(10), np.zeros((10, 3)), np.zeros((2, 3, 2))):

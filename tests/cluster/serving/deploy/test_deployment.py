@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import time
@@ -22,7 +23,7 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
-from cluster.serving.config import ApiKey, LiveConfig, ScalingConfig, ServingConfig
+from cluster.serving.config import USUAL_PORT, ApiKey, LiveConfig, ScalingConfig, ServingConfig
 from cluster.serving.deploy.deployment import ServingError, check_serving, serve_bundles, what_is_wrong
 from cluster.serving.deploy.promotion import promote
 from cluster.serving.deploy.replica import APP_NAME
@@ -109,7 +110,19 @@ def test_a_taken_port_is_said_before_anything_starts(bundle: Path) -> None:
         with pytest.raises(ServingError, match=rf"127\.0\.0\.1:{port} .*in use"):
             check_serving(bundle, ServingConfig(port=port))
     assert check_serving(bundle, ServingConfig(port=port)).port == port
-    assert check_serving(bundle, ServingConfig(port=0)).port > 0
+    assert (check_serving(bundle, ServingConfig(port=0)).port or 0) > 0
+
+
+def test_a_port_that_nobody_asked_for_is_the_next_that_is_free(bundle: Path) -> None:
+    with contextlib.ExitStack() as taken:
+        with contextlib.suppress(OSError):  # taken already
+            taken.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
+        port = check_serving(bundle, ServingConfig()).port
+        assert port is not None
+        assert port > USUAL_PORT
+        with socket.create_server(("127.0.0.1", port)):
+            assert check_serving(bundle, ServingConfig()).port != port
+    assert serve_config([bundle], ServingConfig()).http_options.port == USUAL_PORT
 
 
 def test_a_damaged_bundle_is_refused_before_anything_starts(bundle: Path, tmp_path: Path) -> None:

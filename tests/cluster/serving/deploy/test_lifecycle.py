@@ -75,7 +75,7 @@ def run(local_ray: str) -> Iterator[Callable[..., Endpoint]]:
                 num_replicas=num_replicas,
                 cpus_per_replica=0.2,
                 scaling=scaling,
-                live=LiveConfig(max_streams=16),
+                live=LiveConfig(max_streams=16, follows_load=False),
             )
             return Endpoint(stack.enter_context(serve_bundles(bundle, config)))
 

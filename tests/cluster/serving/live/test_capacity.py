@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from fastapi import FastAPI
 
 from cluster.serving.config import LiveConfig
 from cluster.serving.live import websocket
-from cluster.serving.live.capacity import MAX_STREAMS, PYTHON_PROXY_COST, measure_max_streams
+from cluster.serving.live.capacity import (
+    MAX_STREAMS,
+    PYTHON_PROXY_COST,
+    Capacity,
+    given_capacity,
+    measure_capacity,
+)
 from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModels
@@ -33,6 +40,10 @@ class SlowEngine:
 
     def bind(self, chunk: Samples, state: State, output: Samples, next_state: State) -> Callable[[], None]:
         return lambda: time.sleep(self.step_s * len(chunk))
+
+
+def measure_max_streams(engine: Any, **options: float) -> int:
+    return measure_capacity(engine, **options).max_streams
 
 
 def test_slow_steps_leave_room_for_few() -> None:
@@ -58,12 +69,12 @@ def test_it_is_measured_once_how_many_streams_fit(
 ) -> None:
     begun: list[int] = []
 
-    def measure(*_: object) -> int:
+    def measure(engine: Any, *_: object) -> Capacity:
         begun.append(1)
         time.sleep(0.1)
-        return 7
+        return given_capacity(engine, 7, 0.7)
 
-    monkeypatch.setattr(websocket, "measure_max_streams", measure)
+    monkeypatch.setattr(websocket, "measure_capacity", measure)
     live = LiveCalls(FastAPI(), models, Stepper(), LiveConfig())
     later = dataclasses.replace(models.default)
     with ThreadPoolExecutor(4) as threads:

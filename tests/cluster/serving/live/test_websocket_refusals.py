@@ -21,7 +21,7 @@ from cluster.serving.errors import ApiError
 from cluster.serving.models import ServedModels
 from tests.cluster.serving.callers import wait_until
 from tests.cluster.serving.engines import WatchedEngine
-from tests.cluster.serving.live_server import CONFIG, Heard, Server, serve, sound
+from tests.cluster.serving.live_server import CONFIG, Heard, Server, held_server, serve, sound
 from ww_models import read_bundle_info
 
 
@@ -167,6 +167,33 @@ def test_one_session_too_many_is_told_when_to_come_again(models: ServedModels) -
         wait_until(lambda: server.live.num_calls == 0, "the end of both sessions")
         with server.connect("channels=3") as later:
             Heard(later).until("session.created")
+
+
+def test_while_steps_come_late_nobody_new_is_let_in(models: ServedModels) -> None:
+    config = dataclasses.replace(CONFIG, follows_load=True)
+    with held_server(models, config=config) as (server, engine):
+        query, samples = "encoding=pcm_f32le", sound(3, 4000)
+        with server.connect(query) as first, server.connect(query) as second:
+            inside, silent = Heard(first), Heard(second)
+            for heard in (inside, silent):
+                heard.until("session.created")
+            first.send(samples.tobytes())
+            inside.until_samples(2000)
+            engine.gate.clear()
+            first.send(samples.tobytes())
+            time.sleep(0.3)  # until that is seen
+            second.send(samples.tobytes())  # it would begin with this
+            assert silent.until_closed()[1]["code"] == "busy"
+            with server.connect(query) as third:
+                code, error = Heard(third).until_closed()
+            assert (code, error["code"], error["retry_after_s"]) == (1013, "busy", 5)
+            engine.gate.set()
+            first.send('{"type": "flush"}')
+            assert inside.until("flushed")["samples_out"] == 8000
+        wait_until(lambda: server.live.num_calls == 0, "the end of the sessions")
+        with server.connect(query) as later:
+            later.send(samples.tobytes())
+            Heard(later).until_samples(2000)
 
 
 def test_who_may_not_enter_hears_why_and_the_key_may_come_as_a_subprotocol(models: ServedModels) -> None:
