@@ -22,9 +22,9 @@ from cluster.serving.deploy import haproxy
 from cluster.serving.deploy.deployment import ServingError, bindable_port
 from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
-from tests.cluster.sockets import assert_on_loopback, processes_of
 from tests.cluster.serving.callers import exchange, head_of_upload
 from tests.cluster.serving.clips import file_bytes, recording, samples_of
+from tests.cluster.sockets import assert_on_loopback, processes_of
 from tests.jobs.conftest import Done
 from ww_models import build_model, read_bundle_info, save_bundle
 
