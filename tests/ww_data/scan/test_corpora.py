@@ -249,11 +249,11 @@ def test_an_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
 def test_files_that_do_not_belong_are_listed_with_the_reason(tmp_path: Path) -> None:
     root = tree(tmp_path, "vctk")
     lay_out(root, [*(f"wav48_silence_trimmed/p300/p300_{n:03}_mic1.flac" for n in range(20)), "readme.wav"])
-    lay_out(root, ["wav48_silence_trimmed/p225/p225_001_mic2.flac", "video.m4a"])
+    lay_out(root, ["wav48_silence_trimmed/p225/p225_001_mic2.flac", "old.wma"])
     recordings = find_recordings(root, None, grouping=GROUPING)
     assert {recording.name: recording.skip_reason for recording in recordings if recording.skip_reason} == {
         "readme.wav": "does not belong to the layout vctk",
-        "video.m4a": ".m4a files cannot be read: convert them to WAV or FLAC",
+        "old.wma": ".wma files cannot be read: convert them to WAV or FLAC",
         "wav48_silence_trimmed/p225/p225_001_mic2.flac": "is the same sentence from the second microphone",
     }
 
