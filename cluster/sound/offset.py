@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.signal import lfilter
+import numpy.typing as npt
 
 from cluster.sound.resampling import Samples
 
@@ -24,6 +24,9 @@ class OffsetRemover:
     def __init__(self, sample_rate: int, num_channels: int) -> None:
         self._num_channels = num_channels
         self._share = 1 - math.exp(-2 * math.pi * CUTOFF_HZ / sample_rate)  # of the newest sample in the mean
+        self._num_first = int(1 / self._share)  # of which the mean is that of all
+        # What a sample of a piece of 0.1 s has to be multiplied by, for one sum to hold all of them as they have faded.
+        self._growth_n = (1 - self._share) ** -np.arange(1.0, sample_rate // 10 + 1)
         self.restart()
 
     def restart(self) -> None:
@@ -32,21 +35,29 @@ class OffsetRemover:
         self._mean_C1 = np.zeros((self._num_channels, 1))
 
     def feed(self, samples_Cn: Samples) -> Samples:
-        num_samples = samples_Cn.shape[-1]
-        if num_samples == 0:
-            return samples_Cn
+        num_samples, start = samples_Cn.shape[-1], 0
         means_Cn = samples_Cn.astype(np.float64)
-        num_first = min(num_samples, max(0, int(1 / self._share) - self._num_in))
-        if num_first:
-            sums_Cn = self._num_in * self._mean_C1 + np.cumsum(means_Cn[:, :num_first], axis=-1)
-            means_Cn[:, :num_first] = sums_Cn / (self._num_in + np.arange(1, num_first + 1))
-            self._mean_C1 = means_Cn[:, num_first - 1 : num_first]
-        if num_first < num_samples:
-            kept = 1 - self._share
-            rest_Cn = means_Cn[:, num_first:]
-            rest_Cn[:], _ = lfilter([self._share], [1, -kept], rest_Cn, zi=kept * self._mean_C1)
-        self._num_in += num_samples
-        self._mean_C1 = means_Cn[:, -1:].copy()
+        while start < num_samples:
+            num_left = self._num_first - self._num_in
+            piece_Cn = means_Cn[:, start : start + (num_left if num_left > 0 else len(self._growth_n))]
+            (self._average if num_left > 0 else self._fade)(piece_Cn)
+            self._mean_C1 = piece_Cn[:, -1:].copy()
+            self._num_in += piece_Cn.shape[-1]
+            start += piece_Cn.shape[-1]
         without_Cn = (samples_Cn - means_Cn).astype(np.float32)
         without_Cn[np.abs(without_Cn) < _TINY] = 0
         return without_Cn
+
+    def _average(self, piece_Cn: npt.NDArray[np.float64]) -> None:
+        """Puts in the place of each sample the mean of all up to it."""
+        np.cumsum(piece_Cn, axis=-1, out=piece_Cn)
+        piece_Cn += self._num_in * self._mean_C1
+        piece_Cn /= self._num_in + np.arange(1, piece_Cn.shape[-1] + 1)
+
+    def _fade(self, piece_Cn: npt.NDArray[np.float64]) -> None:
+        """The same, with a mean in which older samples count less: mean += share * (sample - mean)."""
+        growth_n = self._growth_n[: piece_Cn.shape[-1]]
+        piece_Cn *= self._share * growth_n
+        np.cumsum(piece_Cn, axis=-1, out=piece_Cn)
+        piece_Cn += self._mean_C1
+        piece_Cn /= growth_n
