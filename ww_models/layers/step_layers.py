@@ -155,14 +155,14 @@ class StepRecurrent(nn.Module):
             for part, value in parts.items():
                 self.register_buffer(f"{part}_{layer}", value.detach().clone())
 
-    def forward(self, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
-        """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0."""
+    def forward(self, x: Tensor, started: Tensor | None, memory: Memory) -> Tensor:
+        """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state at 0. None: there are none."""
         run = self._lstm if self.is_lstm else self._gru
         for layer in range(self.num_layers):
             x = run(layer, x, started, memory)
         return x
 
-    def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+    def _gru(self, layer: int, x: Tensor, started: Tensor | None, memory: Memory) -> Tensor:
         name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
         parts = ("weight_input", "bias_input", "weight_state", "bias_state")
         weight_input, bias_input, weight_state, bias_state = (
@@ -179,12 +179,14 @@ class StepRecurrent(nn.Module):
             state_rz, state_n = from_state.split([2 * size, size], dim=-1)
             r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
             n = (input_n + r * state_n).tanh()
-            state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
+            state = n + z * (state - n)
+            if started is not None:
+                state = state * started[:, min(row, int(started.shape[1]) - 1)]
             outputs.append(state)
         memory.kept[name] = state
         return torch.stack(outputs, dim=1)
 
-    def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+    def _lstm(self, layer: int, x: Tensor, started: Tensor | None, memory: Memory) -> Tensor:
         name = f"{self.name}.{layer}"
         weight, bias = self.get_buffer(f"weight_{layer}"), self.get_buffer(f"bias_{layer}")
         state = memory.recall(f"{name}.state", x, (self.size,))
@@ -193,8 +195,9 @@ class StepRecurrent(nn.Module):
         for row in range(int(x.shape[1])):
             gates = torch.addmm(bias, torch.cat([x[:, row], state], dim=-1), weight)
             i, f, g, o = gates.split(self.size, dim=-1)
-            is_on = started[:, min(row, int(started.shape[1]) - 1)]
-            cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
+            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            if started is not None:
+                cell = cell * started[:, min(row, int(started.shape[1]) - 1)]
             state = o.sigmoid() * cell.tanh()
             outputs.append(state)
         memory.kept[f"{name}.state"] = state

@@ -1,0 +1,221 @@
+"""BandMask: a recurrent network that hears bands of a spectrum and sets gains for them, in large matrix products.
+
+    frames -> spectrum -> log power of bands, lowest bins compressed -> BatchNorm -> linear, LayerNorm, SiLU -> GRU
+                 |                                                                                              |
+                 |            low bins: a filter over the last frames <-- taps --+-- linear <-- linear, SiLU <--'
+                 |                             |                                 |
+                 '-------> times gains --------+--> frames, overlapped          gains of bands -> of bins -> sigmoid
+
+Gains of bands that are interpolated over frequency are those of RNNoise (Valin, arXiv 1709.08243) and PercepNet
+(Valin et al., arXiv 2008.04259), complex filters over a few frames of the low bins those of DeepFilterNet (Schröter et
+al., arXiv 2110.05588). Bands and compression see to the level, so `normalize` may be "none".
+
+A frame ends with each hop. The first sees zeros before the clip; the input is padded until each output sample has all
+its frames: the end of a clip is what a stream followed by silence returns.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ww_models.checks import require
+from ww_models.denoiser import Denoiser, ModelConfig
+from ww_models.layers.gru import GRU
+from ww_models.layers.short_time import ShortTime, band_shares
+from ww_models.layers.step import StreamingStep
+from ww_models.layers.step_layers import Memory, StepConv, StepRecurrent, norm_as_affine
+
+# Powers below (-90 dB of full scale) are not told apart: there is nothing but the rounding of louder bins.
+POWER_FLOOR = 1e-9
+COMPRESSION = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandMaskConfig(ModelConfig):
+    """hidden: width of all layers; gru_layers: recurrent ones.
+
+    fft_size        samples of a frame, a multiple of 2 hop
+    hop             samples from one frame to the next
+    num_bands       bands whose power is heard and whose gain is set, 2 to fft_size / 2
+    num_low_bins    lowest bins, which are heard as they are and filtered, 1 to fft_size / 2
+    num_taps        frames that this filter reaches over: the newest and those before it
+    """
+
+    fft_size: int = 512
+    hop: int = 256
+    num_bands: int = 64
+    num_low_bins: int = 96
+    hidden: int = 256
+    gru_layers: int = 2
+    num_taps: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("hop", "hidden", "gru_layers", "num_taps"):
+            self.check(f"bandmask {field}", getattr(self, field) >= 1, "give at least 1")
+        require(
+            self.fft_size >= 2 * self.hop and self.fft_size % (2 * self.hop) == 0,
+            f"bandmask fft_size is {self.fft_size} with hop {self.hop}: give a multiple of twice the hop",
+        )
+        for field, least in (("num_bands", 2), ("num_low_bins", 1)):
+            is_within = least <= getattr(self, field) <= self.num_bins
+            self.check(f"bandmask {field}", is_within, f"give {least} to fft_size / 2 ({self.num_bins})")
+
+    @property
+    def num_bins(self) -> int:
+        return self.fft_size // 2
+
+
+class Spectrum(nn.Module):
+    """What the network hears of a spectrum: log power of bands (shares of bins in them: (bands, bins)), low bins."""
+
+    fixed_bands: Tensor
+
+    def __init__(self, shares: Tensor, num_low_bins: int) -> None:
+        super().__init__()
+        self.num_low_bins = num_low_bins
+        bands = (shares / shares.sum(1, keepdim=True)).t().contiguous()
+        self.register_buffer("fixed_bands", bands.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """Real and imaginary parts (B, M, bins) -> features (B, M, bands + 2 * low bins)."""
+        power = real.square() + imaginary.square() + POWER_FLOOR
+        bands = (power @ self.fixed_bands).log()
+        scale = power[..., : self.num_low_bins].pow((COMPRESSION - 1) / 2)
+        low = (part[..., : self.num_low_bins] * scale for part in (real, imaginary))
+        return torch.cat([bands, *low], dim=-1)
+
+
+def filtered(real: Tensor, imaginary: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """Low bins (B, M, L) and complex taps (B, M, taps * 2 * L) -> (B, M, L): each frame's taps over it and its past."""
+    num_frames, num_low = real.shape[1:]
+    weights = taps.split(num_low, dim=-1)
+    before = len(weights) // 2 - 1
+    real, imaginary = (F.pad(part, (0, 0, before, 0)) for part in (real, imaginary))
+    new_real = new_imaginary = real.new_zeros(())
+    for i, (weight, turn) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
+        x, y = real[:, i : i + num_frames], imaginary[:, i : i + num_frames]
+        new_real = torch.addcmul(torch.addcmul(new_real, weight, x), turn, y, value=-1)
+        new_imaginary = torch.addcmul(torch.addcmul(new_imaginary, weight, y), turn, x)
+    return new_real, new_imaginary
+
+
+class BandMask(Denoiser):
+    name = "bandmask"
+    config: BandMaskConfig
+
+    def __init__(self, config: BandMaskConfig) -> None:
+        super().__init__(config)
+        hidden, num_bands, num_low = config.hidden, config.num_bands, config.num_low_bins
+        self.short_time = ShortTime(config.fft_size, config.hop)
+        shares = band_shares(num_bands, config.num_bins, config.sample_rate / config.fft_size)
+        self.spectrum = Spectrum(shares, num_low)
+        num_features = num_bands + 2 * num_low
+        self.norm = nn.BatchNorm1d(num_features)
+        self.front = nn.Sequential(nn.Linear(num_features, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        self.gru = GRU(hidden, hidden, config.gru_layers, bidirectional=not config.causal)
+        self.back = nn.Sequential(nn.Linear(hidden if config.causal else 2 * hidden, hidden), nn.SiLU())
+        # Gains of bands, then taps: (tap, real and imaginary part, bin), the oldest frame's first.
+        self.head = nn.Linear(hidden, num_bands + config.num_taps * 2 * num_low)
+        self.bins = nn.Linear(num_bands, config.num_bins)
+        with torch.no_grad():
+            self.bins.weight.copy_(shares.t())
+            self.bins.bias.zero_()
+
+    @property
+    def stride(self) -> int:
+        return self.config.hop
+
+    def valid_length(self, num_samples: int) -> int:
+        return (-(-num_samples // self.stride) + self.short_time.past_blocks) * self.stride
+
+    def network(self, scaled: Tensor) -> Tensor:
+        num_samples, config = scaled.shape[-1], self.config
+        padding = self.short_time.past_blocks * self.stride, self.valid_length(num_samples) - num_samples
+        # Half precision would do to a network, not to spectra.
+        with torch.autocast(scaled.device.type, enabled=False):
+            blocks = F.pad(scaled[:, 0].to(self.short_time.window.dtype), padding).unflatten(-1, (-1, self.stride))
+            real, imaginary = self.short_time.analyse(blocks)
+            features = self.spectrum(real, imaginary)
+        gains, taps = self._gains_and_taps(features)
+        with torch.autocast(scaled.device.type, enabled=False):
+            gains, taps = gains.to(real.dtype), taps.to(real.dtype)
+            low = filtered(real[..., : config.num_low_bins], imaginary[..., : config.num_low_bins], taps)
+            rest = 0, config.num_bins - config.num_low_bins
+            parts = (gains * part + F.pad(more, rest) for part, more in zip((real, imaginary), low, strict=True))
+            frames = self.short_time.synthesise(*parts)
+            return self.short_time.overlap_add(frames).flatten(1)[:, None, :num_samples]
+
+    def _gains_and_taps(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M, features) -> gains (B, M, bins) from 0 to 1, taps (B, M, taps * 2 * low bins)"""
+        x = self.front(self.norm(features.flatten(0, 1)).view(features.shape))
+        x, _ = self.gru(x.transpose(0, 1))
+        x = self.head(self.back(x.transpose(0, 1)))
+        bands, taps = x[..., : self.config.num_bands], x[..., self.config.num_bands :]
+        return self.bins(bands).sigmoid(), taps
+
+    def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
+        for layer in (self.norm, self.front, self.gru, self.back, self.head, self.bins):
+            yield layer, self.sample_rate / self.stride
+
+    @property
+    def macs_per_second(self) -> float:
+        constants = self.short_time.macs_per_frame + self.spectrum.fixed_bands.numel()
+        return super().macs_per_second + constants * self.sample_rate / self.stride
+
+    def _last_input(self, n: int) -> int:
+        # Output n is made of frames up to the one that begins with its hop.
+        return n // self.stride * self.stride + self.config.fft_size - 1
+
+    def streaming_step(self, num_hops: int = 1) -> "BandMaskStep":
+        return BandMaskStep(self, num_hops * self.hop_samples)
+
+
+class BandMaskStep(StreamingStep):
+    """Causal BandMask, one step at a time: its newest frame ends with its newest sample."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: BandMask, hop: int) -> None:
+        config, past_blocks = model.config, model.short_time.past_blocks
+        lag = past_blocks * config.hop
+        super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=0, lag_samples=lag)
+        self.rows, self.stride, self.past_blocks = hop // config.hop, config.hop, past_blocks
+        self.num_bands, self.num_low, self.num_taps = config.num_bands, config.num_low_bins, config.num_taps
+        self.short_time, self.spectrum = copy.deepcopy(model.short_time), copy.deepcopy(model.spectrum)
+        for name, value in zip(("scale", "shift"), norm_as_affine(model.norm), strict=True):
+            self.register_buffer(name, value.clone())
+        self.norm = copy.deepcopy(model.front[1])
+        self.front, self.back, self.head, self.bins = (
+            StepConv("", layer.weight.t()[None], layer.bias)
+            for layer in (model.front[0], model.back[0], model.head, model.bins)
+        )
+        self.gru = StepRecurrent("gru", model.gru)
+
+    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+        blocks = scaled.reshape(-1, self.rows, self.stride)
+        real, imaginary = self.short_time.analyse(memory.extend("blocks", blocks, self.past_blocks))
+        features = self.spectrum(real, imaginary) * self.scale + self.shift
+        x = F.silu(self.norm(self.front(features, memory)))
+        x = F.silu(self.back(self.gru(x, None, memory), memory))
+        x = self.head(x, memory)
+        gains = self.bins(x[..., : self.num_bands], memory).sigmoid()
+        more = F.pad(self._filtered(real, imaginary, x[..., self.num_bands :], memory), (0, gains.shape[-1] - self.num_low))
+        frames = self.short_time.synthesise(real * gains + more[:, :, 0], imaginary * gains + more[:, :, 1])
+        frames = memory.extend("frames", frames, self.past_blocks)
+        return self.short_time.overlap_add(frames).reshape(-1, self.rows * self.stride, 1)
+
+    def _filtered(self, real: Tensor, imaginary: Tensor, taps: Tensor, memory: Memory) -> Tensor:
+        """`filtered` -> (B, rows, 2, L), real and imaginary part, in a single product."""
+        x, y = real[..., : self.num_low], imaginary[..., : self.num_low]
+        # What the real part of a tap weighs, and what the imaginary one does.
+        rows = memory.extend("low", torch.cat([x, y, -y, x], dim=-1), self.num_taps - 1)
+        windows = rows[:, torch.arange(self.rows)[:, None] + torch.arange(self.num_taps)] if self.rows > 1 else rows
+        windows = windows.reshape(-1, self.rows, self.num_taps, 2, 2, self.num_low)
+        weights = taps.reshape(-1, self.rows, self.num_taps, 2, 1, self.num_low)
+        return (windows * weights).sum((2, 3))
