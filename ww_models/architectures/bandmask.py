@@ -15,7 +15,8 @@ its frames: the end of a clip is what a stream followed by silence returns.
 """
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,7 @@ class BandMaskConfig(ModelConfig):
         return self.fft_size // 2
 
 
-class Spectrum(nn.Module):
+class Features(nn.Module):
     """What the network hears of a spectrum: log power of bands (shares of bins in them: (bands, bins)), low bins."""
 
     fixed_bands: Tensor
@@ -85,23 +86,27 @@ class Spectrum(nn.Module):
         """Real and imaginary parts (B, M, bins) -> features (B, M, bands + 2 * low bins)."""
         power = real.square() + imaginary.square() + POWER_FLOOR
         bands = (power @ self.fixed_bands).log()
-        scale = power[..., : self.num_low_bins].pow((COMPRESSION - 1) / 2)
+        # A power by its logarithm, in a third of the time.
+        scale = (power[..., : self.num_low_bins].log() * ((COMPRESSION - 1) / 2)).exp()
         low = (part[..., : self.num_low_bins] * scale for part in (real, imaginary))
         return torch.cat([bands, *low], dim=-1)
 
 
-def filtered(real: Tensor, imaginary: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
-    """Low bins (B, M, L) and complex taps (B, M, taps * 2 * L) -> (B, M, L): each frame's taps over it and its past."""
-    num_frames, num_low = real.shape[1:]
-    weights = taps.split(num_low, dim=-1)
-    before = len(weights) // 2 - 1
+def filtered(real: Tensor, imaginary: Tensor, taps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Low bins (B, M, L) and as many of each tap's real and imaginary part -> each frame's taps over it and its past."""
+    num_frames = real.shape[1]
+    before = len(taps) // 2 - 1
     real, imaginary = (F.pad(part, (0, 0, before, 0)) for part in (real, imaginary))
     new_real = new_imaginary = real.new_zeros(())
-    for i, (weight, turn) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
+    for i, (weight, turn) in enumerate(zip(taps[::2], taps[1::2], strict=True)):
         x, y = real[:, i : i + num_frames], imaginary[:, i : i + num_frames]
         new_real = torch.addcmul(torch.addcmul(new_real, weight, x), turn, y, value=-1)
         new_imaginary = torch.addcmul(torch.addcmul(new_imaginary, weight, y), turn, x)
     return new_real, new_imaginary
+
+
+def sum_of(shares: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, shares)
 
 
 class BandMask(Denoiser):
@@ -113,7 +118,7 @@ class BandMask(Denoiser):
         hidden, num_bands, num_low = config.hidden, config.num_bands, config.num_low_bins
         self.short_time = ShortTime(config.fft_size, config.hop)
         shares = band_shares(num_bands, config.num_bins, config.sample_rate / config.fft_size)
-        self.spectrum = Spectrum(shares, num_low)
+        self.features = Features(shares, num_low)
         num_features = num_bands + 2 * num_low
         self.norm = nn.BatchNorm1d(num_features)
         self.front = nn.Sequential(nn.Linear(num_features, hidden), nn.LayerNorm(hidden), nn.SiLU())
@@ -130,32 +135,42 @@ class BandMask(Denoiser):
     def stride(self) -> int:
         return self.config.hop
 
+    @property
+    def past_samples(self) -> int:
+        """Of a frame, before the hop that it ends with."""
+        return self.config.fft_size - self.config.hop
+
     def valid_length(self, num_samples: int) -> int:
-        return (-(-num_samples // self.stride) + self.short_time.past_blocks) * self.stride
+        return -(-num_samples // self.stride) * self.stride + self.past_samples
 
     def network(self, scaled: Tensor) -> Tensor:
         num_samples, config = scaled.shape[-1], self.config
-        padding = self.short_time.past_blocks * self.stride, self.valid_length(num_samples) - num_samples
+        padding = self.past_samples, self.valid_length(num_samples) - num_samples
         # Half precision would do to a network, not to spectra.
         with torch.autocast(scaled.device.type, enabled=False):
-            blocks = F.pad(scaled[:, 0].to(self.short_time.window.dtype), padding).unflatten(-1, (-1, self.stride))
-            real, imaginary = self.short_time.analyse(blocks)
-            features = self.spectrum(real, imaginary)
+            padded = F.pad(scaled[:, 0].to(self.short_time.window.dtype), padding)
+            blocks = padded.unflatten(-1, (-1, self.stride))
+            num_frames, overlap = self.valid_length(num_samples) // self.stride, self.short_time.overlap
+            spectrum = self.short_time.analyse([blocks[:, i : i + num_frames] for i in range(overlap)])
+            features = self.features(*spectrum)
         gains, taps = self._gains_and_taps(features)
         with torch.autocast(scaled.device.type, enabled=False):
-            gains, taps = gains.to(real.dtype), taps.to(real.dtype)
-            low = filtered(real[..., : config.num_low_bins], imaginary[..., : config.num_low_bins], taps)
+            gains, taps = gains.to(features.dtype), [tap.to(features.dtype) for tap in taps]
+            low = filtered(*(part[..., : config.num_low_bins] for part in spectrum), taps)
             rest = 0, config.num_bins - config.num_low_bins
-            parts = (gains * part + F.pad(more, rest) for part, more in zip((real, imaginary), low, strict=True))
-            frames = self.short_time.synthesise(*parts)
-            return self.short_time.overlap_add(frames).flatten(1)[:, None, :num_samples]
+            parts = (gains * part + F.pad(more, rest) for part, more in zip(spectrum, low, strict=True))
+            # A block is the first of the newest frame that reaches it, and the last of the oldest.
+            last = num_frames - overlap + 1
+            frames = enumerate(self.short_time.synthesise(*parts))
+            shares = [blocks[:, overlap - 1 - i :][:, :last] for i, blocks in frames]
+            return sum_of(shares).flatten(1)[:, None, :num_samples]
 
-    def _gains_and_taps(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, M, features) -> gains (B, M, bins) from 0 to 1, taps (B, M, taps * 2 * low bins)"""
+    def _gains_and_taps(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, M, features) -> gains (B, M, bins) from 0 to 1, taps: real and imaginary part of each, (B, M, low bins)"""
         x = self.front(self.norm(features.flatten(0, 1)).view(features.shape))
         x, _ = self.gru(x.transpose(0, 1))
         x = self.head(self.back(x.transpose(0, 1)))
-        bands, taps = x[..., : self.config.num_bands], x[..., self.config.num_bands :]
+        bands, *taps = x.split([self.config.num_bands, *2 * self.config.num_taps * [self.config.num_low_bins]], dim=-1)
         return self.bins(bands).sigmoid(), taps
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
@@ -164,7 +179,7 @@ class BandMask(Denoiser):
 
     @property
     def macs_per_second(self) -> float:
-        constants = self.short_time.macs_per_frame + self.spectrum.fixed_bands.numel()
+        constants = self.short_time.macs_per_frame + self.features.fixed_bands.numel()
         return super().macs_per_second + constants * self.sample_rate / self.stride
 
     def _last_input(self, n: int) -> int:
@@ -182,40 +197,44 @@ class BandMaskStep(StreamingStep):
     shift: Tensor
 
     def __init__(self, model: BandMask, hop: int) -> None:
-        config, past_blocks = model.config, model.short_time.past_blocks
-        lag = past_blocks * config.hop
+        config = model.config
+        lag = model.past_samples
         super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=0, lag_samples=lag)
-        self.rows, self.stride, self.past_blocks = hop // config.hop, config.hop, past_blocks
+        self.rows, self.stride, self.num_bins = hop // config.hop, config.hop, config.num_bins
         self.num_bands, self.num_low, self.num_taps = config.num_bands, config.num_low_bins, config.num_taps
-        self.short_time, self.spectrum = copy.deepcopy(model.short_time), copy.deepcopy(model.spectrum)
+        self.short_time, self.features = copy.deepcopy(model.short_time), copy.deepcopy(model.features)
         for name, value in zip(("scale", "shift"), norm_as_affine(model.norm), strict=True):
             self.register_buffer(name, value.clone())
         self.norm = copy.deepcopy(model.front[1])
-        self.front, self.back, self.head, self.bins = (
-            StepConv("", layer.weight.t()[None], layer.bias)
-            for layer in (model.front[0], model.back[0], model.head, model.bins)
-        )
+        linears = model.front[0], model.back[0], model.head, model.bins
+        self.front, self.back, self.head, self.bins = (_linear_step(linear) for linear in linears)
         self.gru = StepRecurrent("gru", model.gru)
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        blocks = scaled.reshape(-1, self.rows, self.stride)
-        real, imaginary = self.short_time.analyse(memory.extend("blocks", blocks, self.past_blocks))
-        features = self.spectrum(real, imaginary) * self.scale + self.shift
+        newest = scaled.reshape(-1, self.rows, self.stride)
+        before = range(self.short_time.overlap - 1, -1, -1)
+        real, imaginary = self.short_time.analyse([memory.delay(f"block.{i}", newest, i) for i in before])
+        features = self.features(real, imaginary) * self.scale + self.shift
         x = F.silu(self.norm(self.front(features, memory)))
         x = F.silu(self.back(self.gru(x, None, memory), memory))
-        x = self.head(x, memory)
-        gains = self.bins(x[..., : self.num_bands], memory).sigmoid()
-        more = F.pad(self._filtered(real, imaginary, x[..., self.num_bands :], memory), (0, gains.shape[-1] - self.num_low))
-        frames = self.short_time.synthesise(real * gains + more[:, :, 0], imaginary * gains + more[:, :, 1])
-        frames = memory.extend("frames", frames, self.past_blocks)
-        return self.short_time.overlap_add(frames).reshape(-1, self.rows * self.stride, 1)
+        bands, taps = self.head(x, memory).split([self.num_bands, 2 * self.num_taps * self.num_low], dim=-1)
+        gains = self.bins(bands, memory).sigmoid()
+        more = F.pad(self._filtered(real, imaginary, taps, memory), (0, self.num_bins - self.num_low))
+        blocks = self.short_time.synthesise(gains * real + more[:, :, 0], gains * imaginary + more[:, :, 1])
+        shares = [memory.delay(f"share.{i}", block, i) for i, block in enumerate(blocks)]
+        return sum_of(shares).reshape(-1, self.rows * self.stride, 1)
 
     def _filtered(self, real: Tensor, imaginary: Tensor, taps: Tensor, memory: Memory) -> Tensor:
         """`filtered` -> (B, rows, 2, L), real and imaginary part, in a single product."""
         x, y = real[..., : self.num_low], imaginary[..., : self.num_low]
         # What the real part of a tap weighs, and what the imaginary one does.
         rows = memory.extend("low", torch.cat([x, y, -y, x], dim=-1), self.num_taps - 1)
-        windows = rows[:, torch.arange(self.rows)[:, None] + torch.arange(self.num_taps)] if self.rows > 1 else rows
-        windows = windows.reshape(-1, self.rows, self.num_taps, 2, 2, self.num_low)
+        if self.rows > 1:
+            rows = rows[:, torch.arange(self.rows)[:, None] + torch.arange(self.num_taps)]
+        windows = rows.reshape(-1, self.rows, self.num_taps, 2, 2, self.num_low)
         weights = taps.reshape(-1, self.rows, self.num_taps, 2, 1, self.num_low)
         return (windows * weights).sum((2, 3))
+
+
+def _linear_step(linear: nn.Linear) -> StepConv:
+    return StepConv("linear", linear.weight.t()[None], linear.bias)

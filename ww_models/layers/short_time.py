@@ -7,6 +7,7 @@ DST-IV) are symmetric and their own inverses, so the way back reads the same mem
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,41 +40,28 @@ class ShortTime(nn.Module):
             self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
 
     @property
-    def past_blocks(self) -> int:
-        """Blocks of `hop` samples before the one that a frame ends with."""
-        return self.overlap - 1
-
-    @property
     def macs_per_frame(self) -> int:
         """Multiply-accumulates of both ways."""
         return 2 * (self.fixed_cosines.numel() + self.fixed_sines.numel())
 
-    def analyse(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, past_blocks + M, hop) -> real and imaginary parts (B, M, size / 2) of the frames that end with them."""
-        early, late = self._half(blocks, 0).flip(-1), self._half(blocks, self.overlap // 2)
+    def analyse(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The first block of each frame, the second, ...: `overlap` times (B, M, hop) -> spectra.
+
+        A spectrum is a real and an imaginary part, (B, M, size / 2) each.
+        """
+        early, late = _joined(blocks[: self.overlap // 2]).flip(-1), _joined(blocks[self.overlap // 2 :])
         even, odd = (early + late) * self.window, (early - late) * self.window
         return even @ self.fixed_cosines, odd @ self.fixed_sines
 
-    def synthesise(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """(B, M, size / 2) each -> frames (B, M, size), to be added where they overlap."""
+    def synthesise(self, real: Tensor, imaginary: Tensor) -> list[Tensor]:
+        """Spectra -> blocks of frames, as `analyse` takes them, to be added where frames overlap."""
         even, odd = real @ self.fixed_cosines, imaginary @ self.fixed_sines
-        return torch.cat([((even + odd) * self.window).flip(-1), (even - odd) * self.window], dim=-1)
+        early, late = ((even + odd) * self.window).flip(-1), (even - odd) * self.window
+        return [*early.split(self.hop, dim=-1), *late.split(self.hop, dim=-1)]
 
-    def overlap_add(self, frames: Tensor) -> Tensor:
-        """(B, past_blocks + M, size) -> (B, M, hop): the blocks to which no later frame adds."""
-        num_blocks = int(frames.shape[1]) - self.past_blocks
-        # A block is the last of the oldest frame that reaches it, and the first of the newest.
-        parts = reversed(frames.split(self.hop, dim=-1))
-        total, *others = (part[:, i : i + num_blocks] for i, part in enumerate(parts))
-        for other in others:
-            total = total + other
-        return total
 
-    def _half(self, blocks: Tensor, first: int) -> Tensor:
-        """(B, M, size / 2): half of each frame, from its block `first` on."""
-        num_frames = int(blocks.shape[1]) - self.past_blocks
-        parts = [blocks[:, i : i + num_frames] for i in range(first, first + self.overlap // 2)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+def _joined(blocks: Sequence[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(list(blocks), dim=-1)
 
 
 def band_shares(num_bands: int, num_bins: int, bin_hz: float) -> Tensor:
