@@ -167,7 +167,10 @@ def _compressed_distance(
         along = between.mul_(magnitude).mul_(0.7 * COMPRESSED_POWER)
         inner = torch.addcmul(x_error * x, y_error, y).mul_(scale)
         along.add_(inner, alpha=0.3 * (COMPRESSED_POWER - 1)).div_(power)
-        slopes = (torch.addcmul(along * x, scale, x_error, value=0.3), torch.addcmul(along * y, scale, y_error, value=0.3))
+        slopes = (
+            torch.addcmul(along * x, scale, x_error, value=0.3),
+            torch.addcmul(along * y, scale, y_error, value=0.3),
+        )
         _add_signal(torch.complex(*slopes), gradient_T, window * (2 / x.numel()))
     return (0.7 * squares[0] + 0.3 * (squares[1] + squares[2])) / x.numel()
 

@@ -28,7 +28,7 @@ from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.layers.gru import GRU
 from ww_models.layers.short_time import ShortTime, band_shares
 from ww_models.layers.step import StreamingStep
-from ww_models.layers.step_layers import Memory, StepConv, StepRecurrent, norm_as_affine
+from ww_models.layers.step_layers import Memory, StepRecurrent, norm_as_affine
 
 # Powers below (-90 dB of full scale) are not told apart: there is nothing but the rounding of louder bins.
 POWER_FLOOR = 1e-9
@@ -74,18 +74,19 @@ class BandMaskConfig(ModelConfig):
 class Features(nn.Module):
     """What the network hears of a spectrum: log power of bands (shares of bins in them: (bands, bins)), low bins."""
 
-    fixed_bands: Tensor
+    bands: Tensor
 
     def __init__(self, shares: Tensor, num_low_bins: int) -> None:
         super().__init__()
         self.num_low_bins = num_low_bins
         bands = (shares / shares.sum(1, keepdim=True)).t().contiguous()
-        self.register_buffer("fixed_bands", bands.to(torch.get_default_dtype()), persistent=False)
+        # As the matrices of the spectra, no part of the state.
+        self.register_buffer("bands", bands.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
         """Real and imaginary parts (B, M, bins) -> features (B, M, bands + 2 * low bins)."""
         power = real.square() + imaginary.square() + POWER_FLOOR
-        bands = (power @ self.fixed_bands).log()
+        bands = (power @ self.bands).log()
         # A power by its logarithm, in a third of the time.
         scale = (power[..., : self.num_low_bins].log() * ((COMPRESSION - 1) / 2)).exp()
         low = (part[..., : self.num_low_bins] * scale for part in (real, imaginary))
@@ -93,7 +94,7 @@ class Features(nn.Module):
 
 
 def filtered(real: Tensor, imaginary: Tensor, taps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Low bins (B, M, L) and as many of each tap's real and imaginary part -> each frame's taps over it and its past."""
+    """Low bins, and real and imaginary part of each tap, all (B, M, L) -> each frame's taps over it and its past."""
     num_frames = real.shape[1]
     before = len(taps) // 2 - 1
     real, imaginary = (F.pad(part, (0, 0, before, 0)) for part in (real, imaginary))
@@ -121,9 +122,9 @@ class BandMask(Denoiser):
         self.features = Features(shares, num_low)
         num_features = num_bands + 2 * num_low
         self.norm = nn.BatchNorm1d(num_features)
-        self.front = nn.Sequential(nn.Linear(num_features, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        self.front, self.front_norm = nn.Linear(num_features, hidden), nn.LayerNorm(hidden)
         self.gru = GRU(hidden, hidden, config.gru_layers, bidirectional=not config.causal)
-        self.back = nn.Sequential(nn.Linear(hidden if config.causal else 2 * hidden, hidden), nn.SiLU())
+        self.back = nn.Linear(hidden if config.causal else 2 * hidden, hidden)
         # Gains of bands, then taps: (tap, real and imaginary part, bin), the oldest frame's first.
         self.head = nn.Linear(hidden, num_bands + config.num_taps * 2 * num_low)
         self.bins = nn.Linear(num_bands, config.num_bins)
@@ -148,7 +149,7 @@ class BandMask(Denoiser):
         padding = self.past_samples, self.valid_length(num_samples) - num_samples
         # Half precision would do to a network, not to spectra.
         with torch.autocast(scaled.device.type, enabled=False):
-            padded = F.pad(scaled[:, 0].to(self.short_time.window.dtype), padding)
+            padded = F.pad(scaled[:, 0].to(self.short_time.cosines.dtype), padding)
             blocks = padded.unflatten(-1, (-1, self.stride))
             num_frames, overlap = self.valid_length(num_samples) // self.stride, self.short_time.overlap
             spectrum = self.short_time.analyse([blocks[:, i : i + num_frames] for i in range(overlap)])
@@ -156,7 +157,8 @@ class BandMask(Denoiser):
         gains, taps = self._gains_and_taps(features)
         with torch.autocast(scaled.device.type, enabled=False):
             gains, taps = gains.to(features.dtype), [tap.to(features.dtype) for tap in taps]
-            low = filtered(*(part[..., : config.num_low_bins] for part in spectrum), taps)
+            x, y = (part[..., : config.num_low_bins] for part in spectrum)
+            low = filtered(x, y, taps)
             rest = 0, config.num_bins - config.num_low_bins
             parts = (gains * part + F.pad(more, rest) for part, more in zip(spectrum, low, strict=True))
             # A block is the first of the newest frame that reaches it, and the last of the oldest.
@@ -166,20 +168,22 @@ class BandMask(Denoiser):
             return sum_of(shares).flatten(1)[:, None, :num_samples]
 
     def _gains_and_taps(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, M, features) -> gains (B, M, bins) from 0 to 1, taps: real and imaginary part of each, (B, M, low bins)"""
-        x = self.front(self.norm(features.flatten(0, 1)).view(features.shape))
-        x, _ = self.gru(x.transpose(0, 1))
-        x = self.head(self.back(x.transpose(0, 1)))
-        bands, *taps = x.split([self.config.num_bands, *2 * self.config.num_taps * [self.config.num_low_bins]], dim=-1)
+        """(B, M, features) -> gains (B, M, bins) from 0 to 1; real and imaginary part of each tap (B, M, low bins)"""
+        config = self.config
+        x = self.norm(features.flatten(0, 1)).view(features.shape)
+        # Time comes first in a GRU.
+        x, _ = self.gru(F.silu(self.front_norm(self.front(x))).transpose(0, 1))
+        x = self.head(F.silu(self.back(x.transpose(0, 1))))
+        bands, *taps = x.split([config.num_bands, *2 * config.num_taps * [config.num_low_bins]], dim=-1)
         return self.bins(bands).sigmoid(), taps
 
     def layer_rates(self) -> Iterator[tuple[nn.Module, float]]:
-        for layer in (self.norm, self.front, self.gru, self.back, self.head, self.bins):
+        for layer in (self.front, self.gru, self.back, self.head, self.bins):
             yield layer, self.sample_rate / self.stride
 
     @property
     def macs_per_second(self) -> float:
-        constants = self.short_time.macs_per_frame + self.features.fixed_bands.numel()
+        constants = self.short_time.macs_per_frame + self.features.bands.numel()
         return super().macs_per_second + constants * self.sample_rate / self.stride
 
     def _last_input(self, n: int) -> int:
@@ -194,7 +198,6 @@ class BandMaskStep(StreamingStep):
     """Causal BandMask, one step at a time: its newest frame ends with its newest sample."""
 
     scale: Tensor
-    shift: Tensor
 
     def __init__(self, model: BandMask, hop: int) -> None:
         config = model.config
@@ -203,30 +206,42 @@ class BandMaskStep(StreamingStep):
         self.rows, self.stride, self.num_bins = hop // config.hop, config.hop, config.num_bins
         self.num_bands, self.num_low, self.num_taps = config.num_bands, config.num_low_bins, config.num_taps
         self.short_time, self.features = copy.deepcopy(model.short_time), copy.deepcopy(model.features)
-        for name, value in zip(("scale", "shift"), norm_as_affine(model.norm), strict=True):
-            self.register_buffer(name, value.clone())
-        self.norm = copy.deepcopy(model.front[1])
-        linears = model.front[0], model.back[0], model.head, model.bins
-        self.front, self.back, self.head, self.bins = (_linear_step(linear) for linear in linears)
+        scale, shift = norm_as_affine(model.norm)
+        # The means of bands go into their matrix, all other shifts into the bias of the layer after the norm.
+        assert model.norm.running_mean is not None
+        means = model.norm.running_mean[: self.num_bands]
+        self.features.bands *= (-means).exp()
+        shift[: self.num_bands] += scale[: self.num_bands] * means
+        self.register_buffer("scale", scale)
+        self.front, self.front_norm = _LinearStep(model.front, shift), copy.deepcopy(model.front_norm)
         self.gru = StepRecurrent("gru", model.gru)
+        self.back, self.head, self.bins = (_LinearStep(each) for each in (model.back, model.head, model.bins))
 
     def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
         newest = scaled.reshape(-1, self.rows, self.stride)
         before = range(self.short_time.overlap - 1, -1, -1)
         real, imaginary = self.short_time.analyse([memory.delay(f"block.{i}", newest, i) for i in before])
-        features = self.features(real, imaginary) * self.scale + self.shift
-        x = F.silu(self.norm(self.front(features, memory)))
-        x = F.silu(self.back(self.gru(x, None, memory), memory))
-        bands, taps = self.head(x, memory).split([self.num_bands, 2 * self.num_taps * self.num_low], dim=-1)
-        gains = self.bins(bands, memory).sigmoid()
-        more = F.pad(self._filtered(real, imaginary, taps, memory), (0, self.num_bins - self.num_low))
-        blocks = self.short_time.synthesise(gains * real + more[:, :, 0], gains * imaginary + more[:, :, 1])
+        bands, taps = self._bands_and_taps(self.features(real, imaginary) * self.scale, memory)
+        gains = self.bins(bands).sigmoid().reshape(-1, self.rows, self.num_bins)
+        low = self._filtered(real[..., : self.num_low], imaginary[..., : self.num_low], taps, memory)
+        more = F.pad(low, (0, self.num_bins - self.num_low)).unbind(2)
+        blocks = self.short_time.synthesise(gains * real + more[0], gains * imaginary + more[1])
         shares = [memory.delay(f"share.{i}", block, i) for i, block in enumerate(blocks)]
         return sum_of(shares).reshape(-1, self.rows * self.stride, 1)
 
-    def _filtered(self, real: Tensor, imaginary: Tensor, taps: Tensor, memory: Memory) -> Tensor:
+    def _bands_and_taps(self, features: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """(B, rows, features) -> (B * rows, bands), (B * rows, taps * 2 * low bins)"""
+        # Rows of all streams are rows of one matrix; only the recurrent layers tell them apart.
+        x = F.silu(self.front_norm(self.front(features.reshape(-1, int(features.shape[-1])))))
+        if self.rows > 1:
+            x = x.reshape(-1, self.rows, int(x.shape[-1]))
+        x = self.gru(x, None, memory)
+        x = self.head(F.silu(self.back(x.reshape(-1, int(x.shape[-1])) if self.rows > 1 else x)))
+        bands, taps = x.split([self.num_bands, 2 * self.num_taps * self.num_low], dim=-1)
+        return bands, taps
+
+    def _filtered(self, x: Tensor, y: Tensor, taps: Tensor, memory: Memory) -> Tensor:
         """`filtered` -> (B, rows, 2, L), real and imaginary part, in a single product."""
-        x, y = real[..., : self.num_low], imaginary[..., : self.num_low]
         # What the real part of a tap weighs, and what the imaginary one does.
         rows = memory.extend("low", torch.cat([x, y, -y, x], dim=-1), self.num_taps - 1)
         if self.rows > 1:
@@ -236,5 +251,18 @@ class BandMaskStep(StreamingStep):
         return (windows * weights).sum((2, 3))
 
 
-def _linear_step(linear: nn.Linear) -> StepConv:
-    return StepConv("linear", linear.weight.t()[None], linear.bias)
+class _LinearStep(nn.Module):
+    """A linear layer as a product that int8 knows."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, linear: nn.Linear, shift: Tensor | None = None) -> None:
+        """shift: of the inputs, added before."""
+        super().__init__()
+        bias = linear.bias if shift is None else linear(shift)
+        self.register_buffer("weight", linear.weight.detach().t().contiguous())
+        self.register_buffer("bias", bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)

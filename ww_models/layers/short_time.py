@@ -1,9 +1,9 @@
 """Frames of sound as spectra and back, as matrix products: nothing of a later frame, not even rounding, comes in.
 
 A frame is weighed by a sine over its length, the square root of a Hann window, before and after. Its frequencies lie at
-odd multiples of half a bin and its phases count from its middle. So the sum of its late half and its mirrored early
-one has the real parts, their difference the imaginary ones: two products of half the size. Both matrices (DCT-IV and
-DST-IV) are symmetric and their own inverses, so the way back reads the same memory.
+odd multiples of half a bin and its phases count from its middle. So the sum of its mirrored early half and its late one
+has the real parts, their difference the imaginary ones: two products of half the size. Both matrices (DCT-IV and
+DST-IV, weighed) are the transposed ones of the way back.
 """
 
 import math
@@ -19,30 +19,25 @@ class ShortTime(nn.Module):
     White noise of variance v has a mean power of about 2 v hop / size at each frequency.
     """
 
-    fixed_cosines: Tensor
-    fixed_sines: Tensor
-    window: Tensor
+    # No part of the state: an exported graph has them as constants, which int8 leaves as they are.
+    cosines: Tensor
+    sines: Tensor
 
     def __init__(self, size: int, hop: int) -> None:
         super().__init__()
         self.hop, self.overlap = hop, size // hop
         middle = torch.arange(size // 2, dtype=torch.float64) + 0.5
         angle = 2 * math.pi / size * torch.outer(middle, middle)
-        scale = math.sqrt(4 / size)
         # Of the late half; that of the early one is its mirror image.
-        window = (math.pi / size * middle).cos() / math.sqrt(self.overlap)
-        constants = {
-            "fixed_cosines": scale * angle.cos(),
-            "fixed_sines": scale * angle.sin(),
-            "window": window,
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
+        window = (math.pi / size * middle).cos() * math.sqrt(4 / size / self.overlap)
+        for name, wave in (("cosines", angle.cos()), ("sines", angle.sin())):
+            matrix = (window[:, None] * wave).to(torch.get_default_dtype())
+            self.register_buffer(name, matrix, persistent=False)
 
     @property
     def macs_per_frame(self) -> int:
         """Multiply-accumulates of both ways."""
-        return 2 * (self.fixed_cosines.numel() + self.fixed_sines.numel())
+        return 2 * (self.cosines.numel() + self.sines.numel())
 
     def analyse(self, blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The first block of each frame, the second, ...: `overlap` times (B, M, hop) -> spectra.
@@ -50,13 +45,14 @@ class ShortTime(nn.Module):
         A spectrum is a real and an imaginary part, (B, M, size / 2) each.
         """
         early, late = _joined(blocks[: self.overlap // 2]).flip(-1), _joined(blocks[self.overlap // 2 :])
-        even, odd = (early + late) * self.window, (early - late) * self.window
-        return even @ self.fixed_cosines, odd @ self.fixed_sines
+        return (early + late) @ self.cosines, (early - late) @ self.sines
 
     def synthesise(self, real: Tensor, imaginary: Tensor) -> list[Tensor]:
         """Spectra -> blocks of frames, as `analyse` takes them, to be added where frames overlap."""
-        even, odd = real @ self.fixed_cosines, imaginary @ self.fixed_sines
-        early, late = ((even + odd) * self.window).flip(-1), (even - odd) * self.window
+        even, odd = real @ self.cosines.t(), imaginary @ self.sines.t()
+        early, late = (even + odd).flip(-1), even - odd
+        if self.overlap == 2:
+            return [early, late]
         return [*early.split(self.hop, dim=-1), *late.split(self.hop, dim=-1)]
 
 

@@ -184,7 +184,9 @@ def test_running_level_makes_the_output_follow_the_input_once_settled(name: str)
     assert error < 0.01 * quiet[..., 80_000:].square().mean().sqrt()
 
 
-@pytest.mark.parametrize("name", ["waveunet-original", "demucs-original", "gatewave-original", "bandmask-both-ways"])
+@pytest.mark.parametrize(
+    "name", ["waveunet-original", "demucs-original", "gatewave-original", "bandmask-both-ways"]
+)
 def test_utterance_level_makes_the_output_follow_the_input_exactly(name: str) -> None:
     model = small(name, level_floor=1e-9).eval()
     noisy = speech_like(8000) + noise(8000)
