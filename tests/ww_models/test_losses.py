@@ -10,6 +10,7 @@ from tests.ww_models.goldens.make_loss_goldens import GOLDENS, PAIRS, probe
 from tests.ww_models.goldens.make_loss_goldens import pair as golden_pair
 from tests.ww_models.samples import noise, speech_like
 from ww_models import DenoisingLoss, LossConfig
+from ww_models.losses import _compressed_distance
 
 OFF = {"l1_weight": 0.0, "stft_weight": 0.0, "compressed_weight": 0.0, "si_sdr_weight": 0.0}
 ONLY = {
@@ -251,3 +252,15 @@ def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> 
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
     error = (gradient - expected_gradient).abs().amax(-1) / expected_gradient.abs().amax(-1)
     assert error.max() < 1e-4
+
+
+def test_the_compressed_term_of_all_items_at_once_is_that_of_each() -> None:
+    """On a GPU they are computed at once, here one by one."""
+    noisy, clean = (signal[:, 0] for signal in pair(batch=3, num_samples=4001))
+    window, results = torch.hann_window(512), []
+    for size in (1, 3):
+        gradient = torch.zeros_like(noisy)
+        parts = zip(noisy.split(size), clean.split(size), gradient.split(size), strict=True)
+        values = [_compressed_distance(*part, window) for part in parts]
+        results.append((torch.stack(values).mean(), gradient / len(values)))
+    torch.testing.assert_close(results[0], results[1])
