@@ -186,9 +186,9 @@ class StepRecurrent(nn.Module):
         weight_input, bias_input, weight_state, bias_state = (
             self.get_buffer(f"{part}_{layer}") for part in parts
         )
-        state = memory.recall(name, flat, (size,))
         # Of all rows at once, so that the weights are read once.
         from_inputs = _rows(torch.addmm(bias_input, flat, weight_input), num_rows)
+        state = memory.recall(name, from_inputs[0], (size,))
         outputs = []
         for row, from_input in enumerate(from_inputs):
             from_state = torch.addmm(bias_state, state, weight_state)
@@ -208,10 +208,10 @@ class StepRecurrent(nn.Module):
         """(B * n, C) -> n times (B, C)"""
         name = f"{self.name}.{layer}"
         weight, bias = self.get_buffer(f"weight_{layer}"), self.get_buffer(f"bias_{layer}")
-        state = memory.recall(f"{name}.state", flat, (self.size,))
-        cell = memory.recall(f"{name}.cell", flat, (self.size,))
-        outputs = []
-        for row, x in enumerate(_rows(flat, num_rows)):
+        inputs, outputs = _rows(flat, num_rows), []
+        state = memory.recall(f"{name}.state", inputs[0], (self.size,))
+        cell = memory.recall(f"{name}.cell", inputs[0], (self.size,))
+        for row, x in enumerate(inputs):
             gates = torch.addmm(bias, torch.cat([x, state], dim=-1), weight)
             i, f, g, o = gates.split(self.size, dim=-1)
             cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
