@@ -1,6 +1,6 @@
 """What training through Ray and Lightning costs beside a plain PyTorch loop: the same model, loss and batches.
 
-    python benchmarks/training.py --check                          # the compact presets, about ten minutes
+    python benchmarks/training.py --check                          # the compact presets, a quarter of an hour
     python benchmarks/training.py --presets demucs-compact --data data/mine
 
 In each round a plain loop, training with one worker, two independent plain loops at once, and training with two
@@ -31,7 +31,7 @@ from training_measure import CORES, Speed, Work, through_plain_loops, through_tr
 from cluster.settings.experiment import PRESETS_DIR
 
 MAX_COST, MAX_WAIT, MIN_SCALING = 1.05, 0.02, 0.9
-COMPACT = ("gatewave-compact", "demucs-compact", "waveunet-compact")
+COMPACT = ("bandmask-compact", "gatewave-compact", "demucs-compact", "waveunet-compact")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

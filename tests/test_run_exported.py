@@ -32,6 +32,7 @@ FORMS = {
     "gatewave": {"hidden": 4, "depth": 3, "residual": True},
     "demucs": {"hidden": 4, "depth": 3, "sinc_zeros": 8},
     "waveunet": {"hidden": 4, "depth": 3, "growth": 1.5},
+    "bandmask": {"hidden": 8, "normalize": "none"},
 }
 
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401 -- what is imported here is the public face of the package
 
+from ww_models.architectures.bandmask import BandMask, BandMaskConfig
 from ww_models.architectures.demucs import Demucs, DemucsConfig
 from ww_models.architectures.gatewave import GateWave, GateWaveConfig
 from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig

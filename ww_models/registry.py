@@ -8,6 +8,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
+from ww_models.architectures.bandmask import BandMask, BandMaskConfig
 from ww_models.architectures.demucs import Demucs, DemucsConfig
 from ww_models.architectures.gatewave import GateWave, GateWaveConfig
 from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig
@@ -17,6 +18,7 @@ MODELS: dict[str, tuple[type[ModelConfig], type[Denoiser]]] = {
     "waveunet": (WaveUNetConfig, WaveUNet),
     "demucs": (DemucsConfig, Demucs),
     "gatewave": (GateWaveConfig, GateWave),
+    "bandmask": (BandMaskConfig, BandMask),
 }
 
 # Each preset is the keyword arguments of `build_model`. The originals are for comparison with the literature; the
@@ -44,6 +46,7 @@ PRESETS: Mapping[str, dict[str, Any]] = {
         "residual": True,
     },
     "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2, "residual": True},
+    "bandmask-compact": {"name": "bandmask", "normalize": "none"},
 }
 
 
@@ -63,7 +66,7 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 
 
 def build_model(name: str, **settings: Any) -> Denoiser:
-    """A new, untrained model of architecture `name` ("waveunet", "demucs" or "gatewave")."""
+    """A new, untrained model of architecture `name` ("waveunet", "demucs", "gatewave" or "bandmask")."""
     config = model_config(name, **settings)
     return MODELS[name][1](config)
 

@@ -12,6 +12,8 @@ from ww_models import PRESETS, Denoiser, build_model
 CAUSAL_PRESETS = [name for name, settings in PRESETS.items() if settings.get("causal", True)]
 COMPACT_PRESETS = [name for name in PRESETS if name.endswith("-compact")]
 
+_FEW_BINS = {"fft_size": 64, "hop": 32, "num_bands": 8, "num_low_bins": 12}
+
 # Every architecture, causal and not, with all its options, small enough to run in milliseconds.
 SMALL = {
     "waveunet": {"name": "waveunet", "hidden": 4, "depth": 3, "growth": 1.5},
@@ -43,6 +45,23 @@ SMALL = {
         "causal": False,
         "normalize": "utterance",
     },
+    "bandmask": {"name": "bandmask", "hidden": 8, **_FEW_BINS},
+    "bandmask-dense": {
+        "name": "bandmask",
+        "hidden": 8,
+        **_FEW_BINS,
+        "hop": 8,
+        "num_taps": 1,
+        "gru_layers": 1,
+        "normalize": "none",
+    },
+    "bandmask-both-ways": {
+        "name": "bandmask",
+        "hidden": 8,
+        **_FEW_BINS,
+        "causal": False,
+        "normalize": "utterance",
+    },
 }
 SMALL_CAUSAL = [name for name, settings in SMALL.items() if settings.get("causal", True)]
 SMALL_BOUNDED = [
@@ -57,6 +76,7 @@ CAUSAL_FORMS = {
     **{name: PRESETS[name] for name in COMPACT_PRESETS},
     "waveunet-causal": {"name": "waveunet", "gru_layers": 0, "hidden": 4},
     "demucs48-narrow": {**PRESETS["demucs48"], "hidden": 4},
+    "bandmask-wide": {"name": "bandmask", "hidden": 4, "sample_rate": 48_000, "fft_size": 1536, "hop": 384},
     "gatewave-narrow": {**PRESETS["gatewave"], "hidden": 4},
 }
 

@@ -14,7 +14,9 @@ def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WARM_UP_S", 0.5)
 
 
-@pytest.mark.parametrize("name", ["waveunet", "waveunet-original", "demucs", "demucs-original", "gatewave"])
+@pytest.mark.parametrize(
+    "name", ["waveunet", "waveunet-original", "demucs", "demucs-original", "gatewave", "bandmask"]
+)
 @pytest.mark.parametrize("num_samples", [100, 16_000 * 5, 16_000 * 5 + 1, 16_000 * 5 + 200])
 @pytest.mark.usefixtures("short_windows")
 def test_windows_give_what_the_whole_clip_gives(name: str, num_samples: int) -> None:

@@ -10,6 +10,7 @@ from tests.ww_models.goldens.make_loss_goldens import GOLDENS, PAIRS, probe
 from tests.ww_models.goldens.make_loss_goldens import pair as golden_pair
 from tests.ww_models.samples import noise, speech_like
 from ww_models import DenoisingLoss, LossConfig
+from ww_models.losses import _compressed_distance
 
 OFF = {"l1_weight": 0.0, "stft_weight": 0.0, "compressed_weight": 0.0, "si_sdr_weight": 0.0}
 ONLY = {
@@ -220,3 +221,46 @@ def test_the_loss_on_a_gpu_is_that_on_the_cpu() -> None:
     on_cpu = DenoisingLoss(ALL)(noisy, clean).total
     on_gpu = DenoisingLoss(ALL).cuda()(noisy.cuda(), clean.cuda()).total
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)
+
+
+def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> None:
+    """Against autograd through the plain formula, in double precision."""
+    noisy, clean = pair(batch=3, num_samples=4001)
+    noisy[1] = 0  # and an item of silence
+    level = clean.square().mean(-1, keepdim=True).sqrt()
+    window = torch.hann_window(512, dtype=torch.float64)
+
+    def compressed(x: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum = torch.stft(x, 512, 128, window=window, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square() + 1e-6
+        return spectrum * power ** (-0.35), power**0.15
+
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        estimate = noisy.to(dtype).requires_grad_()
+        if dtype is torch.float32:
+            value = DenoisingLoss(ONLY["compressed"])(estimate, clean).total
+        else:
+            (given, magnitude), (wanted, wanted_magnitude) = (
+                compressed((x / level)[:, 0]) for x in (estimate, clean.double())
+            )
+            value = 0.7 * (magnitude - wanted_magnitude).square().mean()
+            value = value + 0.3 * torch.view_as_real(given - wanted).square().sum(-1).mean()
+        (gradient,) = torch.autograd.grad(3 * value, estimate)
+        results.append((value.detach().double(), gradient.double()))
+    (value, gradient), (expected, expected_gradient) = results
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+    error = (gradient - expected_gradient).abs().amax(-1) / expected_gradient.abs().amax(-1)
+    assert error.max() < 1e-4
+
+
+def test_the_compressed_term_of_all_items_at_once_is_that_of_each() -> None:
+    """On a GPU they are computed at once, here one by one."""
+    noisy, clean = (signal[:, 0] for signal in pair(batch=3, num_samples=4001))
+    window, results = torch.hann_window(512), []
+    for size in (1, 3):
+        gradient = torch.zeros_like(noisy)
+        parts = zip(noisy.split(size), clean.split(size), gradient.split(size), strict=True)
+        values = [_compressed_distance(*part, window) for part in parts]
+        results.append((torch.stack(values).mean(), gradient / len(values)))
+    torch.testing.assert_close(results[0], results[1])

@@ -7,7 +7,7 @@ from ww_models.bundle.info import BundleInfo
 from ww_models.perceptual import pesq_note
 from ww_models.quality import MEASURES
 
-_TITLES = {"waveunet": "Wave-U-Net", "demucs": "Demucs", "gatewave": "GateWave"}
+_TITLES = {"waveunet": "Wave-U-Net", "demucs": "Demucs", "gatewave": "GateWave", "bandmask": "BandMask"}
 
 _USE = """```python
 import torch

@@ -63,7 +63,7 @@ class StreamingStep(nn.Module, ABC):
             estimate = estimate + memory.delay("residual", scaled, delay)
         if scale is not None:
             estimate = estimate * memory.delay("scale", scale, delay)
-        return estimate[..., 0]
+        return estimate.squeeze(-1)
 
 
 class StepU(nn.Module):

@@ -9,7 +9,7 @@ the newest sample of a step is just the one that its newest inner frame waits fo
 row 0 do not exist in the whole clip and are set to zero where a later layer would see them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,9 @@ class Memory:
 
     def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
         """x (B, n, C), `rows` rows later."""
+        if rows == int(x.shape[1]):
+            self.kept[name] = x
+            return self.recall(name, x, (rows, x.shape[-1]))
         return x if rows == 0 else self.extend(name, x, rows)[:, :-rows]
 
 
@@ -155,48 +158,71 @@ class StepRecurrent(nn.Module):
             for part, value in parts.items():
                 self.register_buffer(f"{part}_{layer}", value.detach().clone())
 
-    def forward(self, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
-        """(B, n, C) -> (B, n, C); started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0."""
-        run = self._lstm if self.is_lstm else self._gru
-        for layer in range(self.num_layers):
-            x = run(layer, x, started, memory)
-        return x
+    def forward(self, x: Tensor, started: Tensor | None, memory: Memory) -> Tensor:
+        """(B, n, C) -> (B, n, C), or (B, C) -> (B, C) for a single row.
 
-    def _gru(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
-        name, size, num_rows = f"{self.name}.{layer}", self.size, int(x.shape[1])
+        started (B, n or 1, 1): 0 for rows that leave the state as it was, at 0. None: there are none.
+        """
+        run = self._lstm if self.is_lstm else self._gru
+        num_rows = int(x.shape[1]) if x.dim() == 3 else 1
+        is_on = (
+            None
+            if started is None
+            else [started[:, min(row, int(started.shape[1]) - 1)] for row in range(num_rows)]
+        )
+        flat = x.reshape(-1, self.size) if x.dim() == 3 else x
+        for layer in range(self.num_layers):
+            outputs = run(layer, flat, num_rows, is_on, memory)
+            # Cutting and joining a single row would take longer than its arithmetic.
+            flat = outputs[0] if num_rows == 1 else torch.stack(outputs, dim=1).reshape(-1, self.size)
+        return flat.reshape(-1, num_rows, self.size) if x.dim() == 3 else flat
+
+    def _gru(
+        self, layer: int, flat: Tensor, num_rows: int, is_on: list[Tensor] | None, memory: Memory
+    ) -> list[Tensor]:
+        """(B * n, C) -> n times (B, C)"""
+        name, size = f"{self.name}.{layer}", self.size
         parts = ("weight_input", "bias_input", "weight_state", "bias_state")
         weight_input, bias_input, weight_state, bias_state = (
             self.get_buffer(f"{part}_{layer}") for part in parts
         )
-        state = memory.recall(name, x, (size,))
         # Of all rows at once, so that the weights are read once.
-        from_input = torch.addmm(bias_input, x.reshape(-1, size), weight_input)
-        from_input = from_input.reshape(-1, num_rows, 3 * size)
+        from_inputs = _rows(torch.addmm(bias_input, flat, weight_input), num_rows)
+        state = memory.recall(name, from_inputs[0], (size,))
         outputs = []
-        for row in range(num_rows):
+        for row, from_input in enumerate(from_inputs):
             from_state = torch.addmm(bias_state, state, weight_state)
-            input_rz, input_n = from_input[:, row].split([2 * size, size], dim=-1)
+            input_rz, input_n = from_input.split([2 * size, size], dim=-1)
             state_rz, state_n = from_state.split([2 * size, size], dim=-1)
             r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
             n = (input_n + r * state_n).tanh()
-            state = (n + z * (state - n)) * started[:, min(row, int(started.shape[1]) - 1)]
+            state = n + z * (state - n)
+            state = state if is_on is None else state * is_on[row]
             outputs.append(state)
         memory.kept[name] = state
-        return torch.stack(outputs, dim=1)
+        return outputs
 
-    def _lstm(self, layer: int, x: Tensor, started: Tensor, memory: Memory) -> Tensor:
+    def _lstm(
+        self, layer: int, flat: Tensor, num_rows: int, is_on: list[Tensor] | None, memory: Memory
+    ) -> list[Tensor]:
+        """(B * n, C) -> n times (B, C)"""
         name = f"{self.name}.{layer}"
         weight, bias = self.get_buffer(f"weight_{layer}"), self.get_buffer(f"bias_{layer}")
-        state = memory.recall(f"{name}.state", x, (self.size,))
-        cell = memory.recall(f"{name}.cell", x, (self.size,))
-        outputs = []
-        for row in range(int(x.shape[1])):
-            gates = torch.addmm(bias, torch.cat([x[:, row], state], dim=-1), weight)
+        inputs, outputs = _rows(flat, num_rows), []
+        state = memory.recall(f"{name}.state", inputs[0], (self.size,))
+        cell = memory.recall(f"{name}.cell", inputs[0], (self.size,))
+        for row, x in enumerate(inputs):
+            gates = torch.addmm(bias, torch.cat([x, state], dim=-1), weight)
             i, f, g, o = gates.split(self.size, dim=-1)
-            is_on = started[:, min(row, int(started.shape[1]) - 1)]
-            cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()) * is_on
+            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            cell = cell if is_on is None else cell * is_on[row]
             state = o.sigmoid() * cell.tanh()
             outputs.append(state)
         memory.kept[f"{name}.state"] = state
         memory.kept[f"{name}.cell"] = cell
-        return torch.stack(outputs, dim=1)
+        return outputs
+
+
+def _rows(flat: Tensor, num_rows: int) -> Sequence[Tensor]:
+    """(B * n, C) -> n times (B, C)"""
+    return [flat] if num_rows == 1 else flat.reshape(-1, num_rows, flat.shape[-1]).unbind(1)

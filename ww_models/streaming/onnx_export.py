@@ -65,6 +65,7 @@ class _Flat(nn.Module):
 def quantized(graph: onnx.ModelProto, weight_bits: int = 8) -> onnx.ModelProto:
     """A copy whose large matrix products run in int8. Weights get a scale per output, inputs one per row.
 
+    Constants, which is what buffers that are no part of a state become (the matrices of a spectrum), are no weights.
     A row is one stream at one moment, so no stream changes the scale of another. With weight_bits=7 sums of
     two products fit 16 bits: processors without VNNI add them there, and saturate.
     """

@@ -23,7 +23,9 @@ def test_each_preset_loads_and_survives_a_round_trip(name: str) -> None:
 
 def test_presets_cover_each_architecture_in_both_sizes() -> None:
     expected = {"waveunet", "demucs48", "demucs64", "gatewave", "tiny", "demo"}
-    assert expected | {f"{name}-compact" for name in ("waveunet", "demucs", "gatewave")} <= set(PRESET_NAMES)
+    assert expected | {f"{name}-compact" for name in ("waveunet", "demucs", "gatewave", "bandmask")} <= set(
+        PRESET_NAMES
+    )
 
 
 def test_overrides_win_over_the_preset() -> None:

@@ -22,7 +22,9 @@ def test_original_presets_train_as_the_originals(name: str) -> None:
     assert 1e-4 <= config.optimizer.learning_rate <= 3e-4
 
 
-@pytest.mark.parametrize("name", ["waveunet-compact", "demucs-compact", "gatewave-compact", "demo", "tiny"])
+@pytest.mark.parametrize(
+    "name", ["waveunet-compact", "demucs-compact", "gatewave-compact", "bandmask-compact", "demo", "tiny"]
+)
 def test_compact_presets_are_small_enough_to_serve(name: str) -> None:
     config = load_config(name)
     model = build_model(config.model_name, **dataclasses.asdict(config.model))

@@ -126,6 +126,7 @@ def test_models_that_need_the_whole_clip_have_no_latency() -> None:
 
 
 LATENCIES = {
+    "bandmask-compact": 511,
     "demucs48": 763,
     "demucs64": 763,
     "demucs-compact": 536,
@@ -173,7 +174,7 @@ def test_macs_are_those_of_a_run(name: str) -> None:
     assert macs["all"] * 4 == pytest.approx(model.macs_per_second, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave"])
+@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "bandmask"])
 def test_running_level_makes_the_output_follow_the_input_once_settled(name: str) -> None:
     model = small(name).eval()
     noisy = speech_like(96_000) + noise(96_000)
@@ -183,7 +184,9 @@ def test_running_level_makes_the_output_follow_the_input_once_settled(name: str)
     assert error < 0.01 * quiet[..., 80_000:].square().mean().sqrt()
 
 
-@pytest.mark.parametrize("name", ["waveunet-original", "demucs-original", "gatewave-original"])
+@pytest.mark.parametrize(
+    "name", ["waveunet-original", "demucs-original", "gatewave-original", "bandmask-both-ways"]
+)
 def test_utterance_level_makes_the_output_follow_the_input_exactly(name: str) -> None:
     model = small(name, level_floor=1e-9).eval()
     noisy = speech_like(8000) + noise(8000)
@@ -213,7 +216,7 @@ def test_output_is_not_squashed(name: str) -> None:
     assert isinstance(last, torch.nn.Conv1d | torch.nn.ConvTranspose1d)
 
 
-@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave"])
+@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "bandmask"])
 @given(cut=st.integers(1, 3000))
 @settings(max_examples=10, deadline=None)
 def test_a_longer_clip_changes_nothing_that_was_settled(name: str, cut: int) -> None:
@@ -248,7 +251,7 @@ def test_items_of_a_batch_do_not_mix(name: str) -> None:
         torch.testing.assert_close(model(noisy)[:1], model(noisy[:1]), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave"])
+@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "bandmask"])
 def test_a_training_step_in_mixed_precision_is_finite(name: str) -> None:
     model = small(name).train()
     clean = speech_like(3000, batch=2)

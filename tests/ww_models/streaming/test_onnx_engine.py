@@ -99,7 +99,7 @@ def test_int8_comes_close(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "gatewave-compact"])
+@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "gatewave-compact", "bandmask-compact"])
 def test_a_loud_stream_comes_and_goes_and_nobody_hears_it(name: str, precision: str) -> None:
     engine = engine_of(name, precision)
     streams, rng = StreamBatch(engine, max_streams=4), np.random.default_rng(0)

@@ -14,7 +14,7 @@ from ww_models import Denoiser
 from ww_models.streaming.engine import Samples
 from ww_models.streaming.streamer import StreamBatch, Streamer
 
-NAMES = ["waveunet", "demucs", "demucs-x2", "gatewave"]
+NAMES = ["waveunet", "demucs", "demucs-x2", "gatewave", "bandmask"]
 
 
 @cache

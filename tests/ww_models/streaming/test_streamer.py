@@ -126,7 +126,7 @@ def test_a_stream_whose_first_frame_ends_many_steps_late() -> None:
     assert_same(streamed(stream(model), noisy), whole(model, noisy))
 
 
-@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave"])
+@pytest.mark.parametrize("name", ["waveunet", "demucs", "gatewave", "bandmask"])
 def test_streams_in_lock_step_are_each_as_alone(name: str) -> None:
     model = heard(small(name))
     noisy = clip(3000, batch=3) * torch.tensor([[1.0], [100.0], [0.01]])
@@ -255,7 +255,7 @@ def test_an_hour_takes_no_more_memory_than_a_minute() -> None:
 
 
 # Multiply-adds of a step for each that the layers need. Wave-U-Net's few channels share windows: zeros as well.
-WORK = {"gatewave": (1.0, 1.0), "demucs": (0.98, 1.01), "waveunet": (1.0, 1.4)}
+WORK = {"gatewave": (1.0, 1.0), "demucs": (0.98, 1.01), "waveunet": (1.0, 1.4), "bandmask": (1.0, 1.0)}
 
 
 @pytest.mark.parametrize("name", PRESETS)
