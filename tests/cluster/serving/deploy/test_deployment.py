@@ -56,7 +56,7 @@ def test_files_are_denoised_by_each_model(client: httpx.Client, bundle: Path, ot
         assert response.headers.get_list("x-request-id") == ["mine-1"]
         assert response.headers["x-model-id"] == model_id
         assert samples_of(response.content).shape == (24_000, 2)
-    assert error_of(client.post(DENOISE, content=b"RIFFxxxx"), 400)["code"] == "bad_audio"
+    assert error_of(client.post(DENOISE, content=b"RIFF\x04\0\0\0WAVE"), 400)["code"] == "bad_audio"
     assert client.get("/readyz").json() == {"status": "ready"}
 
     assert what_is_wrong() == ""

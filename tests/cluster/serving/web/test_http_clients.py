@@ -67,7 +67,7 @@ def test_http_1_0_gets_a_reply_without_chunks(
 
 
 def test_http_1_0_hears_what_is_wrong(client: httpx.Client) -> None:
-    head, body = exchange(client.base_url, upload(b"RIFFxxxx", "1.0", "?response_format=flac"))
+    head, body = exchange(client.base_url, upload(b"RIFF\x04\0\0\0WAVE", "1.0", "?response_format=flac"))
     assert head.startswith("http/1.1 400")
     assert b"bad_audio" in body
 
