@@ -12,7 +12,7 @@ import psutil
 import pytest
 import ray
 
-from cluster.machine import guard
+from cluster.machine import guard, session
 from cluster.machine.ray_internals import prepare_local_start
 from cluster.machine.session import _temporary_files_in, connect, patience
 from tests.cluster.sockets import assert_on_loopback
@@ -45,6 +45,7 @@ def test_a_ray_that_does_not_start_is_tried_once_more_and_then_said_in_a_line(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(guard, "end_started", lambda: None)  # the Ray of other tests
+    monkeypatch.setattr(session, "_owns_ray", session.owns_ray())  # is put back afterwards, for them
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         ConnectionError, match=r"Ray does not start .*load [\d.]+ on \d+ cores\): The current node"
