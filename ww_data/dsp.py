@@ -17,6 +17,11 @@ FloatArray = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
 
 FRAME_S = 0.02
+# Nobody hears what lies below, least of all an offset; levels and SNRs would count it.
+HIGH_PASS_HZ = 20.0
+# From the frequency that is kept to the one that is gone it takes 2.5 / reach: 10 Hz.
+_HIGH_PASS_REACH_S = 0.25
+_HIGH_PASS_STOP_DB = 80.0
 # A frame is speech if it is at most 30 dB below the clip's loudest frame. (That is about 20 dB below the
 # level of speech, and 20 dB above the noise floor of an ordinary recording.)
 _DYNAMIC_RANGE = 1000
@@ -58,34 +63,34 @@ def activity(pcm_T: Int16Array, sample_rate: int, floor: int) -> float:
     return float((frame_energies(pcm_T, frame_length(sample_rate)) >= floor).mean())
 
 
-def high_passed(x_T: npt.NDArray[Any], sample_rate: int, cutoff_hz: float) -> FloatArray:
+def high_passed(x_T: npt.NDArray[Any], sample_rate: int, cutoff_hz: float = HIGH_PASS_HZ) -> FloatArray:
     """Samples (T,) without what lies below a frequency, an offset first of all; no phase is turned.
 
-    The filter runs once forwards and once backwards. (SciPy's own way to do so copies more, in twice the time.)
+    15 Hz are down by 80 dB, 25 Hz are as they were. No sample reaches farther than `high_pass_reach`.
     """
-    from scipy.signal import lfilter
+    from scipy.signal import oaconvolve
 
-    beyond = min(
-        len(x_T) - 1, sample_rate // 5
-    )  # what is mirrored at both ends, to begin and end with no step
-    if beyond < 1:
+    x_T = np.asarray(x_T, np.float32)
+    if len(x_T) < 2:
         return np.zeros(len(x_T), np.float32)
-    b, a, settled = _high_pass(sample_rate, cutoff_hz)
-    # In single precision so low a cut-off leaves noise.
-    y_T = np.concatenate([x_T[beyond:0:-1], x_T, x_T[-2 : -beyond - 2 : -1]]).astype(np.float64)
-    for _ in range(2):
-        y_T, _ = lfilter(b, a, y_T, zi=settled * y_T[0])
-        y_T = y_T[::-1]
-    return np.asarray(y_T[beyond:-beyond], np.float32)
+    # What is mirrored at both ends makes them begin and end with no step.
+    mirrored_T = np.pad(x_T, high_pass_reach(sample_rate), mode="reflect")
+    return np.asarray(x_T - oaconvolve(mirrored_T, _low_pass(sample_rate, cutoff_hz), "valid"), np.float32)
+
+
+def high_pass_reach(sample_rate: int) -> int:
+    """How many samples before and after another one count in `high_passed`."""
+    return round(_HIGH_PASS_REACH_S * sample_rate)
 
 
 @lru_cache(maxsize=8)
-def _high_pass(sample_rate: int, cutoff_hz: float) -> tuple[npt.NDArray[np.float64], ...]:
-    """Numerator and denominator of a Butterworth filter of second order, and its state after an endless 1."""
-    from scipy.signal import butter, lfilter_zi
+def _low_pass(sample_rate: int, cutoff_hz: float) -> FloatArray:
+    """What `high_passed` takes off: a kernel whose sum is 1, so that nothing is left of an offset."""
+    from scipy.signal import firwin, kaiser_beta
 
-    b, a = butter(2, cutoff_hz, "highpass", fs=sample_rate)
-    return b, a, lfilter_zi(b, a)
+    num_taps = 2 * high_pass_reach(sample_rate) + 1
+    window = ("kaiser", kaiser_beta(_HIGH_PASS_STOP_DB))
+    return np.asarray(firwin(num_taps, cutoff_hz, window=window, fs=sample_rate), np.float32)
 
 
 def fft_length(num_samples: int, num_before: int, num_after: int) -> int:

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.audio import AudioError, Reader, iter_blocks, open_audio
-from ww_data.dsp import FloatArray
+from ww_data.dsp import HIGH_PASS_HZ, FloatArray
 from ww_data.manifest import Clip, Role
 from ww_data.scan.files import Recording
+from ww_data.scan.hearing import heard_dbfs, surely_heard
 
 MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 # An impulse response is quiet on the whole: a click and a long tail.
@@ -44,13 +45,11 @@ def inspect(recording: Recording) -> Clip:
         with ExitStack() as stack:
             file = stack.enter_context(open_audio(recording.path))
             sample_rate, num_channels = file.sample_rate, file.num_channels
-            blocks_TC: Iterator[npt.NDArray[Any]]
             peaks = [0.0]
-            if recording.minus:
-                blocks_TC = _difference(file, stack.enter_context(open_audio(recording.minus)), peaks)
-            else:
-                blocks_TC = iter_blocks(file, "", "int16" if file.subtype in _INT16_SUBTYPES else "float32")
+            blocks_TC = _blocks(file, recording, peaks, stack)
             measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=recording.role == "rir")
+        reason = _why_useless(measured.num_frames / sample_rate, measured, recording.role)
+        reason = reason or _why_inaudible(recording, measured)
     except AudioError as error:
         reason = _without_name(error, recording)
         if isinstance(error.__cause__, FileNotFoundError):
@@ -66,7 +65,7 @@ def inspect(recording: Recording) -> Clip:
         peak=max(measured.peak, *peaks),
         offset=measured.constant,
     )
-    if reason := _why_useless(clip.seconds, measured, recording.role):
+    if reason:
         return replace(clip, skip_reason=reason)
     return replace(clip, content_hash=measured.content)
 
@@ -84,6 +83,15 @@ def clip_of(recording: Recording) -> Clip:
         modified_ns=recording.modified_ns,
         minus=recording.minus,
     )
+
+
+def _blocks(
+    file: Reader, recording: Recording, peaks: list[float], stack: ExitStack
+) -> Iterator[npt.NDArray[Any]]:
+    """Blocks (n, C) of an open recording: int16 where it is that, else float32."""
+    if recording.minus:
+        return _difference(file, stack.enter_context(open_audio(recording.minus)), peaks)
+    return iter_blocks(file, "", "int16" if file.subtype in _INT16_SUBTYPES else "float32")
 
 
 def _difference(noisy: Reader, clean: Reader, peaks: list[float]) -> Iterator[FloatArray]:
@@ -104,12 +112,14 @@ def _difference(noisy: Reader, clean: Reader, peaks: list[float]) -> Iterator[Fl
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """Levels are in dBFS without the channels' constant parts, `constant` is the largest of these at full scale 1."""
+    """Levels are in dBFS without the channels' constant parts, `constant` is the largest of these at full scale 1,
+    `surely_heard_dbfs` a level above 20 Hz that it has at the very least."""
 
     num_frames: int
     level_dbfs: float
     mono_level_dbfs: float
     constant: float
+    surely_heard_dbfs: float
     peak: float
     content: str
 
@@ -120,7 +130,7 @@ def _measure(
 ) -> _Measured:
     """Lengths, levels and a hash of the channels' mean, from blocks (n, C) of int16 or of float32 at full scale 1."""
     digest = hashlib.sha256(str(sample_rate).encode())  # processors have instructions for it
-    num_frames, energy, mono_energy, peak = 0, 0.0, 0.0, 0.0
+    num_frames, energy, mono_energy, peak, sure = 0, 0.0, 0.0, 0.0, 0.0
     sum_C = np.zeros(num_channels)
     pivot_C: FloatArray | None = None
     for block_TC in blocks_TC:
@@ -141,6 +151,7 @@ def _measure(
         if num_channels > 1:
             mono_T -= pivot_C.mean()
             mono_energy += float(np.dot(mono_T, mono_T))
+        sure += 0.0 if is_rir else surely_heard(mono_T, sample_rate)
         num_frames += len(block_TC)
     assert pivot_C is not None  # the blocks of `iter_blocks` are never none
     mean_C = sum_C / num_frames
@@ -151,6 +162,7 @@ def _measure(
         level_dbfs=_dbfs(variance),
         mono_level_dbfs=_dbfs(mono_variance),
         constant=float(np.abs(mean_C + pivot_C).max()) / _FULL_SCALE,
+        surely_heard_dbfs=_dbfs(sure / num_frames),
         peak=peak / _FULL_SCALE,
         content=digest.hexdigest()[:32],
     )
@@ -200,6 +212,21 @@ def _why_useless(seconds: float, measured: _Measured, role: Role) -> str:
         return f"silent ({measured.level_dbfs:.0f} dBFS, below {silent_below:.0f})"
     if measured.mono_level_dbfs < silent_below and role != "rir":
         return "silent once its channels are averaged (they cancel each other out)"
+    return ""
+
+
+def _why_inaudible(recording: Recording, measured: _Measured) -> str:
+    """The reason to skip what preparation would leave nothing of; the few that may be such are read again."""
+    silent_below = SILENT_BELOW_DBFS[recording.role]
+    if recording.role == "rir" or measured.surely_heard_dbfs >= silent_below:
+        return ""
+    with ExitStack() as stack:
+        file = stack.enter_context(open_audio(recording.path))
+        blocks_TC = _blocks(file, recording, [], stack)
+        scaled_TC = (x_TC / _FULL_SCALE if x_TC.dtype == np.int16 else x_TC for x_TC in blocks_TC)
+        level_dbfs = heard_dbfs(scaled_TC, file.sample_rate)
+    if level_dbfs < silent_below:
+        return f"nothing above {HIGH_PASS_HZ:g} Hz is in it ({level_dbfs:.0f} dBFS, below {silent_below:.0f})"
     return ""
 
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from ww_data.corpus.corpus import Corpus, SplitSummary, open_corpus, read_corpus_file, write_corpus_file
 from ww_data.corpus.stored_mixtures import read_sources
+from ww_data.dsp import HIGH_PASS_HZ
 from ww_data.manifest import SPLITS, CorpusError, Manifest
 from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.storage import Storage
 from ww_data.write.folder import alone, checked_folder, lost_files, open_storage
 from ww_data.write.mixtures import read_candidates, write_mixtures
 from ww_data.write.parts import PROGRESS_FOLDER, plan_parts, shards_of_clips, still_valid, write_part
-from ww_data.write.pieces import HIGH_PASS_HZ
 
 _OWN_NAMES = re.compile(r"(speech|noise|rir|mixtures)/|manifest-|\.(corpus|manifest).*\.partial(\.|$)")
 

@@ -21,11 +21,11 @@ from ww_data.corpus.banks import BankRow, NoiseBank
 from ww_data.corpus.corpus import FORMAT_VERSION
 from ww_data.corpus.rooms import RoomBank
 from ww_data.corpus.segments import SegmentBlock, segment_key, segment_starts, write_shard
-from ww_data.dsp import active_floor, frame_length
+from ww_data.dsp import HIGH_PASS_HZ, active_floor, frame_length
 from ww_data.manifest import SPLITS, Clip, CorpusError, Manifest
 from ww_data.randomness import keyed_order
 from ww_data.storage import Storage, sha256_of
-from ww_data.write.pieces import HIGH_PASS_HZ, Piece, PieceReader, pcm_gain, pieces_of, to_pcm
+from ww_data.write.pieces import Piece, PieceReader, pcm_gain, pieces_of, to_pcm
 
 # 256 segments of 4 s are 33 MB: quick to read, and a small corpus still has several shards.
 SHARD_SEGMENTS = 256

@@ -10,19 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ww_data.audio import AudioError, iter_blocks, open_audio, read_audio, read_mono, resample
-from ww_data.dsp import high_passed
+from ww_data.dsp import HIGH_PASS_HZ, high_passed
 from ww_data.manifest import Clip
 
 FloatArray = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
 
 PIECE_S = 60
-# Read beyond both ends of a piece and thrown away again: resampling filters then never meet an edge.
+# Read beyond both ends of a piece and thrown away again: filters (`high_passed`'s is the longest) never meet an edge.
 _MARGIN_S = 1
 # Filters move peaks: clips that come close to full scale are brought down to this before.
 _FILTERED_PEAK = 0.9
-# Nobody hears what lies below, least of all an offset; levels and SNRs would count it.
-HIGH_PASS_HZ = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ from ww_data import (
     write_corpus,
 )
 from ww_data.corpus.segments import segment_starts
-from ww_data.dsp import high_passed
-from ww_data.write.pieces import HIGH_PASS_HZ, to_pcm
+from ww_data.dsp import HIGH_PASS_HZ, high_passed
+from ww_data.write.pieces import to_pcm
 
 SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 5, "num_test_mixtures": 10}
 

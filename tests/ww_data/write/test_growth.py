@@ -27,13 +27,13 @@ from ww_data import (
     write_audio,
     write_corpus,
 )
-from ww_data.dsp import activity, high_passed
+from ww_data.dsp import HIGH_PASS_HZ, activity, high_passed
 from ww_data.storage import Storage
 from ww_data.write import parts as parts_module
 from ww_data.write import pieces as pieces_module
 from ww_data.write.corpus import checked_settings
 from ww_data.write.folder import known_manifest
-from ww_data.write.pieces import HIGH_PASS_HZ, PieceReader, pcm_gain, pieces_of, to_pcm
+from ww_data.write.pieces import PieceReader, pcm_gain, pieces_of, to_pcm
 
 SETTINGS = {"segment_s": 1.0, "num_val_mixtures": 4, "num_test_mixtures": 4}
 
