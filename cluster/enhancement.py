@@ -14,10 +14,11 @@ import soundfile
 import torch
 
 from cluster.sound.encoder import FileEncoder, Format, stored_subtype
+from cluster.sound.level import sound_blocks
 from cluster.sound.offset import OffsetRemover
 from cluster.sound.recording import RecordingStream
 from cluster.sound.streams import BatchedStreams, Streams, WindowedStreams, recording_engine
-from ww_data import read_audio, resample, write_audio
+from ww_data import resample, write_audio
 from ww_data.audio import iter_blocks, open_audio, set_channel_mask, source_name
 from ww_data.storage import whole_file
 from ww_models import Denoiser, enhance
@@ -62,30 +63,33 @@ class FileDenoiser:
         target: Path,
         strength: float = 1.0,
         progress: Callable[[float], None] = lambda share: None,
-    ) -> None:
+    ) -> float:
         """Writes the denoised recording, whole or not at all, in the format of its name and the source's resolution.
 
-        The folder is made if needed. Peaks beyond full scale saturate. strength: see `enhance_audio`. progress: called
-        with the share that is done. Raises ValueError (AudioError, FormatError) or OSError, one line, for a source that
-        cannot be read and a format that has no room for it. All of a source is looked at before the model hears it.
+        Returns its peak: what is beyond 1, full scale, saturates. The folder is made if needed. strength: see
+        `enhance_audio`. progress: called with the share that is done. Raises ValueError (AudioError, FormatError) or
+        OSError, one line, for a source that cannot be read and a format that has no room for it. All of a source is
+        looked at before the model hears it.
         """
         name, file_format = source_name(source), FORMATS[target.suffix.lower()]
         with open_audio(source) as file:
             sample_rate, num_channels, mask = file.sample_rate, file.num_channels, file.channel_mask
             subtype = stored_subtype(file.subtype, file_format.upper())
-            num_frames = sum(len(block_TC) for block_TC in iter_blocks(file, name))
+            num_frames = sum(len(block_TC) for block_TC in sound_blocks(file, name))
         encoder = FileEncoder(file_format, subtype, sample_rate, num_channels, num_frames, mask)
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as temporary, temporary.open("xb") as written, open_audio(source) as file:
             blocks_TC = iter_blocks(file, name)
-            num_done = 0
+            num_done, peak = 0, 0.0
             for done_CT in self._denoised(blocks_TC, sample_rate, num_channels, strength):
                 written.write(encoder.encode(done_CT.T))
                 num_done += done_CT.shape[-1]
+                peak = max(peak, float(np.abs(done_CT).max(initial=0.0)))
                 progress(num_done / num_frames)
             if num_done != num_frames:
                 raise ValueError(f"{name}: has another length each time it is read: is it being written?")
             written.write(encoder.finish())
+        return peak
 
     def _denoised(
         self, blocks_TC: Iterator[np.ndarray], sample_rate: int, num_channels: int, strength: float
@@ -141,8 +145,8 @@ def enhance_audio(
 def read_recording(path: Path) -> tuple[np.ndarray, int, str, int]:
     """Samples (T, C), their rate in Hz, encoding (libsndfile's subtype) and channel mask. Raises AudioError."""
     with open_audio(path) as file:
-        about = file.subtype, file.channel_mask
-    return *read_audio(path), *about
+        samples_TC = np.concatenate(list(sound_blocks(file, source_name(path))))
+        return samples_TC, file.sample_rate, file.subtype, file.channel_mask
 
 
 def write_recording(

@@ -22,8 +22,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads wait f
 from cluster.enhancement import FORMATS, FileDenoiser, torch_threads
 from cluster.errors import one_line
 from cluster.machine.progress import Report, progress
+from cluster.sound.level import saturation_note
 from jobs.cli import main, make_parser
 from ww_data import Storage
+from ww_data.audio import source_name
 from ww_data.scan.files import find_audio
 from ww_models import load_bundle
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     tasks = list(plan(arguments.inputs, Path(arguments.out)))
     check_targets(tasks)
     model = load_bundle(arguments.bundle)
-    failures = []
+    failures, notes = [], []
     with progress("enhancing") as report, torch_threads(arguments.threads):
         report(0, len(tasks), "preparing the model")
         denoiser = FileDenoiser(model, arguments.threads)
@@ -69,10 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
                     raise ValueError(task.problem)
                 note = functools.partial(_note, report, number, len(tasks), task.source.name)
                 note(0.0)
-                denoiser.enhance(task.source, task.target, arguments.strength, note)
+                peak = denoiser.enhance(task.source, task.target, arguments.strength, note)
+                notes.append(saturation_note(source_name(task.source), peak))
             except (ValueError, OSError) as error:
-                failures.append(f"skipped {task.source}: {one_line(error)}")
+                problem = str(error).removeprefix(f"{source_name(task.source)}: ")
+                failures.append(f"skipped {task.source}: {one_line(problem)}")
         report(len(tasks), len(tasks), "")
+    for text in filter(None, notes):
+        print(f"note: {text}")
     for failure in failures:
         print(failure, file=sys.stderr)
     print(f"{len(tasks) - len(failures)} of {len(tasks)} recordings enhanced, in {arguments.out}")

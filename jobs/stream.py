@@ -29,7 +29,9 @@ import numpy as np
 from cluster.enhancement import FORMATS, read_recording, write_recording
 from cluster.machine.progress import progress
 from cluster.serving.client import StreamClient, StreamError
+from cluster.sound.level import saturation_note
 from jobs.cli import main, make_parser
+from ww_data.audio import source_name
 
 CHUNK_S = 0.02
 KEY_VARIABLE = "WW_API_KEY"
@@ -96,7 +98,10 @@ def stream_file(url: str, source: Path, target: Path, is_realtime: bool, options
                 num_done += len(clean)
                 report(num_done, len(sound), source.name)
         elapsed_s = time.monotonic() - started
-    write_recording(target, np.concatenate(cleaned), sample_rate, subtype, channel_mask)
+    result_TC = np.concatenate(cleaned)
+    write_recording(target, result_TC, sample_rate, subtype, channel_mask)
+    if note := saturation_note(source_name(source), float(np.abs(result_TC).max())):
+        print(f"note: {note}")
     seconds = len(sound) / sample_rate
     print(
         f"{seconds:.1f} s of sound in {elapsed_s:.1f} s ({elapsed_s / seconds:.3f} s per second), latency "

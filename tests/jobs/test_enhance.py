@@ -94,8 +94,29 @@ def test_a_bad_file_is_named_and_the_others_are_done(
     assert done.code == 2
     assert "broken.wav" in done.err
     assert "phone.m4a" in done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("skipped ")]
+    assert [line.count(str(recordings)) for line in lines] == [1, 1]
     assert done.error.startswith("error: 2 of 6 recordings")
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 4
+
+
+def test_what_is_out_of_bounds_is_refused_and_what_is_cut_off_is_said(
+    run_job: Callable[..., Done], bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    sound_TC = sound(0.5) / np.abs(sound(0.5)).max()
+    for name, peak in (("integers.wav", 32_768), ("loud.wav", 4.0), ("fits.wav", 1.0)):
+        sf.write(folder / name, peak * sound_TC, 16_000, subtype="FLOAT")
+    out = tmp_path / "out"
+    done = run_job("enhance", folder, "--bundle", bundle, "--out", out, "--strength", 0)
+    assert done.code == 2
+    wrong = folder / "integers.wav"
+    assert f"skipped {wrong}: holds samples beyond 10000 times full scale: scale it to +-1\n" in done.err
+    assert not (out / "integers.wav").exists()
+    (note,) = [line for line in done.out.splitlines() if line.startswith("note: ")]
+    assert note.startswith(f"note: {folder / 'loud.wav'}: the result peaks 12.0 dB above full scale")
+    assert np.abs(sf.read(out / "loud.wav")[0]).max() == pytest.approx(1, abs=1e-4)
 
 
 def test_inputs_are_never_overwritten(run_job: Callable[..., Done], recordings: Path, bundle: Path) -> None:

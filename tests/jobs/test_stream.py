@@ -67,6 +67,14 @@ def test_in_real_time_and_without_strength(
     np.testing.assert_array_equal(sf.read(clean)[0], sf.read(noisy)[0])
 
 
+def test_a_result_that_is_cut_off_is_said(run_job: Callable[..., Done], url: str, tmp_path: Path) -> None:
+    loud, clean = tmp_path / "loud.wav", tmp_path / "clean.wav"
+    sf.write(loud, np.full(8000, 4.0), 16_000, subtype="FLOAT")
+    done = run_job("stream", "--url", url, "--input", loud, "--output", clean, "--strength", 0)
+    assert done.code == 0
+    assert f"note: {loud}: the result peaks 12.0 dB above full scale" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -30,10 +30,9 @@ from cluster.serving.errors import ApiError, busy
 from cluster.serving.files.audio import bad_audio, check_extent, check_kind
 from cluster.serving.files.messages import END, SOUND, START, pack, pack_error
 from cluster.serving.files.process import begin, receive_order, report_ready
+from cluster.sound.level import sound_blocks
 from ww_data.audio import AudioError, iter_blocks, open_audio
 
-# Beyond this a sample is damage, not sound; full scale is 1.
-MAX_PEAK = 1e4
 # Samples, all channels together: shorter recordings are kept from the check, longer ones are decoded again.
 _KEPT_SAMPLES = 4_000_000
 _MESSAGE_FRAMES = 16_384
@@ -147,13 +146,10 @@ def _decode(path: str, limits: AudioLimits, check: Callable[[], None]) -> Iterat
         check_extent(limits, file.num_frames or 0, sample_rate, num_channels)
         num_frames = 0
         kept: list[np.ndarray] = []
-        for block_TC in iter_blocks(file, path):
+        for block_TC in sound_blocks(file, path):
             check()
             num_frames += len(block_TC)
             check_extent(limits, num_frames, sample_rate, num_channels)
-            if np.abs(block_TC).max() > MAX_PEAK:
-                what = f"{_NAME}: holds samples beyond {MAX_PEAK:g} times full scale: scale it to +-1"
-                raise bad_audio(what)
             kept = [*kept, block_TC] if num_frames * num_channels <= _KEPT_SAMPLES else []
     start = {"sample_rate": sample_rate, "num_channels": num_channels, "num_frames": num_frames}
     yield pack(START, {**start, **about})

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.enhancement import read_recording
 from cluster.serving.config import AudioLimits
 from cluster.serving.files.decoder import decode
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker, pack
@@ -83,6 +84,16 @@ def test_peaks_saturate_and_a_wav_file_ends_at_four_gigabytes() -> None:
 def kinds_of(path: Path, limits: AudioLimits) -> list[int]:
     unpacker = Unpacker()
     return [kind for message in decode(str(path), limits) for kind, _ in unpacker.feed(message)]
+
+
+def test_samples_that_are_integers_are_refused_in_the_words_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "integers.wav"
+    path.write_bytes(file_bytes(20_000 * recording(0.1) / np.abs(recording(0.1)).max(), subtype="FLOAT"))
+    (message,) = decode(str(path), AudioLimits())
+    assert b"the upload: holds samples beyond 10000 times full scale: scale it to +-1" in message
+    assert b'"bad_audio"' in message
+    with pytest.raises(ValueError, match=r"integers\.wav: holds samples beyond 10000 times full scale"):
+        read_recording(path)
 
 
 def test_a_recording_is_looked_at_to_its_end_before_any_of_it_is_sent(tmp_path: Path) -> None:
