@@ -23,6 +23,11 @@ _MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fi
 _PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726")
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
+# FFmpeg's names of WAV's speakers, from the lowest bit on.
+_SPEAKERS = (
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
+    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
+)
 _BUFFER_BYTES = 1 << 16
 _MAX_PLANES = 8
 # Streams without a container have tags between their frames: so many packets, and this part, may be none.
@@ -34,7 +39,6 @@ _WITHOUT_CONTAINER = ("mp3", "aac")
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
-    channel_mask = 0
     _interleave: Any = None
 
     def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
@@ -62,6 +66,7 @@ class FfmpegReader:
             self.close()
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
+        self.channel_mask = _speakers(self._first)
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
@@ -147,3 +152,12 @@ def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:
 
 def _shape(frame: Any) -> tuple[int, int, str]:
     return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+def _speakers(frame: Any) -> int:
+    """WAV's word for which speakers more than two channels are for; 0 where it has none for them in this order."""
+    names = [channel.name for channel in frame.layout.channels]
+    if len(names) < 3 or not set(names) <= set(_SPEAKERS):
+        return 0
+    bits = [_SPEAKERS.index(name) for name in names]
+    return sum(1 << bit for bit in bits) if bits == sorted(set(bits)) else 0

@@ -8,13 +8,11 @@ import soundfile
 
 from ww_data.audio.chunks import MAX_MISSING
 from ww_data.audio.errors import cut_short, longer_than_it_says, unreadable
-from ww_data.audio.reader import BLOCK_FRAMES, Block, SampleType
+from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
 _UNKNOWN_FRAMES = 1 << 62
 _READ_AHEAD_BYTES = 1 << 13  # of a FLAC
-# The speakers that a FLAC of so many channels is for, by its standard: WAV's words for them.
-_FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 
 
 class LibsndfileReader:
@@ -33,7 +31,9 @@ class LibsndfileReader:
         is_flac = self._file.format == "FLAC"
         # libsndfile reads as far as the header says. PCM was held against it before.
         self._window = source if is_flac and isinstance(source, Window) else None
-        self.channel_mask = _FLAC_MASKS.get(self.num_channels, 0) if is_flac else link.channel_mask
+        self._has_ogg_order = self.subtype in ("VORBIS", "OPUS")
+        has_standard = is_flac or self._has_ogg_order
+        self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
         num_read = min(start, self._file.frames)
@@ -42,7 +42,7 @@ class LibsndfileReader:
                 self._file.seek(num_read)
             while len(block := self._file.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
                 num_read += len(block)
-                yield block
+                yield from_ogg_order(block) if self._has_ogg_order else block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(error) from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:

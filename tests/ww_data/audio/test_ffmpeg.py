@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes
-from ww_data import AudioError, read_audio
+from ww_data import AudioError, read_audio, write_audio
 from ww_data.audio import iter_blocks, open_audio
 
 RATE = 48_000
@@ -107,6 +109,41 @@ def test_many_channels_are_each_what_they_were(num_channels: int) -> None:
         if channel != 3:  # the low frequencies' own
             assert np.corrcoef(x[8000:40_000, channel], y[8000:40_000, channel])[0, 1] > 0.95
     np.testing.assert_array_equal(samples_of(by_ffmpeg("matroska", "pcm_f32le", x, RATE)), x)
+
+
+@pytest.mark.parametrize("num_channels", [3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_channels_of_an_ogg_have_the_order_of_wav(num_channels: int, subtype: str) -> None:
+    """Ogg has an order of its own, which FFmpeg undoes and libsndfile leaves."""
+    times_T1 = np.arange(RATE)[:, None] / RATE
+    # The low frequencies' own channel has a tone that an encoder leaves there.
+    x = 0.1 * np.sin(2 * np.pi * (40 + 50 * np.arange(num_channels)) * times_T1).astype(np.float32)
+    file = io.BytesIO()
+    write_audio(file, x, RATE, subtype, "OGG")
+    with av.open(io.BytesIO(file.getvalue())) as opened:
+        frames = itertools.chain.from_iterable(map(av.AudioResampler("flt").resample, opened.decode(audio=0)))
+        by_other = np.concatenate([frame.to_ndarray().reshape(-1, num_channels) for frame in frames])
+    y = samples_of(file.getvalue())
+    for channel in range(num_channels):
+        for decoded in (y, by_other):
+            own, came = (z[8000:40_000, channel] for z in (x, decoded))
+            spectrum = np.abs(np.fft.rfft(came * np.hanning(len(came))))
+            assert np.argmax(spectrum) == np.argmax(np.abs(np.fft.rfft(own * np.hanning(len(own)))))
+
+
+def test_what_more_channels_than_two_are_for() -> None:
+    x = sound(0.2, RATE, 6)
+    made = [
+        by_libsndfile("OGG", x, RATE),
+        by_ffmpeg("ipod", "aac", x, RATE),
+        by_ffmpeg("webm", "libopus", x, RATE),
+    ]
+    for file in made:
+        with open_audio(io.BytesIO(file)) as opened:
+            assert opened.channel_mask == 0x3F
+    for file in (by_libsndfile("OGG", X, RATE), by_ffmpeg("ipod", "aac", X, RATE)):
+        with open_audio(io.BytesIO(file)) as opened:
+            assert opened.channel_mask == 0
 
 
 def test_titles_in_any_alphabet_do_no_harm() -> None:
