@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import AudioError, cut_short, unreadable
+from ww_data.audio.errors import AudioError, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted
 from ww_data.audio.windows import Window
@@ -90,7 +90,7 @@ class FfmpegReader:
         if not tracks:
             raise AudioError("holds no sound track: name a recording")
         if len(tracks) > 1:
-            raise AudioError(f"holds {len(tracks)} sound tracks: save the one you mean as a file of its own")
+            raise several_tracks(len(tracks))
         context = tracks[0].codec_context
         if context is None or context.name not in _CODECS:
             what = "an unknown codec" if context is None else context.name

@@ -69,7 +69,7 @@ def test_of_a_film_the_sound_is_taken(container: str, codec: str, picture: str) 
 
 
 def test_one_of_several_sound_tracks_is_not_guessed() -> None:
-    for container, codec in (("webm", "libopus"), ("mp4", "aac")):
+    for container, codec in (("webm", "libopus"), ("mp4", "aac"), ("ogg", "libopus"), ("ogg", "flac")):
         with pytest.raises(AudioError, match="holds 2 sound tracks"):
             samples_of(by_ffmpeg(container, codec, X, RATE, num_tracks=2))
 
