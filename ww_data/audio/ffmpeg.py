@@ -13,7 +13,7 @@ from typing import Any
 from ww_data.audio.chunks import MAX_MISSING
 from ww_data.audio.errors import AudioError, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
-from ww_data.audio.reader import Block, SampleType, converted
+from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
 
 _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
@@ -34,17 +34,21 @@ _MAX_PLANES = 8
 _MAX_BAD_PACKETS = 3
 _MAX_BAD = 0.01
 _WITHOUT_CONTAINER = ("mp3", "aac")
+# Containers with a clock leave out what was not recorded: so much is no jitter, and so much nobody waits for.
+_WITH_CLOCK = ("mp4", "webm")
+_MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
 
 
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
     _interleave: Any = None
+    _clock_s: float | None = None  # at the end of what was read
 
     def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
         import av
 
-        self._may_be_bad = kind in _WITHOUT_CONTAINER
+        self._may_be_bad, self._has_clock = kind in _WITHOUT_CONTAINER, kind in _WITH_CLOCK
         options = {"protocol_whitelist": "", "codec_whitelist": ",".join(sorted(_CODECS))}
         # Titles are often in other alphabets than they should be.
         more: dict[str, Any] = {
@@ -124,11 +128,24 @@ class FfmpegReader:
         while frame is not None:
             if _shape(frame) != expected:
                 raise changed(expected, _shape(frame))
+            num_missing = self._num_missing(frame)
             for interleaved in self._safe(frame):
                 samples = interleaved.to_ndarray()
                 is_planar = interleaved.format.is_planar
-                yield samples.T if is_planar else samples.reshape(-1, self.num_channels)
+                samples_TC = samples.T if is_planar else samples.reshape(-1, self.num_channels)
+                yield from silence(num_missing, samples_TC)
+                num_missing = 0
+                yield samples_TC
             frame = next(self._frames, None)
+
+    def _num_missing(self, frame: Any) -> int:
+        """How many samples nobody recorded before this frame; a recording begins with its first, at whatever time."""
+        before_s, time_s = self._clock_s, frame.time if self._has_clock else None
+        self._clock_s = None if time_s is None else time_s + frame.samples / self.sample_rate
+        gap_s = 0.0 if time_s is None or before_s is None else time_s - before_s
+        if gap_s > _MAX_GAP_S:
+            raise AudioError(f"holds no sound from {before_s:.0f} s to {time_s:.0f} s: cut it there")
+        return round(gap_s * self.sample_rate) if gap_s >= _MIN_GAP_S else 0
 
     def _safe(self, frame: Any) -> list[Any]:
         """The frame, interleaved if it has many channels: PyAV takes what lies behind the eighth for a ninth."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import soundfile
 
 from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import cut_short, longer_than_it_says, unreadable
+from ww_data.audio.errors import cut_short, has_gaps, longer_than_it_says, unreadable
 from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
@@ -46,6 +46,8 @@ class LibsndfileReader:
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(error) from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
+            if self._has_ogg_order:  # whose pages were all found
+                raise has_gaps(num_read, self.num_frames)
             raise cut_short(num_read, self.num_frames, "samples")
         if self._window is not None and (rest := self._window.num_left()) > _READ_AHEAD_BYTES:
             raise longer_than_it_says(self._window.tell(), rest)

@@ -74,3 +74,11 @@ def to_ogg_order(samples_TC: Block) -> Block:
     """The reverse of `from_ogg_order`."""
     order = _IN_OGG.get(samples_TC.shape[1])
     return np.take(samples_TC, np.argsort(order), axis=1) if order else samples_TC
+
+
+def silence(num_frames: int, like_TC: Block) -> Iterator[Block]:
+    """So many frames of it, as samples of this type and as many channels."""
+    value = 128 if like_TC.dtype == np.uint8 else 0
+    for start in range(0, num_frames, BLOCK_FRAMES):
+        shape = (min(BLOCK_FRAMES, num_frames - start), like_TC.shape[1])
+        yield np.full(shape, value, like_TC.dtype)

@@ -32,9 +32,10 @@ def by_ffmpeg(
     *,
     num_tracks: int = 1,
     picture: str = "",
+    gap_s: float = 0.0,
     **options: str,
 ) -> bytes:
-    """picture: the codec of a video track beside the sound."""
+    """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as out:
         if picture:
@@ -56,8 +57,15 @@ def by_ffmpeg(
             for frame in converter.resample(whole):
                 queue.write(frame)
             while (frame := queue.read(context.frame_size or 1024, partial=True)) is not None:
-                out.mux(track.encode(frame))
-            out.mux(track.encode())
+                for packet in track.encode(frame):
+                    if gap_s and packet.pts * packet.time_base > len(x_TC) / rate / 2:
+                        packet.pts += round(gap_s / packet.time_base)
+                        packet.dts = packet.pts
+                    out.mux(packet)
+            for packet in track.encode():
+                packet.pts += round(gap_s / packet.time_base)
+                packet.dts = packet.pts
+                out.mux(packet)
     return file.getvalue()
 
 

@@ -74,6 +74,28 @@ def test_one_of_several_sound_tracks_is_not_guessed() -> None:
             samples_of(by_ffmpeg(container, codec, X, RATE, num_tracks=2))
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "live"),
+    [("webm", "libopus", ""), ("webm", "libopus", "1"), ("ipod", "aac", ""), ("matroska", "pcm_u8", "")],
+)
+def test_what_was_not_recorded_is_silence(container: str, codec: str, live: str) -> None:
+    """The clocks of containers go on where a recorder stood still."""
+    options = {"live": live} if live else {}
+    whole = samples_of(by_ffmpeg(container, codec, X, RATE, **options))
+    with_gap = samples_of(by_ffmpeg(container, codec, X, RATE, gap_s=2.0, **options))
+    assert len(with_gap) - len(whole) == pytest.approx(2 * RATE, abs=RATE // 500)
+    is_silent = np.abs(with_gap).max(axis=1) == 0
+    assert RATE * 1.9 < is_silent[RATE // 2 : RATE // 2 + 2 * RATE + 2000].sum() < 2.1 * RATE
+    np.testing.assert_array_equal(with_gap[-10_000:], whole[-10_000:])
+    with pytest.raises(AudioError, match="holds no sound from 1 s to 3001 s: cut it there"):
+        samples_of(by_ffmpeg(container, codec, X, RATE, gap_s=3000.0, **options))
+
+
+def test_an_ogg_that_leaves_out_sound_is_not_cut() -> None:
+    with pytest.raises(AudioError, match="leaves out sound"):
+        samples_of(by_ffmpeg("ogg", "libopus", sound(4.0, RATE), RATE, gap_s=2.0))
+
+
 def test_a_live_recorder_says_no_length() -> None:
     """As MediaRecorder writes: no duration, and nothing says where it ends."""
     file = by_ffmpeg("webm", "libopus", X, RATE, live="1")
