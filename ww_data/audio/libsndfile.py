@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import soundfile
 
@@ -11,6 +14,7 @@ from ww_data.audio.errors import cut_short, has_gaps, longer_than_it_says, unrea
 from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
+_HEAD_BYTES = 1 << 10
 _UNKNOWN_FRAMES = 1 << 62
 _READ_AHEAD_BYTES = 1 << 13  # of a FLAC
 
@@ -31,7 +35,8 @@ class LibsndfileReader:
         is_flac = self._file.format == "FLAC"
         # libsndfile reads as far as the header says. PCM was held against it before.
         self._window = source if is_flac and isinstance(source, Window) else None
-        self._has_ogg_order = self.subtype in ("VORBIS", "OPUS")
+        is_ogg = self.subtype in ("VORBIS", "OPUS")
+        self._has_ogg_order = is_ogg and not (self.num_channels > 2 and _is_discrete(source))
         has_standard = is_flac or self._has_ogg_order
         self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
@@ -46,7 +51,7 @@ class LibsndfileReader:
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(error) from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
-            if self._has_ogg_order:  # whose pages were all found
+            if self.subtype in ("VORBIS", "OPUS"):  # whose pages were all found
                 raise has_gaps(num_read, self.num_frames)
             raise cut_short(num_read, self.num_frames, "samples")
         if self._window is not None and (rest := self._window.num_left()) > _READ_AHEAD_BYTES:
@@ -54,3 +59,14 @@ class LibsndfileReader:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_discrete(source: str | Window) -> bool:
+    """Whether an Opus says of its channels that they are for no speakers."""
+    with Path(source).open("rb") if isinstance(source, str) else nullcontext(source) as file:
+        place = file.seek(0, io.SEEK_CUR)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES) or b""
+        file.seek(place)
+    about = head[head.find(b"OpusHead") :]
+    return about.startswith(b"OpusHead") and about[18:19] == b"\xff"

@@ -33,6 +33,7 @@ def by_ffmpeg(
     num_tracks: int = 1,
     picture: str = "",
     gap_s: float = 0.0,
+    encoding: dict[str, str] | None = None,
     **options: str,
 ) -> bytes:
     """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock."""
@@ -41,7 +42,9 @@ def by_ffmpeg(
         if picture:
             film = out.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
         layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[x_TC.shape[1]]
-        tracks = [out.add_stream(codec, rate=rate, layout=layout) for _ in range(num_tracks)]
+        tracks = [
+            out.add_stream(codec, rate=rate, layout=layout, options=encoding) for _ in range(num_tracks)
+        ]
         if picture:
             for n in range(10 * len(x_TC) // rate):
                 frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24")

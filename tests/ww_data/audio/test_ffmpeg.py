@@ -153,6 +153,19 @@ def test_channels_of_an_ogg_have_the_order_of_wav(num_channels: int, subtype: st
             assert np.argmax(spectrum) == np.argmax(np.abs(np.fft.rfft(own * np.hanning(len(own)))))
 
 
+@pytest.mark.parametrize(("mapping", "mask"), [("-1", 0x3F), ("255", 0)])
+def test_channels_of_an_opus_may_be_for_no_speakers(mapping: str, mask: int, tmp_path: Path) -> None:
+    tones = [200, 300, 400, 50, 600, 700]  # in Hz
+    x = 0.1 * np.sin(2 * np.pi * np.array(tones) * np.arange(RATE)[:, None] / RATE).astype(np.float32)
+    path = tmp_path / "a.opus"
+    path.write_bytes(by_ffmpeg("ogg", "libopus", x, RATE, encoding={"mapping_family": mapping}))
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with open_audio(source) as opened:
+            assert opened.channel_mask == mask
+            y = np.concatenate(list(iter_blocks(opened, "x")))
+        assert np.abs(np.fft.rfft(y[:RATE], axis=0)).argmax(axis=0).tolist() == tones
+
+
 def test_what_more_channels_than_two_are_for() -> None:
     x = sound(0.2, RATE, 6)
     made = [
