@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 import soundfile
 
+from ww_data.audio import to_ogg_order
+
 Format = Literal["wav", "flac", "ogg", "pcm"]
 MEDIA_TYPES: dict[str, str] = {name: f"audio/{name}" for name in get_args(Format)}
 MAX_WAV_BYTES = 2**32 - 1
@@ -71,8 +73,10 @@ class FileEncoder:
             block = samples_TC[start : start + _WRITE_FRAMES]
             if self._bits == 24:  # libsndfile takes the upper bits
                 self._file.write(to_integers(block, 24) << 8)
+            elif self._bits:
+                self._file.write(to_integers(block, 16).astype(np.int16))
             else:
-                self._file.write(to_integers(block, 16).astype(np.int16) if self._bits else block.clip(-1, 1))
+                self._file.write(to_ogg_order(block.clip(-1, 1)))
         return self._taken()
 
     def finish(self) -> bytes:

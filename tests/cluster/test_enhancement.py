@@ -238,6 +238,20 @@ def test_minutes_of_ogg_are_written_whole(tmp_path: Path) -> None:
     assert sf.info(tmp_path / "long.ogg").frames == len(samples_TC)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_each_channel_of_an_ogg_stays_its_speaker_s(
+    pass_through: Denoiser, tmp_path: Path, strength: float
+) -> None:
+    levels = np.array([0.1, 0.3, 0.05, 0.2, 0.4, 0.15], np.float32)  # of front left, front right, center, ...
+    x_TC = levels * np.sin(np.arange(16_000)[:, None] * 0.05, dtype=np.float32)
+    write_recording(tmp_path / "in.ogg", x_TC, 16_000, "PCM_16")
+    for name in ("out.wav", "out.ogg"):
+        FileDenoiser(pass_through).enhance(tmp_path / "in.ogg", tmp_path / name, strength)
+        y_TC, _, _, mask = read_recording(tmp_path / name)
+        assert mask == 0x3F
+        assert np.argsort(y_TC.std(axis=0)).tolist() == np.argsort(levels).tolist()
+
+
 def test_a_format_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="FLAC cannot hold 9 channel"):
         write_recording(tmp_path / "wide.flac", np.zeros((100, 9), np.float32), 16_000, "PCM_16")

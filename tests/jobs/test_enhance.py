@@ -69,6 +69,7 @@ def test_all_of_the_sound_comes_out(
         "open.wav": with_size(by_libsndfile("WAV", sound(0.5)), b"data", bytes(4)),
         "phone.m4a": by_ffmpeg("ipod", "aac", sound(1.0, 44_100, 2), 44_100),
         "browser.webm": by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000),
+        "browser_sound.weba": by_ffmpeg("webm", "libopus", sound(1.0, 48_000), 48_000),
         "surround.wav": with_bytes(surround, 40, (0x107).to_bytes(4, "little")),
     }
     (tmp_path / "new").mkdir()

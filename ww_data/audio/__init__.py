@@ -6,7 +6,7 @@ what it is (`kinds`), and where in it the sound lies (`links`). libsndfile decod
 
 from ww_data.audio.errors import AudioError, one_line, source_name
 from ww_data.audio.kinds import KINDS, kind_of
-from ww_data.audio.reader import Reader
+from ww_data.audio.reader import Reader, to_ogg_order
 from ww_data.audio.reading import iter_blocks, open_audio, read_audio, read_mono
 from ww_data.audio.resampling import resample
 from ww_data.audio.writing import set_channel_mask, write_audio
@@ -24,5 +24,6 @@ __all__ = [
     "resample",
     "set_channel_mask",
     "source_name",
+    "to_ogg_order",
     "write_audio",
 ]

@@ -11,12 +11,19 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
-from ww_data.audio.kinds import HEAD_BYTES, kind_of_head
+from ww_data.audio.kinds import HEAD_BYTES
 from ww_data.audio.windows import Link, find_other, read_at
 
 # A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
 MAX_MISSING = 0.01
-# What may follow the last chunk: a tag, padding, or an oversight of so many bytes. More is sound no length speaks of.
+# What may follow the last chunk: a tag, a chunk known to be none of sound that was cut, padding, or an oversight of so
+# many bytes. More is sound no length speaks of: four letters alone prove nothing.
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_WAV_CHUNKS = (
+    b"list info junk fllr pad  fact peak cue  smpl inst plst bext cart ixml axml disp _pmx afsp id3 "
+)
+_OTHER_CHUNKS = b"name auth anno comt mark midi appl aesd (c)  chan free uuid strg umid edct ovvw"
+_CHUNKS = {text[at : at + 4] for text in (_WAV_CHUNKS, _OTHER_CHUNKS) for at in range(0, len(text), 5)}
 _MAX_TAIL_BYTES = 64
 _OPEN_SIZE = 0x7FFFF000  # 32-bit lengths from here on say "until the end"
 
@@ -78,7 +85,7 @@ def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
 def check_tail(file: BinaryIO, start: int, place: int, end: int) -> None:
     """Raises AudioError if what stands between a file's end, by its header, and `end` may be sound."""
     head = read_at(file, place, HEAD_BYTES)
-    is_tag = head.startswith(b"ID3") or (_is_id(head[:4]) and kind_of_head(head) is None)
+    is_tag = head.startswith(_TAGS) or head[:4].lower() in _CHUNKS
     is_padding = end - place <= _MAX_TAIL_BYTES or next(find_other(file, b"\0", place), None) is None
     if not is_tag and not is_padding:
         raise longer_than_it_says(place - start, end - place)

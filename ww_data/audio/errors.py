@@ -38,6 +38,18 @@ def longer_than_it_says(came: int, rest: int) -> AudioError:
     )
 
 
+def has_gaps(came: int, by_clock: int) -> AudioError:
+    """For a file that is whole, but whose clock goes on where no sound was recorded."""
+    return AudioError(
+        f"leaves out sound ({came} of {by_clock} samples by its clock are there): convert it to WAV or FLAC"
+    )
+
+
+def several_tracks(num_tracks: int) -> AudioError:
+    """For sounds side by side, such as a film's languages."""
+    return AudioError(f"holds {num_tracks} sound tracks: save the one you mean as a file of its own")
+
+
 def unreadable(why: object) -> AudioError:
     """For what a decoder refuses; errors of both decoders have a text without a file's name in it."""
     text = getattr(why, "error_string", None) or getattr(why, "strerror", None) or str(why)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import AudioError, cut_short, unreadable
+from ww_data.audio.errors import AudioError, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
-from ww_data.audio.reader import Block, SampleType, converted
+from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
 
 _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
@@ -23,24 +23,32 @@ _MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fi
 _PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726")
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
+# FFmpeg's names of WAV's speakers, from the lowest bit on.
+_SPEAKERS = (
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
+    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
+)
 _BUFFER_BYTES = 1 << 16
 _MAX_PLANES = 8
 # Streams without a container have tags between their frames: so many packets, and this part, may be none.
 _MAX_BAD_PACKETS = 3
 _MAX_BAD = 0.01
 _WITHOUT_CONTAINER = ("mp3", "aac")
+# Containers with a clock leave out what was not recorded: so much is no jitter, and so much nobody waits for.
+_WITH_CLOCK = ("mp4", "webm")
+_MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
 
 
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
-    channel_mask = 0
     _interleave: Any = None
+    _clock_s: float | None = None  # at the end of what was read
 
     def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
         import av
 
-        self._may_be_bad = kind in _WITHOUT_CONTAINER
+        self._may_be_bad, self._has_clock = kind in _WITHOUT_CONTAINER, kind in _WITH_CLOCK
         options = {"protocol_whitelist": "", "codec_whitelist": ",".join(sorted(_CODECS))}
         # Titles are often in other alphabets than they should be.
         more: dict[str, Any] = {
@@ -62,6 +70,7 @@ class FfmpegReader:
             self.close()
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
+        self.channel_mask = _speakers(self._first)
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
@@ -85,7 +94,7 @@ class FfmpegReader:
         if not tracks:
             raise AudioError("holds no sound track: name a recording")
         if len(tracks) > 1:
-            raise AudioError(f"holds {len(tracks)} sound tracks: save the one you mean as a file of its own")
+            raise several_tracks(len(tracks))
         context = tracks[0].codec_context
         if context is None or context.name not in _CODECS:
             what = "an unknown codec" if context is None else context.name
@@ -119,11 +128,24 @@ class FfmpegReader:
         while frame is not None:
             if _shape(frame) != expected:
                 raise changed(expected, _shape(frame))
+            num_missing = self._num_missing(frame)
             for interleaved in self._safe(frame):
                 samples = interleaved.to_ndarray()
                 is_planar = interleaved.format.is_planar
-                yield samples.T if is_planar else samples.reshape(-1, self.num_channels)
+                samples_TC = samples.T if is_planar else samples.reshape(-1, self.num_channels)
+                yield from silence(num_missing, samples_TC)
+                num_missing = 0
+                yield samples_TC
             frame = next(self._frames, None)
+
+    def _num_missing(self, frame: Any) -> int:
+        """How many samples nobody recorded before this frame; a recording begins with its first, at whatever time."""
+        before_s, time_s = self._clock_s, frame.time if self._has_clock else None
+        self._clock_s = None if time_s is None else time_s + frame.samples / self.sample_rate
+        gap_s = 0.0 if time_s is None or before_s is None else time_s - before_s
+        if gap_s > _MAX_GAP_S:
+            raise AudioError(f"holds no sound from {before_s:.0f} s to {time_s:.0f} s: cut it there")
+        return round(gap_s * self.sample_rate) if gap_s >= _MIN_GAP_S else 0
 
     def _safe(self, frame: Any) -> list[Any]:
         """The frame, interleaved if it has many channels: PyAV takes what lies behind the eighth for a ninth."""
@@ -147,3 +169,12 @@ def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:
 
 def _shape(frame: Any) -> tuple[int, int, str]:
     return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+def _speakers(frame: Any) -> int:
+    """WAV's word for which speakers more than two channels are for; 0 where it has none for them in this order."""
+    names = [channel.name for channel in frame.layout.channels]
+    if len(names) < 3 or not set(names) <= set(_SPEAKERS):
+        return 0
+    bits = [_SPEAKERS.index(name) for name in names]
+    return sum(1 << bit for bit in bits) if bits == sorted(set(bits)) else 0

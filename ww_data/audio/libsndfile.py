@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import soundfile
 
 from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import cut_short, longer_than_it_says, unreadable
-from ww_data.audio.reader import BLOCK_FRAMES, Block, SampleType
+from ww_data.audio.errors import cut_short, has_gaps, longer_than_it_says, unreadable
+from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
+_HEAD_BYTES = 1 << 10
 _UNKNOWN_FRAMES = 1 << 62
 _READ_AHEAD_BYTES = 1 << 13  # of a FLAC
-# The speakers that a FLAC of so many channels is for, by its standard: WAV's words for them.
-_FLAC_MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 
 
 class LibsndfileReader:
@@ -33,7 +35,10 @@ class LibsndfileReader:
         is_flac = self._file.format == "FLAC"
         # libsndfile reads as far as the header says. PCM was held against it before.
         self._window = source if is_flac and isinstance(source, Window) else None
-        self.channel_mask = _FLAC_MASKS.get(self.num_channels, 0) if is_flac else link.channel_mask
+        is_ogg = self.subtype in ("VORBIS", "OPUS")
+        self._has_ogg_order = is_ogg and not (self.num_channels > 2 and _is_discrete(source))
+        has_standard = is_flac or self._has_ogg_order
+        self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
         num_read = min(start, self._file.frames)
@@ -42,13 +47,26 @@ class LibsndfileReader:
                 self._file.seek(num_read)
             while len(block := self._file.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
                 num_read += len(block)
-                yield block
+                yield from_ogg_order(block) if self._has_ogg_order else block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise unreadable(error) from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
+            if self.subtype in ("VORBIS", "OPUS"):  # whose pages were all found
+                raise has_gaps(num_read, self.num_frames)
             raise cut_short(num_read, self.num_frames, "samples")
         if self._window is not None and (rest := self._window.num_left()) > _READ_AHEAD_BYTES:
             raise longer_than_it_says(self._window.tell(), rest)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_discrete(source: str | Window) -> bool:
+    """Whether an Opus says of its channels that they are for no speakers."""
+    with Path(source).open("rb") if isinstance(source, str) else nullcontext(source) as file:
+        place = file.seek(0, io.SEEK_CUR)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES) or b""
+        file.seek(place)
+    about = head[head.find(b"OpusHead") :]
+    return about.startswith(b"OpusHead") and about[18:19] == b"\xff"

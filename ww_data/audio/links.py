@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from ww_data.audio.chunks import check_tail, find_chunked
-from ww_data.audio.errors import cut_short, damaged
+from ww_data.audio.errors import cut_short, damaged, several_tracks
 from ww_data.audio.kinds import Kind, id3_bytes, is_mpeg_frame
 from ww_data.audio.matroska import check_elements
 from ww_data.audio.windows import Link, find_bytes, read_at
@@ -20,6 +20,7 @@ _LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
 _SIDE_BYTES = (9, 17, 32)
 _LOOK_BYTES = 64
 _PAGE_HEADER_BYTES = 27
+_OGG_SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")  # first in a stream
 
 
 def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
@@ -77,9 +78,9 @@ def _first_frames(file: BinaryIO, start: int) -> Iterator[int]:
 def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
     """Where a page begins a stream and the one before did not: those that begin together sound together.
 
-    Raises AudioError where pages are missing: decoders give up there.
+    Raises AudioError where pages are missing, for decoders give up there, and where two that begin together are sound.
     """
-    place, is_beginning = start, True
+    place, is_beginning, num_tracks = start, True, 0
     numbers: dict[bytes, int] = {}  # of the last page with sound of each stream
     while place < end:
         page = read_at(file, place, _PAGE_HEADER_BYTES + 255)
@@ -96,12 +97,15 @@ def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
             raise damaged(place - start)
         if begins and not is_beginning:
             yield place
-            numbers = {}
+            numbers, num_tracks = {}, 0
         # After the headers, at time 0, there may be a gap: who listens to a station comes late.
         if page[6:14] != bytes(8):
             numbers[stream] = number
         is_beginning = begins
         num_segments = page[_PAGE_HEADER_BYTES - 1]
+        num_tracks += begins and page[_PAGE_HEADER_BYTES + num_segments :].startswith(_OGG_SOUND)
+        if num_tracks > 1:
+            raise several_tracks(num_tracks)
         place += _PAGE_HEADER_BYTES + num_segments + sum(page[_PAGE_HEADER_BYTES:][:num_segments])
     if place > end:
         raise cut_short(end - start, place - start, "bytes")

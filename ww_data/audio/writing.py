@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from ww_data.audio.errors import AudioError, one_line, source_name
+from ww_data.audio.reader import to_ogg_order
 from ww_data.dsp import FloatArray
 from ww_data.storage import whole_file
 
@@ -71,4 +72,5 @@ def _write_blocks(
     channels = 1 if x.ndim == 1 else x.shape[1]
     with soundfile.SoundFile(target, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
         for start in range(0, len(x), _WRITE_BLOCK):
-            file.write(x[start : start + _WRITE_BLOCK])
+            block = x[start : start + _WRITE_BLOCK]
+            file.write(to_ogg_order(block) if file.subtype in ("VORBIS", "OPUS") and channels > 1 else block)

@@ -18,7 +18,7 @@ from ww_data.storage import Storage
 Grouping = Literal["auto", "folder", "prefix", "file"]
 
 _READABLE = re.compile(
-    r"\.(wav|flac|og[gav]|opus|mp[34]|m4[ab]|aac|mov|3gp|webm|mk[av]|aif[fc]?|au|caf|w64|rf64)\Z",
+    r"\.(wave?|flac|og[gav]|opus|mp[234]|m4[abv]|aac|mov|3gp|3g2|web[ma]|mk[av]|aif[fc]?|au|snd|caf|w64|rf64)\Z",
     re.IGNORECASE,
 )
 # Known as audio, but not read: listed with a reason, so that nobody wonders where they went.

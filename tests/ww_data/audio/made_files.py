@@ -32,15 +32,19 @@ def by_ffmpeg(
     *,
     num_tracks: int = 1,
     picture: str = "",
+    gap_s: float = 0.0,
+    encoding: dict[str, str] | None = None,
     **options: str,
 ) -> bytes:
-    """picture: the codec of a video track beside the sound."""
+    """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as out:
         if picture:
             film = out.add_stream(picture, rate=10, width=64, height=48, pix_fmt="yuv420p")
         layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[x_TC.shape[1]]
-        tracks = [out.add_stream(codec, rate=rate, layout=layout) for _ in range(num_tracks)]
+        tracks = [
+            out.add_stream(codec, rate=rate, layout=layout, options=encoding) for _ in range(num_tracks)
+        ]
         if picture:
             for n in range(10 * len(x_TC) // rate):
                 frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24")
@@ -56,8 +60,15 @@ def by_ffmpeg(
             for frame in converter.resample(whole):
                 queue.write(frame)
             while (frame := queue.read(context.frame_size or 1024, partial=True)) is not None:
-                out.mux(track.encode(frame))
-            out.mux(track.encode())
+                for packet in track.encode(frame):
+                    if gap_s and packet.pts * packet.time_base > len(x_TC) / rate / 2:
+                        packet.pts += round(gap_s / packet.time_base)
+                        packet.dts = packet.pts
+                    out.mux(packet)
+            for packet in track.encode():
+                packet.pts += round(gap_s / packet.time_base)
+                packet.dts = packet.pts
+                out.mux(packet)
     return file.getvalue()
 
 

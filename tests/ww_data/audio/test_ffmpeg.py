@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes
-from ww_data import AudioError, read_audio
+from ww_data import AudioError, read_audio, write_audio
 from ww_data.audio import iter_blocks, open_audio
 
 RATE = 48_000
@@ -67,9 +69,31 @@ def test_of_a_film_the_sound_is_taken(container: str, codec: str, picture: str) 
 
 
 def test_one_of_several_sound_tracks_is_not_guessed() -> None:
-    for container, codec in (("webm", "libopus"), ("mp4", "aac")):
+    for container, codec in (("webm", "libopus"), ("mp4", "aac"), ("ogg", "libopus"), ("ogg", "flac")):
         with pytest.raises(AudioError, match="holds 2 sound tracks"):
             samples_of(by_ffmpeg(container, codec, X, RATE, num_tracks=2))
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "live"),
+    [("webm", "libopus", ""), ("webm", "libopus", "1"), ("ipod", "aac", ""), ("matroska", "pcm_u8", "")],
+)
+def test_what_was_not_recorded_is_silence(container: str, codec: str, live: str) -> None:
+    """The clocks of containers go on where a recorder stood still."""
+    options = {"live": live} if live else {}
+    whole = samples_of(by_ffmpeg(container, codec, X, RATE, **options))
+    with_gap = samples_of(by_ffmpeg(container, codec, X, RATE, gap_s=2.0, **options))
+    assert len(with_gap) - len(whole) == pytest.approx(2 * RATE, abs=RATE // 500)
+    is_silent = np.abs(with_gap).max(axis=1) == 0
+    assert RATE * 1.9 < is_silent[RATE // 2 : RATE // 2 + 2 * RATE + 2000].sum() < 2.1 * RATE
+    np.testing.assert_array_equal(with_gap[-10_000:], whole[-10_000:])
+    with pytest.raises(AudioError, match="holds no sound from 1 s to 3001 s: cut it there"):
+        samples_of(by_ffmpeg(container, codec, X, RATE, gap_s=3000.0, **options))
+
+
+def test_an_ogg_that_leaves_out_sound_is_not_cut() -> None:
+    with pytest.raises(AudioError, match="leaves out sound"):
+        samples_of(by_ffmpeg("ogg", "libopus", sound(4.0, RATE), RATE, gap_s=2.0))
 
 
 def test_a_live_recorder_says_no_length() -> None:
@@ -107,6 +131,54 @@ def test_many_channels_are_each_what_they_were(num_channels: int) -> None:
         if channel != 3:  # the low frequencies' own
             assert np.corrcoef(x[8000:40_000, channel], y[8000:40_000, channel])[0, 1] > 0.95
     np.testing.assert_array_equal(samples_of(by_ffmpeg("matroska", "pcm_f32le", x, RATE)), x)
+
+
+@pytest.mark.parametrize("num_channels", [3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_channels_of_an_ogg_have_the_order_of_wav(num_channels: int, subtype: str) -> None:
+    """Ogg has an order of its own, which FFmpeg undoes and libsndfile leaves."""
+    times_T1 = np.arange(RATE)[:, None] / RATE
+    # The low frequencies' own channel has a tone that an encoder leaves there.
+    x = 0.1 * np.sin(2 * np.pi * (40 + 50 * np.arange(num_channels)) * times_T1).astype(np.float32)
+    file = io.BytesIO()
+    write_audio(file, x, RATE, subtype, "OGG")
+    with av.open(io.BytesIO(file.getvalue())) as opened:
+        frames = itertools.chain.from_iterable(map(av.AudioResampler("flt").resample, opened.decode(audio=0)))
+        by_other = np.concatenate([frame.to_ndarray().reshape(-1, num_channels) for frame in frames])
+    y = samples_of(file.getvalue())
+    for channel in range(num_channels):
+        for decoded in (y, by_other):
+            own, came = (z[8000:40_000, channel] for z in (x, decoded))
+            spectrum = np.abs(np.fft.rfft(came * np.hanning(len(came))))
+            assert np.argmax(spectrum) == np.argmax(np.abs(np.fft.rfft(own * np.hanning(len(own)))))
+
+
+@pytest.mark.parametrize(("mapping", "mask"), [("-1", 0x3F), ("255", 0)])
+def test_channels_of_an_opus_may_be_for_no_speakers(mapping: str, mask: int, tmp_path: Path) -> None:
+    tones = [200, 300, 400, 50, 600, 700]  # in Hz
+    x = 0.1 * np.sin(2 * np.pi * np.array(tones) * np.arange(RATE)[:, None] / RATE).astype(np.float32)
+    path = tmp_path / "a.opus"
+    path.write_bytes(by_ffmpeg("ogg", "libopus", x, RATE, encoding={"mapping_family": mapping}))
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with open_audio(source) as opened:
+            assert opened.channel_mask == mask
+            y = np.concatenate(list(iter_blocks(opened, "x")))
+        assert np.abs(np.fft.rfft(y[:RATE], axis=0)).argmax(axis=0).tolist() == tones
+
+
+def test_what_more_channels_than_two_are_for() -> None:
+    x = sound(0.2, RATE, 6)
+    made = [
+        by_libsndfile("OGG", x, RATE),
+        by_ffmpeg("ipod", "aac", x, RATE),
+        by_ffmpeg("webm", "libopus", x, RATE),
+    ]
+    for file in made:
+        with open_audio(io.BytesIO(file)) as opened:
+            assert opened.channel_mask == 0x3F
+    for file in (by_libsndfile("OGG", X, RATE), by_ffmpeg("ipod", "aac", X, RATE)):
+        with open_audio(io.BytesIO(file)) as opened:
+            assert opened.channel_mask == 0
 
 
 def test_titles_in_any_alphabet_do_no_harm() -> None:

@@ -144,6 +144,19 @@ def test_a_header_is_held_against_what_is_there(kind: str) -> None:
     np.testing.assert_array_equal(samples_of(file + b"TAG" + b"x" * 125), X)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "CAF", "W64", "AU", "RF64"])
+def test_sound_behind_the_end_is_no_tag_for_looking_like_letters(kind: str) -> None:
+    sound_like_letters = b"wxyz" + np.random.default_rng(0).bytes(4000)
+    assert "is longer than it says" in reason(EXACT[kind] + sound_like_letters)
+
+
+def test_a_tag_behind_the_end_that_was_cut_costs_no_sound() -> None:
+    picture = b"LIST" + struct.pack("<I", 100_000) + b"INFO" + b"x" * 9_996
+    np.testing.assert_array_equal(samples_of(EXACT["WAV"] + picture), X)
+    ape = b"APETAGEX" + struct.pack("<I", 2000) + b"x" * 9_996
+    np.testing.assert_array_equal(samples_of(EXACT["WAV"] + ape), X)
+
+
 def test_a_flac_or_ogg_that_is_not_what_it_says() -> None:
     short = with_bytes(FLAC, 22, struct.pack(">I", len(X) // 2))
     assert "is longer than it says" in reason(short)

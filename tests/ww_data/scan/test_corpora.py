@@ -8,7 +8,7 @@ import pytest
 
 from ww_data import LAYOUTS, CorpusError, Storage
 from ww_data.scan.corpora import find_recordings
-from ww_data.scan.files import Recording
+from ww_data.scan.files import Recording, find_audio
 
 GROUPING = {"speech": "auto", "noise": "file", "rir": "auto"}
 
@@ -256,6 +256,33 @@ def test_files_that_do_not_belong_are_listed_with_the_reason(tmp_path: Path) -> 
         "old.wma": ".wma files cannot be read: convert them to WAV or FLAC",
         "wav48_silence_trimmed/p225/p225_001_mic2.flac": "is the same sentence from the second microphone",
     }
+
+
+def test_no_ending_of_a_file_of_sound_is_overlooked(tmp_path: Path) -> None:
+    names = [
+        f"a.{ending}"
+        for ending in (
+            [
+                "WAV",
+                "wave",
+                "snd",
+                "mp2",
+                "mp3",
+                "m4a",
+                "m4v",
+                "mp4",
+                "3gp",
+                "3g2",
+                "weba",
+                "webm",
+                "oga",
+                "aifc",
+            ]
+        )
+    ]
+    lay_out(tmp_path, [*names, "a.txt", "a.wavelet"])
+    assert sorted(file.name for file in find_audio(tmp_path)) == sorted(names)
+    assert not any(file.skip_reason for file in find_audio(tmp_path))
 
 
 def test_the_test_sets_of_dns_are_left_out_of_its_training_data(tmp_path: Path) -> None:
