@@ -79,16 +79,21 @@ def on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_sigterm_handler() -> Iterator[None]:
-    """Around `ray.init`, which has SIGTERM end the process in ways of its own. Check: who calls it there."""
-    from ray._private import utils
+def without_signal_handlers() -> Iterator[None]:
+    """Around `ray.init`, which has SIGTERM end the process in ways of its own: its C++ prints a trace and aborts.
 
-    install = utils.set_sigterm_handler
+    Check: who calls the one and reads the other; tests/cluster/machine/test_session.py.
+    """
+    from ray._private import ray_constants, utils
+
+    install, has_none = utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     utils.set_sigterm_handler = lambda handler: None
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
         utils.set_sigterm_handler = install
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = has_none
 
 
 def end_log_monitor() -> None:
