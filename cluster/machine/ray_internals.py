@@ -177,6 +177,21 @@ def keep_replica_on_loopback() -> None:
     )
 
 
+def keep_calls_of_stopping_replica() -> None:
+    """In a replica of Ray Serve behind HAProxy: Serve would end its web server, and with it all calls, after a moment.
+
+    Nobody new should come in, which is all that Serve means by it. It waits for the calls after that. Check: the name
+    in `ray/serve/_private/replica.py`, and `servers` in uvicorn's Server.
+    """
+    from ray.serve._private import replica
+
+    def stop_listening(self: Any) -> None:
+        for listener in getattr(self._direct_ingress_http_server, "servers", ()):
+            listener.close()
+
+    replica.Replica._stop_accepting_direct_ingress = stop_listening  # type: ignore[method-assign]
+
+
 def stopping_mark() -> Callable[[], bool]:
     """In a replica of Ray Serve: asks whether Serve has begun to stop it; never, where its mark is not found.
 
