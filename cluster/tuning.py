@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import ray
 import yaml
 from ray import tune
@@ -214,6 +215,7 @@ def run_sweep(
         ),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study
     # Tune would return as if all were done; a KeyboardInterrupt leaves through the caller's `connect()`.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     return _summarise(tuner.fit(), dimensions, config, measure, folder)

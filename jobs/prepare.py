@@ -25,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
         "prepare",
         __doc__
         + f"""
-Audio: WAV, FLAC, OGG or MP3 of any rate, channels and bit depth, in any depth of sub-folders. Speakers, and noise
-recordings, are kept apart between the train, val and test splits. Files that cannot be used are left out and listed
-in manifest.parquet with the reason.
+Audio: WAV, FLAC, OGG, MP3, M4A, WebM, AAC, AIFF, CAF, AU or W64 of any rate, channels and bit depth, in any depth of
+sub-folders. Speakers, and noise recordings, are kept apart between the train, val and test splits. Files that cannot
+be used are left out and listed in manifest.parquet with the reason.
 
 A folder may be an address, such as s3://bucket/speech. The work is spread over the cores of this machine, or of the
 cluster at RAY_ADDRESS, whose nodes must all reach the folders. A run that was interrupted goes on where it stopped

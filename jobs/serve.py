@@ -1,9 +1,9 @@
 """Serves bundles over HTTP and WebSocket with Ray Serve until Ctrl-C or SIGTERM.
 
-POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3; any rate and channels), as the body or as the
-form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac, ogg, pcm) and `model` in form or
-query. It answers with that recording denoised: same rate, channels and length. Live calls go over a WebSocket;
-the address itself shows a page to try both. See docs/serving.md.
+POST /v1/audio/denoise takes a recording (WAV, FLAC, OGG, MP3, M4A, WebM, AAC, AIFF, CAF, AU or W64; any rate
+and channels), as the body or as the form's field `file`, with `strength` (0 to 1), `response_format` (wav, flac,
+ogg, pcm) and `model` in form or query. It answers with that recording denoised: same rate, channels and length.
+Live calls go over a WebSocket; the address itself shows a page to try both. See docs/serving.md.
 API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N], or WW_API_KEYS with the
 same, separated by commas. Without either, everybody who reaches the address may use it.
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.

@@ -79,16 +79,21 @@ def on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_sigterm_handler() -> Iterator[None]:
-    """Around `ray.init`, which has SIGTERM end the process in ways of its own. Check: who calls it there."""
-    from ray._private import utils
+def without_signal_handlers() -> Iterator[None]:
+    """Around `ray.init`, which has SIGTERM end the process in ways of its own: its C++ prints a trace and aborts.
 
-    install = utils.set_sigterm_handler
+    Check: who calls the one and reads the other; tests/cluster/machine/test_session.py.
+    """
+    from ray._private import ray_constants, utils
+
+    install, has_none = utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
     utils.set_sigterm_handler = lambda handler: None
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     try:
         yield
     finally:
         utils.set_sigterm_handler = install
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = has_none
 
 
 def end_log_monitor() -> None:
@@ -170,6 +175,21 @@ def keep_replica_on_loopback() -> None:
     replica.add_port_to_grpc_server = lambda server, address: listen(
         server, address.replace("[::]", "127.0.0.1")
     )
+
+
+def keep_calls_of_stopping_replica() -> None:
+    """In a replica of Ray Serve behind HAProxy: Serve would end its web server, and with it all calls, after a moment.
+
+    Nobody new should come in, which is all that Serve means by it. It waits for the calls after that. Check: the name
+    in `ray/serve/_private/replica.py`, and `servers` in uvicorn's Server.
+    """
+    from ray.serve._private import replica
+
+    def stop_listening(self: Any) -> None:
+        for listener in getattr(self._direct_ingress_http_server, "servers", ()):
+            listener.close()
+
+    replica.Replica._stop_accepting_direct_ingress = stop_listening  # type: ignore[method-assign]
 
 
 def stopping_mark() -> Callable[[], bool]:

@@ -18,7 +18,7 @@ from cluster.machine.ray_internals import (
     loopback_options,
     on_loopback,
     prepare_local_start,
-    without_sigterm_handler,
+    without_signal_handlers,
 )
 
 _MAX_PATIENCE = 10.0
@@ -143,7 +143,7 @@ def _start(stack: contextlib.ExitStack, num_cpus: int | None) -> None:
 def _init(**options: Any) -> None:
     import ray
 
-    with termination.kept(), without_sigterm_handler():
+    with termination.delayed(), without_signal_handlers():
         ray.init(logging_level=logging.WARNING, log_to_driver=_wants_worker_logs(), **options)
 
 

@@ -33,14 +33,32 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Around what sets a handler of its own, in C, where Python does not see it: afterwards it is as it was."""
-    handler = signal.getsignal(signal.SIGTERM)
+def delayed() -> Iterator[None]:
+    """SIGTERM or Ctrl-C in this block counts at its end: for what may crash if it is interrupted. A second one does not
+    wait.
+    """
+    if not _is_main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        put_back()
+
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        if _is_main_thread():
-            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+        put_back()
+        for received_number in received:
+            signal.raise_signal(received_number)
 
 
 @contextlib.contextmanager

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import yaml
 
+from cluster.serving.client import StreamClient
 from cluster.serving.deploy import haproxy
 from cluster.serving.deploy.deployment import ServingError, bindable_port
 from cluster.serving.deploy.promotion import promote_at
@@ -104,8 +106,9 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
             ]
             served = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
             assert {model["id"] for model in served} == {read_bundle_info(path).id for path in expected}
+        _check_that_a_call_may_finish(url, process)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # once more, as impatient people do
         _, errors = process.communicate(timeout=360)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -115,7 +118,27 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
         httpx.get(f"{url}/healthz", timeout=5)
 
 
+def _check_that_a_call_may_finish(url: str, process: subprocess.Popen[str]) -> None:
+    """For longer than Ray Serve would leave a replica its connections."""
+    hops = [np.zeros(320, np.float32)] * 400  # 8 s
+
+    def in_real_time() -> Iterator[np.ndarray]:
+        for number, hop in enumerate(hops):
+            if number == 50:
+                process.send_signal(signal.SIGTERM)
+            yield hop
+            time.sleep(0.02)
+
+    with StreamClient(url) as client:
+        heard = np.concatenate(list(client.denoise(in_real_time())))
+        assert client.draining is not None
+    assert len(heard) == 320 * len(hops)
+
+
 def _check_unusual_clients(url: httpx.URL) -> None:
+    if haproxy.is_installed():
+        odd = b"GET /healthz HTTP/1.0\r\nX-Request-Id: r\xe9union\r\n\r\n"
+        assert exchange(url, odd)[0].startswith("http/1.1 200")
     data = file_bytes(recording(31))  # longer than what is answered whole
     for version, half_close in (("1.0", False), ("1.1", True), ("1.0", True)):
         if half_close and not haproxy.is_installed():

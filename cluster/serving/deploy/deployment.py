@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
-from cluster.errors import one_line
+from cluster.errors import last_line, one_line
 from cluster.machine.session import patience
 from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.replica import APP_NAME
@@ -59,10 +59,11 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     Yields the endpoint's URL once it answers. At the end live calls and files are finished first, for
     `scaling.shutdown_s` at most. Raises BundleError or ServingError, before anything starts where that can be known.
     """
-    config = check_serving(bundles, config or ServingConfig())
-    _check_cluster(config)
+    asked = config or ServingConfig()
+    check_serving(bundles, asked)
+    _check_cluster(asked)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _start_serve(config)
+    config = _start_serve(asked)
     try:
         ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
         wait_until_running(config.start_timeout_s * patience())
@@ -78,22 +79,27 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
         _wait_until_closed(url)
 
 
-def _start_serve(config: ServingConfig) -> None:
-    """Once more if it fails: on a busy machine Serve gives up a proxy that is not ready soon enough."""
-    for is_last in (False, True):
+def _start_serve(asked: ServingConfig) -> ServingConfig:
+    """Once more if it fails: on a busy machine Serve gives up a proxy that is not ready soon enough, and somebody may
+    have taken the port. Returns the config with the port that it has got.
+    """
+    is_last = False
+    while True:
+        config = dataclasses.replace(asked, port=bindable_port(asked.host, asked.port))
         try:
             serve.start(
                 proxy_location=ProxyLocation.HeadOnly,
                 http_options=HTTPOptions(host=config.host, port=config.port or 0),
                 logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
             )
-            return
+            return config
         except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
             _shut_down(SHUTDOWN_MARGIN_S)
             if is_last:
                 raise ServingError(
-                    f"Ray Serve did not start ({one_line(error)[:300]}); where the machine is busy, try again later"
+                    f"Ray Serve did not start ({last_line(error)[:300]}); where the machine is busy, try again later"
                 ) from error
+            is_last = True
 
 
 def _wait_until_closed(url: str) -> None:

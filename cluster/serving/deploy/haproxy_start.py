@@ -19,6 +19,15 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 _MARK = "# Wave Wizard's"
+# Serve decodes these, and fails on what is not UTF-8.
+_READ_BY_SERVE = (
+    "x-request-id",
+    "x-session-id",
+    "x-request-timeout-seconds",
+    "x-request-disconnect-disabled",
+    "serve_multiplexed_model_id",
+    "serve-multiplexed-model-id",
+)
 _ERRORS = {
     400: ("invalid_request", "bad_request", "this is no request that can be understood"),
     403: ("invalid_request", "forbidden", "this request is not passed on"),
@@ -50,8 +59,17 @@ def edited(text: str, ours: dict[str, Any]) -> str:
     text = re.sub(r"(?m)^(backend default_backend\n).*\n", r"\1    http-request deny deny_status 503\n", text)
     text = re.sub(r"(?m)^defaults\n", lambda match: match[0] + _defaults(ours), text)
     no_queue = ours["disconnect_header"]
-    line = f"    http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}\n"
-    return re.sub(r"(?m)^frontend http_frontend\n.*\n", lambda match: match[0] + line, text)
+    lines = [
+        *(
+            f"http-request del-header {name} if {{ req.fhdr({name}) -m reg '[^ -~]' }}"
+            for name in _READ_BY_SERVE
+        ),
+        f"http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}",
+        # What Serve says in plain words while nobody is there, or somebody goes; all that we say is JSON.
+        "http-response deny deny_status 503 if { status 404 503 } { res.hdr(content-type) -m beg text/plain }",
+    ]
+    front = "".join(f"    {line}\n" for line in lines)
+    return re.sub(r"(?m)^frontend http_frontend\n.*\n", lambda match: match[0] + front, text)
 
 
 def _defaults(ours: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 from ray import serve
 
-from cluster.machine.ray_internals import keep_replica_on_loopback
+from cluster.machine.ray_internals import keep_calls_of_stopping_replica, keep_replica_on_loopback
 from cluster.machine.session import is_on_loopback
 from cluster.serving.config import ServingConfig
 from cluster.serving.deploy.departure import until_stopping
@@ -46,7 +46,9 @@ class DenoiseServer:
         self._app = build_app(self._models, config, send_request_id=False)
         # Serve takes from a client whatever comes, however much of it waits here, HAProxy or not.
         self._app.state.live.holds_callers = False
-        if not is_before_replicas():
+        if is_before_replicas():
+            keep_calls_of_stopping_replica()
+        else:
             most = config.scaling.max_replicas or serve.get_replica_context().world_size
             self._app.state.live.connection_cost = PYTHON_PROXY_COST * most
         self._departure: asyncio.Task[None] | None = None

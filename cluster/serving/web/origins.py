@@ -46,7 +46,8 @@ class OriginGuard:
                 403, "foreign_origin", "pages of this origin may not use this server; see allowed_origins"
             )
         name = _host_name(host)
-        if self._is_local and not is_loopback(name) and name not in self._names:
+        # A browser always names a host; HTTP/1.0 need not.
+        if self._is_local and host and not is_loopback(name) and name not in self._names:
             message = "this server is for its own machine and was called by another name; see allowed_origins"
             return ApiError(403, "foreign_host", message)
         return None

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import psutil
 import pytest
 import ray
 
-from cluster.machine import guard, session
+from cluster.machine import guard, session, termination
 from cluster.machine.ray_internals import prepare_local_start
 from cluster.machine.session import _temporary_files_in, connect, patience
 from tests.cluster.sockets import assert_on_loopback
@@ -81,3 +85,27 @@ def test_nobody_reads_the_logs_that_nobody_asked_for(local_ray: str) -> None:
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     assert any("raylet" in command for command in commands)
     assert not any("log_monitor" in command for command in commands)
+
+
+def test_sigterm_while_ray_starts_ends_it_quietly() -> None:
+    """While its C++ starts in this process, too, which would print a trace and abort."""
+    code = (
+        "from cluster.machine import session, termination\n"
+        "termination.obey()\n"
+        "try:\n"
+        "    session.connect(num_cpus=1).__enter__()\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(termination.EXIT_CODE)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment
+    ) as command:
+        log = f"ww-ray-{command.pid}-*/session_latest/logs/python-core-driver-*"
+        while not any(Path("/tmp").glob(log)) and command.poll() is None:
+            time.sleep(0.01)
+        command.send_signal(signal.SIGTERM)
+        _, errors = command.communicate(timeout=240)
+    assert command.returncode == termination.EXIT_CODE, errors
+    assert "SIG" not in errors
+    assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))

@@ -65,8 +65,19 @@ def test_work_that_nobody_stops_is_not_touched() -> None:
         told()
 
 
-def test_handlers_that_others_set_do_not_stay() -> None:
-    ours = signal.getsignal(signal.SIGTERM)
-    with termination.kept():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def test_what_may_not_be_interrupted_goes_to_its_end_unless_told_twice() -> None:
+    ours, done = signal.getsignal(signal.SIGTERM), list[str]()
+
+    def start(*steps: Callable[[], object]) -> None:
+        with termination.delayed():
+            for step in steps:
+                step()
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        start(told)
+    assert done == ["whole"]
+    with pytest.raises(KeyboardInterrupt):
+        start(told, told)
+    assert done == ["whole"]
     assert signal.getsignal(signal.SIGTERM) is ours

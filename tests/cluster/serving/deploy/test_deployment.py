@@ -14,6 +14,7 @@ import pytest
 import ray
 import yaml
 from ray import serve
+from ray.serve.config import HTTPOptions
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -24,6 +25,7 @@ from ray.serve.schema import (
 )
 
 from cluster.serving.config import USUAL_PORT, ApiKey, LiveConfig, ScalingConfig, ServingConfig
+from cluster.serving.deploy import deployment
 from cluster.serving.deploy.deployment import ServingError, check_serving, serve_bundles, what_is_wrong
 from cluster.serving.deploy.promotion import promote
 from cluster.serving.deploy.replica import APP_NAME
@@ -194,3 +196,37 @@ def test_wrong_scaling_is_refused() -> None:
         ServingConfig(num_replicas=2, scaling=ScalingConfig(max_replicas=1))
     with pytest.raises(ValueError, match="drain_s"):
         ScalingConfig(drain_s=0)
+
+
+@pytest.mark.parametrize("port", [None, 0, "taken"])
+def test_a_port_that_is_taken_while_serve_starts(
+    monkeypatch: pytest.MonkeyPatch, port: int | str | None
+) -> None:
+    """Another one where none was asked for, else the usual line."""
+    tried = list[int]()
+    with contextlib.ExitStack() as stack:
+
+        def start(*, http_options: HTTPOptions, **_: object) -> None:
+            tried.append(http_options.port)
+            if len(tried) == 1:  # somebody is faster
+                stack.enter_context(socket.create_server((http_options.host, http_options.port)))
+                raise RuntimeError("\x1b[36mray::Proxy\x1b[39m\n  a trace\nOSError: in use")
+
+        monkeypatch.setattr(serve, "start", start)
+        monkeypatch.setattr(deployment, "_shut_down", lambda timeout_s: None)
+        if port == "taken":
+            port = deployment.bindable_port("127.0.0.1", 0)
+            with pytest.raises(ServingError, match=f"cannot listen on 127.0.0.1:{port} "):
+                deployment._start_serve(ServingConfig(port=port))
+        else:
+            assert deployment._start_serve(ServingConfig(port=port)).port == tried[1] != tried[0]
+
+
+def test_a_serve_that_does_not_start_is_said_without_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: object) -> None:
+        raise RuntimeError("\x1b[36mray::Proxy\x1b[39m\n  a trace\nOSError: it is so")
+
+    monkeypatch.setattr(serve, "start", start)
+    monkeypatch.setattr(deployment, "_shut_down", lambda timeout_s: None)
+    with pytest.raises(ServingError, match=r"^Ray Serve did not start \(OSError: it is so\)"):
+        deployment._start_serve(ServingConfig(port=0))

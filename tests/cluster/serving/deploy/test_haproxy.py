@@ -114,6 +114,10 @@ def _echo_one(replica: socket.socket, request: Path) -> None:
                 time.sleep(0.5)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 return
+            if received.startswith(b"GET /gone"):
+                text = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\n"
+                connection.sendall(text + b"Content-Length: 4\r\n\r\ngone")
+                return
             connection.sendall(REPLY)
             while received := connection.recv(4096):
                 connection.sendall(received)
@@ -173,7 +177,7 @@ def test_what_it_shows_of_itself_is_for_its_owner_alone(port: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("port", [60], indirect=True)
-@pytest.mark.parametrize("path", ["unknown", "nobody"])
+@pytest.mark.parametrize("path", ["unknown", "nobody", "gone"])
 def test_its_own_errors_have_the_form_of_ours(port: int, path: str) -> None:
     reply = httpx.get(f"http://127.0.0.1:{port}/{path}", timeout=30)
     assert reply.status_code == 503
@@ -189,6 +193,19 @@ def test_who_has_closed_his_sending_side_still_gets_his_reply(port: int) -> None
         connection.sendall(b"GET /slow HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+@pytest.mark.parametrize(("value", "is_passed_on"), [(b"mine-1 {x}", True), (b"r\xe9union", False)])
+def test_a_request_id_that_ray_serve_cannot_read_is_left_out(
+    port: int, tmp_path: Path, value: bytes, is_passed_on: bool
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: here\r\nX-Request-Id: " + value + b"\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    received = (tmp_path / "request").read_bytes().lower()
+    assert (b"x-request-id: " + value in received) == is_passed_on
+    assert (b"x-request-id" in received) == is_passed_on
 
 
 @pytest.mark.parametrize("port", [60], indirect=True)

@@ -149,3 +149,10 @@ def test_head_is_a_get_without_its_body(client: httpx.Client, path: str) -> None
     assert head.content == b""
     assert head.headers["content-type"] == whole.headers["content-type"]
     assert head.headers["content-length"] == str(len(whole.content))
+
+
+def test_http_1_0_need_not_name_a_host_but_pages_do(client: httpx.Client) -> None:
+    head, _ = exchange(client.base_url, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert head.startswith("http/1.1 200")
+    head, _ = exchange(client.base_url, b"GET /healthz HTTP/1.0\r\nOrigin: https://example.org\r\n\r\n")
+    assert head.startswith("http/1.1 403")
