@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import AudioError, cut_short, several_tracks, unreadable
+from ww_data.audio.errors import AudioError, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
@@ -42,10 +41,11 @@ _MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
+    num_frames: int | None = None  # decoding alone tells
     _interleave: Any = None
     _clock_s: float | None = None  # at the end of what was read
 
-    def __init__(self, file: Window, kind: Kind, says_its_length: bool) -> None:
+    def __init__(self, file: Window, kind: Kind) -> None:
         import av
 
         self._may_be_bad, self._has_clock = kind in _WITHOUT_CONTAINER, kind in _WITH_CLOCK
@@ -74,8 +74,6 @@ class FfmpegReader:
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
-        duration = self._stream.duration if says_its_length else None
-        self.num_frames = duration and round(duration * self._stream.time_base * self.sample_rate)
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
         num_read = 0
@@ -83,8 +81,6 @@ class FfmpegReader:
             num_read += len(samples_TC)
             if num_read > start:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
-        if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
-            raise cut_short(num_read, self.num_frames, "samples")
 
     def close(self) -> None:
         self._container.close()

@@ -13,7 +13,6 @@ KINDS = "WAV, FLAC, OGG, MP3, M4A (MP4), AAC, WebM, AIFF, CAF, AU or W64"
 HEAD_BYTES = 16
 # Some writers' tags are a little longer than they say.
 _MAX_SLOPPY_BYTES = 4096
-_MAX_CUT_BYTES = 1 << 16
 _MAGIC: dict[bytes, Kind] = {
     b"RIFF": "wav",
     b"RIFX": "wav",
@@ -29,14 +28,16 @@ _MAGIC: dict[bytes, Kind] = {
     b"\x1aE\xdf\xa3": "webm",
 }
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # an old QuickTime begins with any
+_TAG_LOOK_BYTES = 32  # a header of APE, the longest
+_ID3_V1_BYTES = 128
 _TAG_BYTES = 10  # ID3v2's header: "ID3", version, flags, size in four times seven bits
 
 
 def kind_of(file: BinaryIO) -> tuple[Kind | None, int]:
-    """The kind of an open file, None for what is not accepted, and where it begins: tags (ID3) may come before."""
+    """The kind of an open file, None for what is not accepted, and where it begins: tags may come before."""
     start = 0
-    while tag_bytes := id3_bytes(read_at(file, start, HEAD_BYTES)):
-        start += tag_bytes
+    while size := tag_bytes(read_at(file, start, _TAG_LOOK_BYTES)):
+        start += size
     head = read_at(file, start, _MAX_SLOPPY_BYTES if start else HEAD_BYTES)
     for offset in range(1 + max(0, len(head) - HEAD_BYTES)):
         if kind := kind_of_head(head[offset : offset + HEAD_BYTES]):
@@ -53,6 +54,14 @@ def id3_bytes(head: bytes) -> int:
     return _TAG_BYTES + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + footer_bytes
 
 
+def tag_bytes(head: bytes) -> int:
+    """How long the tag is that begins here, ID3 or APE; 0 if none does."""
+    if head.startswith(b"APETAGEX"):
+        is_header = len(head) >= _TAG_LOOK_BYTES and head[23] & 0x20
+        return _TAG_LOOK_BYTES + int.from_bytes(head[12:16], "little") if is_header else 0
+    return _ID3_V1_BYTES if head.startswith(b"TAG") else id3_bytes(head)
+
+
 def is_mpeg_frame(head: bytes) -> bool:
     """Whether a frame of MPEG audio (MP3 and its elders) begins here."""
     return (
@@ -64,12 +73,6 @@ def is_mpeg_frame(head: bytes) -> bool:
         and head[2] & 0x0C != 0x0C  # no such rate
         and head[2] & 0xF0 != 0xF0  # no such number of bits
     )
-
-
-def first_frame(file: BinaryIO) -> int:
-    """Where MPEG audio begins that was cut out of a stream, with padding or half a frame in front."""
-    head = read_at(file, 0, _MAX_CUT_BYTES)
-    return next((place for place in range(len(head)) if is_mpeg_frame(head[place : place + 4])), 0)
 
 
 def kind_of_head(head: bytes) -> Kind | None:

@@ -11,13 +11,11 @@ from typing import BinaryIO
 
 from ww_data.audio.chunks import check_tail, find_chunked
 from ww_data.audio.errors import cut_short, damaged, several_tracks
-from ww_data.audio.kinds import Kind, id3_bytes, is_mpeg_frame
+from ww_data.audio.kinds import Kind, id3_bytes
 from ww_data.audio.matroska import check_elements
+from ww_data.audio.mpeg import find_streams
 from ww_data.audio.windows import Link, find_bytes, read_at
 
-# What marks the first frame of an MP3 that says how many follow, after its header and its empty side information.
-_LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
-_SIDE_BYTES = (9, 17, 32)
 _LOOK_BYTES = 64
 _PAGE_HEADER_BYTES = 27
 _OGG_SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")  # first in a stream
@@ -28,18 +26,14 @@ def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
     if kind in ("wav", "w64", "aiff", "caf", "au", "mp4"):
         return list(find_chunked(file, start, is_mp4=kind == "mp4"))
     end = file.seek(0, io.SEEK_END)
+    if kind in ("mp3", "aac"):
+        return find_streams(file, kind, start, end)
     joints = sorted({joint for joint in _joints(file, kind, start, end) if joint[0] > start})
     starts, ends = [start, *(joint[1] for joint in joints)], [*(joint[0] for joint in joints), end]
     links = [Link(start=at, end=to) for at, to in zip(starts, ends, strict=True) if at < to]
     for link in links if kind == "webm" else ():
         check_elements(file, link)
     return links
-
-
-def says_its_length(file: BinaryIO, link: Link) -> bool:
-    """Whether an MP3's first frame says how many follow; if not, its length is anybody's guess."""
-    head = read_at(file, link.start, _LOOK_BYTES)
-    return any(tag in head for tag in _LENGTH_TAGS)
 
 
 def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -52,27 +46,12 @@ def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[
     elif kind == "webm":
         found = find_bytes(file, b"\x1aE\xdf\xa3", start)
         places = (place for place in found if b"B\x82" in read_at(file, place, _LOOK_BYTES))
-    elif kind == "mp3":
-        places = _first_frames(file, start)
     yield from ((place, place) for place in places)
-    if kind in ("mp3", "aac", "flac"):
-        magic = b"fLaC" if kind == "flac" else b"\xff"
+    if kind == "flac":
         for place in find_bytes(file, b"ID3", start):
             size = id3_bytes(read_at(file, place, _LOOK_BYTES))
-            if size and read_at(file, place + size, 4).startswith((magic, b"ID3")):
+            if size and read_at(file, place + size, 4).startswith((b"fLaC", b"ID3")):
                 yield place, place + size
-
-
-def _first_frames(file: BinaryIO, start: int) -> Iterator[int]:
-    """Where MP3 streams begin with a frame that says how many follow."""
-    for tag in _LENGTH_TAGS:
-        for place in find_bytes(file, tag, start):
-            num_before = min(place - start, 4 + max(_SIDE_BYTES))
-            before = read_at(file, place - num_before, num_before)
-            for side_bytes in _SIDE_BYTES:
-                frame = before[-side_bytes - 4 :]
-                if len(frame) == side_bytes + 4 and is_mpeg_frame(frame) and not frame[4:].strip(b"\0"):
-                    yield place - side_bytes - 4
 
 
 def _ogg_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:

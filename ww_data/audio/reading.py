@@ -15,9 +15,10 @@ import numpy as np
 
 from ww_data.audio.errors import AudioError, one_line, source_name, unreadable
 from ww_data.audio.ffmpeg import FfmpegReader, changed
-from ww_data.audio.kinds import KINDS, Kind, first_frame, kind_of
+from ww_data.audio.kinds import KINDS, Kind, kind_of
 from ww_data.audio.libsndfile import LibsndfileReader
-from ww_data.audio.links import find_links, says_its_length
+from ww_data.audio.links import find_links
+from ww_data.audio.mpeg import first_frame
 from ww_data.audio.reader import BLOCK_FRAMES, Block, Reader, SampleType
 from ww_data.audio.resampling import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, resample
 from ww_data.audio.windows import Link, Window, read_at
@@ -110,8 +111,8 @@ class Recording:
         if not self._num_bytes:
             raise AudioError("is empty (0 bytes)")
         kind, start = kind_of(file)
-        if kind is None and path and path.lower().endswith(".mp3"):
-            kind, start = "mp3", first_frame(file)
+        if kind is None and path:
+            kind, start = _cut_out(file, Path(path).suffix.lower())
         if kind is None:
             raise unreadable(f"these bytes begin none of {KINDS}")
         self._kind: Kind = kind
@@ -149,7 +150,7 @@ class Recording:
         window = Window(self._file, link)
         is_whole = link.start == 0 and link.end == self._num_bytes and not link.head
         if self._kind in ("mp3", "aac", "mp4", "webm") or self._is_open_flac(link):
-            return FfmpegReader(window, self._kind, self._kind == "mp3" and says_its_length(self._file, link))
+            return FfmpegReader(window, self._kind)
         try:
             if self._path and is_whole and self._kind != "flac":
                 return LibsndfileReader(self._path, link)
@@ -158,13 +159,20 @@ class Recording:
             # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone.
             window.seek(0)
             with suppress(AudioError):
-                return FfmpegReader(window, self._kind, says_its_length=False)
+                return FfmpegReader(window, self._kind)
             raise
 
     def _is_open_flac(self, link: Link) -> bool:
         """Whether it is a FLAC whose encoder did not go back to say how long it is: libsndfile reads none of it."""
         head = read_at(self._file, link.start, 26)
         return self._kind == "flac" and not (head[21] & 0x0F or any(head[22:26]))
+
+
+def _cut_out(file: BinaryIO, suffix: str) -> tuple[Kind | None, int]:
+    """What a file is by its name, where its bytes do not say so at once, and where it begins."""
+    named: Kind | None = "mp3" if suffix == ".mp3" else "aac" if suffix == ".aac" else None
+    place = first_frame(file, named) if named else None
+    return (named, place) if place is not None else (None, 0)
 
 
 def _is_path(source: AudioSource) -> bool:

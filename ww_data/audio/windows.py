@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _PIECE_BYTES = 1 << 22
+_FIRST_PIECE_BYTES = 1 << 12
 _FAR_BYTES = 1 << 42  # no file is as long; far beyond, systems refuse to go
 
 
@@ -72,12 +73,13 @@ def find_other(file: BinaryIO, than: bytes, start: int) -> Iterator[int]:
 
 def find_bytes(file: BinaryIO, what: bytes, start: int) -> Iterator[int]:
     """The places of some bytes in an open file, which may be moved meanwhile."""
-    place, rest = start, b""
-    while piece := read_at(file, place, _PIECE_BYTES):
+    place, rest, size = start, b"", _FIRST_PIECE_BYTES  # what is looked for often lies near
+    while piece := read_at(file, place, size):
         place += len(piece)
+        size = min(2 * size, _PIECE_BYTES)
         piece = rest + piece
         found = piece.find(what)
         while found >= 0:
             yield place - len(piece) + found
             found = piece.find(what, found + 1)
-        rest = piece[1 - len(what) :]
+        rest = piece[len(piece) - len(what) + 1 :]

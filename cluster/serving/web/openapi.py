@@ -32,7 +32,7 @@ _WHAT = {
     401: ("A key is asked for", "unauthorized", "this API key is not valid here"),
     404: ("No such model", "unknown_model", "no model is called 'x'; there are: gatewave-0a1b2c3d4e5f"),
     413: ("Beyond a limit", "too_long", "7300.0 s of audio; the limit is 7200 s: send parts"),
-    415: ("Not audio", "unsupported_audio", "these bytes begin none of WAV, FLAC, OGG, MP3, M4A, WebM, ...: convert the file"),
+    415: ("Not audio", "unsupported_audio", "these bytes begin none of WAV, FLAC, ...: convert the file"),
     422: ("A wrong option", "invalid_field", "strength: Input should be less than or equal to 1, got '2'"),
     429: ("The key's limit; see Retry-After", "too_many_requests", "this key may do 2 things at a time"),
     503: ("Busy; see Retry-After", "busy", "busy: 8 files are being worked on, as many as may be"),

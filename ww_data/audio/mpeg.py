@@ -1,0 +1,151 @@
+"""MP3 and AAC without a container: nothing but frames, one after the other, and what people put between and behind.
+
+Decoders go over whatever is no frame and say nothing: so the frames are walked through before they are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
+
+from ww_data.audio.chunks import MAX_MISSING, check_tail
+from ww_data.audio.errors import cut_short, damaged
+from ww_data.audio.kinds import Kind, tag_bytes
+from ww_data.audio.windows import Link, find_bytes, read_at
+
+_LOOK_BYTES = 64  # of a frame: as far as the number of frames may stand
+_SIDE_BYTES = (9, 17, 32)  # between a header and a length tag: a frame's side information, empty
+_LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
+_RATES_HZ = (44_100, 48_000, 32_000)
+_HALVED = (2, 0, 1, 0)  # the rates, so many times, by version: 2.5, none, 2, 1
+_KBPS = {  # by whether it is MPEG 1, and the layer
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448, 0),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 0),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256, 0),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
+}
+# A cut within a frame, where a file ends and another begins, costs so many frames.
+_MAX_LOST_FRAMES = 3
+_MAX_CUT_BYTES = 1 << 16
+_TAG_ENDS = (b"APETAGEX", b"LYRICS200", b"LYRICSEND")  # of tags whose length stands at their end
+_TAG_END_BYTES = 256
+
+
+def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]:
+    """The streams from `start` on, without the tags between and behind them.
+
+    Raises AudioError, without a name, where frames are missing that the first one speaks of, or where more than a
+    little in between is no frame.
+    """
+    links: list[Link] = []
+    begin = last = start
+    num_frames = promised = sound = largest = 0
+    junk = first_junk = tail = 0  # bytes that are no frame, where, and how many of them are the last
+    for what, place, size, head in _pieces(file, kind, start, end):
+        says = _num_promised(head) if what == "frame" else None
+        if (what == "tag" or says is not None) and num_frames:
+            links.append(_whole(begin, last, num_frames, promised))
+            num_frames = promised = 0
+        if what == "frame":
+            begin = begin if num_frames else place
+            num_frames, promised = num_frames + 1, says or promised
+            last, sound, largest = min(place + size, end), sound + size, max(largest, size)
+        elif what == "junk":
+            junk, first_junk = junk + size, first_junk or place
+            tail = size if place + size == end else 0
+    if num_frames:
+        links.append(_whole(begin, last, num_frames, promised))
+    if not links:
+        return [Link(start=start, end=end)]  # a decoder says what it is
+    most = MAX_MISSING * sound + _MAX_LOST_FRAMES * largest
+    if tail > most:
+        _check_end(file, start, end - tail, end)
+    if junk - tail > most:
+        raise damaged(first_junk - start)
+    return links
+
+
+def next_frame(file: BinaryIO, kind: Kind, place: int, end: int) -> int:
+    """Where the next frame begins that another follows, from a place on; `end` if none does."""
+    for at in find_bytes(file, b"\xff", place):
+        if at >= end:
+            break
+        head = read_at(file, at, 8)
+        if size := _frame_bytes(head, kind):
+            after = read_at(file, at + size, 8)
+            is_same = (
+                after[1:2] == head[1:2] and _frame_bytes(after, kind) and not (after[2] ^ head[2]) & 0x0C
+            )
+            if is_same or at + size == end:
+                return at
+    return end
+
+
+def first_frame(file: BinaryIO, kind: Kind) -> int | None:
+    """Where the sound begins that was cut out of a stream, with padding or half a frame in front."""
+    place = next_frame(file, kind, 0, _MAX_CUT_BYTES)
+    return place if place < _MAX_CUT_BYTES else None
+
+
+def _pieces(
+    file: BinaryIO, kind: Kind, start: int, end: int
+) -> Iterator[tuple[Literal["frame", "tag", "junk"], int, int, bytes]]:
+    """What lies one after the other from `start` on, with its place, length and first bytes."""
+    place = start
+    while place < end:
+        head = read_at(file, place, _LOOK_BYTES)
+        if size := _frame_bytes(head, kind):
+            yield "frame", place, size, head
+        elif (size := tag_bytes(head)) and place + size <= end:
+            yield "tag", place, size, head
+        else:
+            size = next_frame(file, kind, place, end) - place
+            yield "junk", place, size, head
+        place += size
+
+
+def _check_end(file: BinaryIO, start: int, place: int, end: int) -> None:
+    """Raises AudioError if what follows the last frame is no tag."""
+    tail = read_at(file, max(place, end - _TAG_END_BYTES), _TAG_END_BYTES)
+    if not any(mark in tail for mark in _TAG_ENDS):
+        check_tail(file, start, place, end)
+
+
+def _whole(start: int, end: int, num_frames: int, promised: int) -> Link:
+    """A stream, if its frames are there. Some writers count the one that says how many."""
+    if num_frames < (1 - MAX_MISSING) * promised:
+        raise cut_short(num_frames, promised, "frames")
+    return Link(start=start, end=end)
+
+
+def _num_promised(head: bytes) -> int | None:
+    """How many frames follow one that is there to say so; 0 if it leaves that open, None for a frame of sound."""
+    for side_bytes in _SIDE_BYTES:
+        tag = head[4 + side_bytes :]
+        if tag.startswith(_LENGTH_TAGS) and not head[4 : 4 + side_bytes].strip(b"\0"):
+            if tag.startswith(b"VBRI"):
+                return int.from_bytes(tag[14:18], "big")
+            return int.from_bytes(tag[8:12], "big") if tag[7:8] and tag[7] & 1 else 0
+    return None
+
+
+def _frame_bytes(head: bytes, kind: Kind) -> int:
+    """How long the frame is that begins here; 0 if none does."""
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return 0
+    if kind == "aac":
+        size = (head[3] & 0x03) << 11 | head[4] << 3 | head[5] >> 5
+        return size if head[1] & 0xF6 == 0xF0 and head[2] & 0x3C < 0x34 and size > 7 else 0
+    version, layer, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 2 & 3
+    if version == 1 or layer == 4 or rate == 3:
+        return 0
+    is_first = version == 3
+    rate_hz = _RATES_HZ[rate] >> _HALVED[version]
+    kbps = _KBPS[is_first, layer if is_first else min(layer, 2)][head[2] >> 4]
+    padding = head[2] >> 1 & 1
+    if not kbps:
+        return 0
+    if layer == 1:
+        return 4 * (12_000 * kbps // rate_hz + padding)
+    return (144_000 if is_first or layer == 2 else 72_000) * kbps // rate_hz + padding
