@@ -248,7 +248,7 @@ def test_memory_beyond_the_limit_is_a_400(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np, cluster.serving.files.decoder as decoder\n"
         "limits = decoder.AudioLimits()\n"
-        "decoder.iter_blocks = lambda *_: [np.ones(limits.max_decode_bytes // 2, np.float32)]\n"
+        "decoder.sound_blocks = lambda *_: [np.ones(limits.max_decode_bytes // 2, np.float32)]\n"
         "decoder.confine(limits)\n"
         "sys.stdout.buffer.write(b''.join(decoder.decode(sys.argv[1], limits)))\n"
     )
