@@ -1,6 +1,6 @@
 """What training through Ray and Lightning costs beside a plain PyTorch loop: the same model, loss and batches.
 
-    python benchmarks/training.py --check                          # the compact presets, a quarter of an hour
+    python benchmarks/training.py --check                          # the compact presets
     python benchmarks/training.py --presets demucs-compact --data data/mine
 
 In each round a plain loop, training with one worker, two independent plain loops at once, and training with two

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ww_data.storage import first_line
+
 
 def one_line(message: object) -> str:
     """All of a message, without its line breaks."""
@@ -15,11 +17,6 @@ def one_line(message: object) -> str:
 def last_line(message: object) -> str:
     """Where a traceback comes first."""
     return str(message).strip().rpartition("\n")[2]
-
-
-def first_line(message: object) -> str:
-    """Where details come below."""
-    return str(message).strip().partition("\n")[0]
 
 
 def rays_words(error: BaseException) -> str:

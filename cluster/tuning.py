@@ -27,7 +27,7 @@ from cluster.runs.folder import BUNDLE_FOLDER
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 from cluster.training.checks import check_measure, check_rate
 from cluster.training.run import run_training
-from ww_data import Storage, open_corpus
+from ww_data import Corpus, Storage, open_corpus
 from ww_data.parallel import Progress
 from ww_models import BundleError, read_bundle_info
 from ww_models.quality import MEASURES
@@ -136,8 +136,8 @@ def check_sweep(
     trials: int,
     measure: str = "si_sdr_db",
     max_concurrent_trials: int = 1,
-) -> Path:
-    """The sweep's folder, if all is well that can be told without Ray; raises like `run_sweep`."""
+) -> tuple[Path, Corpus]:
+    """The sweep's folder and its corpus, if all is well that can be told without Ray; raises like `run_sweep`."""
     if measure not in MEASURES:
         raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
     check_measure(config, measure)
@@ -153,7 +153,7 @@ def check_sweep(
     Storage(folder).check_writable()
     corpus = open_corpus(corpus_uri)  # a damaged one ends the sweep, not each trial
     check_rate(config, corpus.sample_rate, corpus_uri)
-    return folder
+    return folder, corpus
 
 
 def standing(folder: Path) -> str:
@@ -189,8 +189,7 @@ def run_sweep(
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
     Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
-    folder = check_sweep(config, corpus_uri, storage, name, trials, measure, max_concurrent_trials)
-    corpus = open_corpus(corpus_uri)
+    folder, corpus = check_sweep(config, corpus_uri, storage, name, trials, measure, max_concurrent_trials)
     share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
     of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
     check_placement(of_trials.resources)

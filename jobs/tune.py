@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     name, trials = arguments.name or f"sweep-{run_name(arguments)}", arguments.trials
     sweep = (arguments.data, arguments.storage, name)
     options = {"trials": trials, "measure": arguments.metric, "max_concurrent_trials": arguments.concurrent}
-    folder = check_sweep(config, *sweep, **options)  # before Ray takes seconds to start
+    folder, _ = check_sweep(config, *sweep, **options)  # before Ray takes seconds to start
     try:
         with connect() as where:
             print(f"{trials} trials on {where}, raising {arguments.metric}")

@@ -207,7 +207,7 @@ def sha256_of(path: Path) -> str:
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def cache_folder() -> Path:
