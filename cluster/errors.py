@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ww_data.storage import first_line
-
 
 def one_line(message: object) -> str:
     """All of a message, without its line breaks."""
@@ -27,6 +25,8 @@ def rays_words(error: BaseException) -> str:
     ray = sys.modules.get("ray")
     if ray is None or not (_is_of(ray, error) or _was_raised_in(ray, error)):
         return ""
+    from ww_data.storage import first_line  # with it come pyarrow and numpy: not for a command's --help
+
     if isinstance(error, ray.exceptions.RayTaskError):
         what = last_line(error)
     else:
