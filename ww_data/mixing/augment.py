@@ -32,7 +32,7 @@ class AugmentConfig:
     `noise_only`, `clean_only`: mixtures without speech and without noise.
     On both sides: `gain_change`, a turned knob; `equaliser`, three biquads; `telephone` (300 to 3400 Hz); `low_pass`,
     as MP3 has it; `band_mask`, a band that is taken out, up to `band_mask_width` of the mel scale wide.
-    On the noisy side alone: `clipping` of peaks, `clipping_db` of them; `dropouts` of 20 ms packets, of which the part
+    On the noisy side alone: `rumble` of 2 to 20 Hz, as wind and handling make it, at `rumble_dbfs`; `clipping` of peaks, `clipping_db` of them; `dropouts` of 20 ms packets, of which the part
     `dropout_share` is lost; `quantisation` to `quantisation_bits`, on the mu-law as often as not.
     """
 
@@ -52,6 +52,7 @@ class AugmentConfig:
     clipping: float | None = None
     dropouts: float | None = None
     quantisation: float | None = None
+    rumble: float | None = None
 
     speed_factor: Range = (0.9, 1.1)
     early_ms: float = 50.0
@@ -68,6 +69,7 @@ class AugmentConfig:
     clipping_db: Range = (2.0, 15.0)
     dropout_share: Range = (0.01, 0.1)
     quantisation_bits: tuple[int, int] = (6, 12)
+    rumble_dbfs: Range = (-50.0, -12.0)
 
     def __post_init__(self) -> None:
         if self.chain not in tuple(_CHAINS):
@@ -151,4 +153,5 @@ _LIMITS: dict[str, Range] = {
     "clipping_db": (0.0, 40.0),
     "dropout_share": (0.0, 0.9),
     "quantisation_bits": (2, 16),
+    "rumble_dbfs": (-90.0, 0.0),
 }

@@ -1,15 +1,17 @@
-"""What a channel does: a turned knob, overdriven peaks, lost packets, coarse quantisation."""
+"""What a channel does: a turned knob, rumble, overdriven peaks, lost packets, coarse quantisation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ww_data.dsp import FloatArray
-from ww_data.mixing.draw_effects import Dropouts, GainChange, Quantisation
+from ww_data.mixing.draw_effects import Dropouts, GainChange, Quantisation, Rumble
 from ww_data.randomness import scattered
 
 _PACKET_S = 0.02
 _LONGEST_LOSS = 3  # packets in a row
+_RUMBLE_HZ = (2.0, 20.0)
+_RUMBLE_TONES = 3
 
 
 def gain_over_time(change: GainChange, num_samples: int, sample_rate: int) -> FloatArray:
@@ -17,6 +19,15 @@ def gain_over_time(change: GainChange, num_samples: int, sample_rate: int) -> Fl
     after_T = np.arange(num_samples, dtype=np.float32) - np.float32(change.position * num_samples)
     turned_T = np.clip(after_T * np.float32(1 / (change.seconds * sample_rate)), 0, 1)
     return np.exp2(turned_T * np.float32(change.gain_db / (20 * np.log10(2))))
+
+
+def rumbling(rumble: Rumble, num_samples: int, sample_rate: int) -> FloatArray:
+    """Tones (T,) that are felt rather than heard, their power that of the level as a whole."""
+    hz_K, phase_K, share_K = scattered(rumble.tones_key, 3 * _RUMBLE_TONES).reshape(3, _RUMBLE_TONES, 1)
+    turns_K = (_RUMBLE_HZ[0] + (_RUMBLE_HZ[1] - _RUMBLE_HZ[0]) * hz_K) / sample_rate
+    weight_K = np.sqrt(2 * share_K / share_K.sum()) * 10 ** (rumble.level_dbfs / 20)
+    tones_KT = np.sin(2 * np.pi * (turns_K * np.arange(num_samples) + phase_K))
+    return (weight_K * tones_KT).sum(0).astype(np.float32)
 
 
 def clipped(x_T: FloatArray, clipping_db: float) -> FloatArray:

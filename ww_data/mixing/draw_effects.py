@@ -57,6 +57,13 @@ class Quantisation(NamedTuple):
     mu_law: bool
 
 
+class Rumble(NamedTuple):
+    """Sound below hearing, of `level_dbfs`; `tones_key` stands for what it is made of."""
+
+    level_dbfs: float
+    tones_key: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What was drawn for one mixture; None, or what does nothing, where an effect was not."""
@@ -74,6 +81,7 @@ class Augmentation:
     clipping_db: float | None = None
     dropouts: Dropouts | None = None
     quantisation: Quantisation | None = None
+    rumble: Rumble | None = None
 
 
 # One uniform number each, always all of them: changing one probability leaves the other draws as they are.
@@ -89,6 +97,7 @@ DRAWS = (
     *("telephone", "low_pass", "low_pass_hz", "band_mask", "band_mask_width", "band_mask_position"),
     *("clipping", "clipping_db", "dropouts", "dropout_share", "dropout_packets"),
     *("quantisation", "quantisation_bits", "quantisation_mu_law"),
+    *("rumble", "rumble_dbfs", "rumble_tones"),
 )
 Draws = dict[str, float]
 
@@ -193,6 +202,8 @@ def _draw_noisy_side(config: AugmentConfig, u: Draws, found: dict[str, object]) 
         low, high = config.quantisation_bits
         bits = low + int((high - low + 1) * u["quantisation_bits"])
         found["quantisation"] = Quantisation(bits, u["quantisation_mu_law"] < 0.5)
+    if u["rumble"] < chances["rumble"]:
+        found["rumble"] = Rumble(between(config.rumble_dbfs, u["rumble_dbfs"]), _key(u["rumble_tones"]))
 
 
 def _key(uniform: float) -> int:

@@ -1,7 +1,7 @@
 """Mixing speech with noise. Randomness is drawn first (`draw_mixture`) and applied then (`mix`).
 
 Order: crop; speed; room or echo; noise at its SNR, level; on both sides gain change and filters; on the noisy side
-alone clipping, dropouts, quantisation. Up to the filters `noisy - clean` is the scaled noise (and, of a room, what is
+alone rumble, clipping, dropouts, quantisation. Up to the filters `noisy - clean` is the scaled noise (and, of a room, what is
 to be removed), at exactly the SNR that was drawn; nothing is ever divided by silence.
 """
 
@@ -20,7 +20,7 @@ from ww_data.corpus.banks import NoiseBank
 from ww_data.corpus.rooms import RoomBank, RoomResponse
 from ww_data.corpus.segments import SegmentBlock, SegmentRows
 from ww_data.dsp import FloatArray, Int16Array, frame_energies, frame_length
-from ww_data.mixing.channel import clipped, gain_over_time, quantised, with_dropouts
+from ww_data.mixing.channel import clipped, gain_over_time, quantised, rumbling, with_dropouts
 from ww_data.mixing.draw import MixingConfig, MixtureDraw, draw_mixture
 from ww_data.mixing.draw_effects import SPEED_STEPS, Augmentation
 from ww_data.mixing.equaliser import apply_gain_curve, gain_curve
@@ -248,6 +248,8 @@ def _through_channel(
         bands = augmentation.biquads, augmentation.pass_band_hz, augmentation.masked_band_hz
         gain_F = gain_curve(len(noisy_T), sample_rate, *bands)
         noisy_T[:], clean_T[:] = apply_gain_curve((noisy_T, clean_T), gain_F, sample_rate)
+    if augmentation.rumble is not None:
+        noisy_T += rumbling(augmentation.rumble, len(noisy_T), sample_rate)
     peak = max(_peak(noisy_T), _peak(clean_T))
     if peak > 1.0:
         noisy_T *= np.float32(_PEAK / peak)

@@ -17,15 +17,15 @@ from tests.ww_data.mixing.made_blocks import block_of, noise_bank, room_bank
 from ww_data import AugmentConfig, MixingConfig, Mixtures, NoiseBank, RoomBank, SegmentBlock, mix_segments
 from ww_data.corpus.banks import BankRow
 from ww_data.mixing.augment import EFFECTS
-from ww_data.mixing.channel import clipped, gain_over_time, quantised, with_dropouts
-from ww_data.mixing.draw_effects import DRAWS, Dropouts, Echo, GainChange, Quantisation
+from ww_data.mixing.channel import clipped, gain_over_time, quantised, rumbling, with_dropouts
+from ww_data.mixing.draw_effects import DRAWS, Dropouts, Echo, GainChange, Quantisation, Rumble
 from ww_data.mixing.equaliser import Biquad, apply_gain_curve, gain_curve, mel_of, mel_to_hz
 from ww_data.mixing.reverb import echo_kernel
 from ww_data.randomness import scattered
 from ww_data.write.pieces import to_pcm
 
 LINEAR = ("gain_change", "equaliser", "telephone", "low_pass", "band_mask")
-NOISY_SIDE = ("clipping", "dropouts", "quantisation")
+NOISY_SIDE = ("rumble", "clipping", "dropouts", "quantisation")
 ALL = dict.fromkeys(EFFECTS, 0.5) | {"noise_only": 0.1, "clean_only": 0.1}
 
 
@@ -166,6 +166,7 @@ def test_new_draws_come_last() -> None:
     """A run that goes on after an update must draw what it would have drawn: never take any of these away."""
     assert DRAWS[:5] == ("remix", "speed", "speed_factor", "room", "room_index")
     assert (len(set(DRAWS)), DRAWS.index("quantisation_mu_law")) == (len(DRAWS), 44)
+    assert DRAWS[45:] == ("rumble", "rumble_dbfs", "rumble_tones")
 
 
 # What is mixed
@@ -287,6 +288,23 @@ def test_faster_speech_is_higher_and_ends_early(factor: float, tmp_path: Path) -
 
 
 # Single effects
+
+
+@pytest.mark.parametrize("key", [0, 7, 2**52])
+def test_rumble_lies_below_hearing_at_its_level(key: int) -> None:
+    rumble = rumbling(Rumble(level_dbfs=-20.0, tones_key=key), 60 * RATE, RATE).astype(np.float64)
+    power = np.abs(np.fft.rfft(rumble * np.hanning(len(rumble)))) ** 2
+    hz = np.fft.rfftfreq(len(rumble), 1 / RATE)
+    assert power[(hz < 1.9) | (hz > 20.1)].sum() < 1e-6 * power.sum()
+    assert 10 * np.log10(np.mean(rumble**2)) == pytest.approx(-20, abs=0.1)
+
+
+def test_rumble_is_on_the_noisy_side_alone() -> None:
+    quiet, rumbles = mixed(), mixed(rumble=1.0, rumble_dbfs=(-40.0, -40.0))
+    np.testing.assert_array_equal(rumbles.clean_NT, quiet.clean_NT)
+    added = (rumbles.noisy_NT - quiet.noisy_NT).astype(np.float64)
+    assert np.sqrt(np.mean(added**2, axis=1)).max() < 0.02
+    assert np.abs(added).max(axis=1).min() > 0
 
 
 def test_echoes_decay_in_time() -> None:
