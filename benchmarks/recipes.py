@@ -3,9 +3,9 @@
     python benchmarks/recipes.py --data data/mine --tries benchmarks/recipes.yaml --out recipes --minutes 50
 
 A try is a preset and settings on top (`--set` of jobs.train), each but the first with one change. It runs on one
-thread, mixing included, and its time is CPU time of that thread: neighbours slow it, but do not shorten it. The learning rate
-falls with the time, not with steps, so that a slower try ends as well annealed as a quick one. Scores are those of the
-stored validation mixtures; the test split is not looked at.
+thread, mixing included, and its time is CPU time of that thread: neighbours slow it, but do not shorten it. The
+learning rate falls with the time, not with steps, so that a slower try ends as well annealed as a quick one. Scores are
+those of the stored validation mixtures; the test split is not looked at.
 
 OUT/NAME holds the bundle and result.json; a try that has one is not run again. OUT/table.md is the table of all.
 """

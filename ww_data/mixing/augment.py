@@ -32,8 +32,9 @@ class AugmentConfig:
     `noise_only`, `clean_only`: mixtures without speech and without noise.
     On both sides: `gain_change`, a turned knob; `equaliser`, three biquads; `telephone` (300 to 3400 Hz); `low_pass`,
     as MP3 has it; `band_mask`, a band that is taken out, up to `band_mask_width` of the mel scale wide.
-    On the noisy side alone: `rumble` of 2 to 20 Hz, as wind and handling make it, at `rumble_dbfs`; `clipping` of peaks, `clipping_db` of them; `dropouts` of 20 ms packets, of which the part
-    `dropout_share` is lost; `quantisation` to `quantisation_bits`, on the mu-law as often as not.
+    On the noisy side alone: `rumble` of 2 to 20 Hz, as wind and handling make it, at `rumble_dbfs`; `clipping` of
+    peaks, `clipping_db` of them; `dropouts` of 20 ms packets, of which the part `dropout_share` is lost; `quantisation`
+    to `quantisation_bits`, on the mu-law as often as not.
     """
 
     chain: Chain = "none"

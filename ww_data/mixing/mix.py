@@ -1,8 +1,8 @@
 """Mixing speech with noise. Randomness is drawn first (`draw_mixture`) and applied then (`mix`).
 
 Order: crop; speed; room or echo; noise at its SNR, level; on both sides gain change and filters; on the noisy side
-alone rumble, clipping, dropouts, quantisation. Up to the filters `noisy - clean` is the scaled noise (and, of a room, what is
-to be removed), at exactly the SNR that was drawn; nothing is ever divided by silence.
+alone rumble, clipping, dropouts, quantisation. Up to the filters `noisy - clean` is the scaled noise (and, of a room,
+what is to be removed), at exactly the SNR that was drawn; nothing is ever divided by silence.
 """
 
 from __future__ import annotations
