@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from cluster.runs.folder import claim_run_folder
 from cluster.settings.experiment import load_config
 from ww_data import Storage
+from ww_models import load_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -145,6 +146,30 @@ def test_curves_are_drawn_of_runs_in_one_picture(tmp_path: Path) -> None:
     refused = run_benchmark("curves", str(runs[0]))
     assert refused.returncode == 1
     assert refused.stderr == f"error: {runs[0]} has not been validated yet\n"
+
+
+def test_recipes_are_tried_once_and_stand_in_a_table(small_corpus: Path, tmp_path: Path) -> None:
+    tries = tmp_path / "tries.yaml"
+    tries.write_text("base: {preset: tiny}\nquick: {preset: tiny, set: [optimizer.learning_rate=1e-2]}\n")
+    options = ("--data", str(small_corpus), "--tries", str(tries), "--out", str(tmp_path / "out"))
+    for _ in range(2):
+        done = run_benchmark("recipes", *options, "--minutes", "0.01")
+        assert_table(done, ("| base | preset tiny |", "| quick | optimizer.learning_rate=1e-2 |"))
+        assert "not finished" not in done.stdout
+    assert "hours_heard" not in done.stdout  # nothing was run again
+    assert load_bundle(tmp_path / "out" / "quick" / "bundle").name == "gatewave"
+
+
+def test_quality_is_measured_beside_the_noisy_sound(bundle: Path, small_corpus: Path, tmp_path: Path) -> None:
+    options = ("--bundle", str(bundle), "--clips", "3", "--out", str(tmp_path))
+    done = run_benchmark("quality", "--data", str(small_corpus), *options)
+    assert_table(done, ("noisy", "fp32", "int8", "silence in"))
+    assert imread(tmp_path / "quality.png").shape[0] > 500
+    systems = json.loads((tmp_path / "quality.json").read_text())["systems"]
+    assert [len(about["rows"]) for about in systems.values()] == [3, 3, 3]
+    noisy, fp32, int8 = ([row["si_sdr_db"] for row in about["rows"]] for about in systems.values())
+    assert fp32 == pytest.approx(int8, abs=1.0)
+    assert noisy != pytest.approx(fp32, abs=1e-3)
 
 
 def assert_table(done: subprocess.CompletedProcess[str], rows: tuple[str, ...]) -> None:
