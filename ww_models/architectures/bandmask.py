@@ -224,8 +224,8 @@ class BandMaskStep(StreamingStep):
         bands, taps = self._bands_and_taps(self.features(real, imaginary) * self.scale, memory)
         gains = self.bins(bands).sigmoid().reshape(-1, self.rows, self.num_bins)
         low = self._filtered(real[..., : self.num_low], imaginary[..., : self.num_low], taps, memory)
-        more = F.pad(low, (0, self.num_bins - self.num_low)).unbind(2)
-        blocks = self.short_time.synthesise(gains * real + more[0], gains * imaginary + more[1])
+        more = F.pad(low, (0, self.num_bins - self.num_low))
+        blocks = self.short_time.synthesise(gains * real + more[:, :, 0], gains * imaginary + more[:, :, 1])
         shares = [memory.delay(f"share.{i}", block, i) for i, block in enumerate(blocks)]
         return sum_of(shares).reshape(-1, self.rows * self.stride, 1)
 

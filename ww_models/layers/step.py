@@ -63,7 +63,7 @@ class StreamingStep(nn.Module, ABC):
             estimate = estimate + memory.delay("residual", scaled, delay)
         if scale is not None:
             estimate = estimate * memory.delay("scale", scale, delay)
-        return estimate.squeeze(-1)
+        return estimate.flatten(1)  # squeeze would be exported with a branch, for channels that might be many
 
 
 class StepU(nn.Module):
