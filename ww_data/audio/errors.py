@@ -31,6 +31,11 @@ def damaged(place: int) -> AudioError:
     return AudioError(f"is damaged: what should follow its first {place} bytes does not: copy it again")
 
 
+def damaged_within() -> AudioError:
+    """For a file that is as long as it should be, with a part in it that is not what its writer wrote."""
+    return AudioError("is damaged: a part of its sound does not match its checksums: copy it again")
+
+
 def longer_than_it_says(came: int, rest: int) -> AudioError:
     what = f"{came} bytes by its header, and {rest} more follow"
     return AudioError(

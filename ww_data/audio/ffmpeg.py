@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.errors import AudioError, several_tracks, unreadable
+from ww_data.audio.errors import AudioError, damaged_within, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
@@ -41,7 +41,7 @@ _MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
-    num_frames: int | None = None  # decoding alone tells
+    num_frames: int | None = None  # decoding alone tells, but for a FLAC, whose frames were counted
     _interleave: Any = None
     _clock_s: float | None = None  # at the end of what was read
 
@@ -62,6 +62,7 @@ class FfmpegReader:
             raise unreadable(error) from error
         try:
             self._stream = self._only_sound()
+            self.num_frames = self._stream.duration if kind == "flac" else None
             self._frames = self._decoded()
             self._first = next(self._frames, None)
             if self._first is None:
@@ -81,6 +82,8 @@ class FfmpegReader:
             num_read += len(samples_TC)
             if num_read > start:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
+        if num_read < (self.num_frames or 0):  # it goes over damaged frames
+            raise damaged_within()
 
     def close(self) -> None:
         self._container.close()

@@ -6,17 +6,21 @@ Podcast editors join MP3 files, recorders that rotate chain Ogg streams, and dec
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ww_data.audio.chunks import check_tail, find_chunked
+from ww_data.audio.containers.chunks import check_tail, find_chunked
+from ww_data.audio.containers.flac import counted
+from ww_data.audio.containers.matroska import check_elements
+from ww_data.audio.containers.mpeg import find_streams
 from ww_data.audio.errors import cut_short, damaged, several_tracks
 from ww_data.audio.kinds import Kind, id3_bytes
-from ww_data.audio.matroska import check_elements
-from ww_data.audio.mpeg import find_streams
-from ww_data.audio.windows import Link, find_bytes, read_at
+from ww_data.audio.windows import Link, find_bytes, find_matches, read_at
 
 _LOOK_BYTES = 64
+# What follows the mark says whether more is said than what the stream is.
+_FLAC, _FLAC_BYTES = re.compile(rb"fLaC(?=[\0\x80]\0\0\x22)"), 8
 _PAGE_HEADER_BYTES = 27
 _OGG_SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")  # first in a stream
 
@@ -33,7 +37,7 @@ def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
     links = [Link(start=at, end=to) for at, to in zip(starts, ends, strict=True) if at < to]
     for link in links if kind == "webm" else ():
         check_elements(file, link)
-    return links
+    return [counted(file, link) for link in links] if kind == "flac" else links
 
 
 def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -42,7 +46,7 @@ def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[
     if kind == "ogg":
         places = _ogg_starts(file, start, end)
     elif kind == "flac":
-        places = find_bytes(file, b"fLaC\0\0\0\x22", start)
+        places = (place for place, _ in find_matches(file, _FLAC, start, _FLAC_BYTES))
     elif kind == "webm":
         found = find_bytes(file, b"\x1aE\xdf\xa3", start)
         places = (place for place in found if b"B\x82" in read_at(file, place, _LOOK_BYTES))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ww_data.audio.chunks import MAX_MISSING, check_tail
+from ww_data.audio.containers.chunks import MAX_MISSING, check_tail
 from ww_data.audio.errors import cut_short, damaged
 from ww_data.audio.kinds import Kind, tag_bytes
 from ww_data.audio.windows import Link, find_bytes, read_at
