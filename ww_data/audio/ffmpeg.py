@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.errors import AudioError, damaged_within, several_tracks, unreadable
+from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
@@ -59,7 +59,7 @@ class FfmpegReader:
         try:
             self._container: Any = av.open(file, format=_DEMUXERS.get(kind, kind), **more)
         except (av.FFmpegError, ValueError) as error:
-            raise unreadable(error) from error
+            raise bad_beginning(error) from error
         try:
             self._stream = self._only_sound()
             self.num_frames = self._stream.duration if kind == "flac" else None
@@ -83,7 +83,7 @@ class FfmpegReader:
             if num_read > start:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
         if num_read < (self.num_frames or 0):  # it goes over damaged frames
-            raise damaged_within()
+            raise bad_sound()
 
     def close(self) -> None:
         self._container.close()
@@ -106,7 +106,7 @@ class FfmpegReader:
         """Frames of FFmpeg's, over what is no packet of sound, where there may be such."""
         import av
 
-        num_packets = num_bad = 0
+        num_packets = num_bad = num_good = 0
         try:
             for packet in self._container.demux(self._stream):
                 num_packets += 1
@@ -117,9 +117,10 @@ class FfmpegReader:
                     if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
                         raise
                 else:
+                    num_good += 1
                     yield from frames
         except av.FFmpegError as error:
-            raise unreadable(error) from error
+            raise bad_sound() if num_good else bad_beginning(error) from error
 
     def _samples(self) -> Iterator[Block]:
         frame, self._first = self._first, None
@@ -156,7 +157,7 @@ class FfmpegReader:
             self._interleave = self._interleave or av.AudioResampler(frame.format.packed.name)
             return list(self._interleave.resample(frame))
         except (av.FFmpegError, ValueError) as error:
-            raise unreadable(error) from error
+            raise bad_sound() from error
 
 
 def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:

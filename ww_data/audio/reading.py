@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -156,11 +156,9 @@ class Recording:
                 return LibsndfileReader(self._path, link)
             return LibsndfileReader(window, link)
         except AudioError:
-            # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone.
+            # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone, which can also name others.
             window.seek(0)
-            with suppress(AudioError):
-                return FfmpegReader(window, self._kind)
-            raise
+            return FfmpegReader(window, self._kind)
 
 
 def _cut_out(file: BinaryIO, suffix: str) -> tuple[Kind | None, int]:

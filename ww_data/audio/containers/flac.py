@@ -44,12 +44,12 @@ def counted(file: BinaryIO, link: Link) -> Link:
     info = read_at(file, link.start, _INFO_BYTES)
     promised = (info[_TOTAL_AT] & 0x0F) << 32 | int.from_bytes(info[_TOTAL_AT + 1 :][:4], "big")
     is_cut_out = first.number > 0  # what its header says is of the recording that it comes from
+    if num_samples < (1 - MAX_MISSING) * promised and not is_cut_out:
+        raise cut_short(num_samples, promised, "samples")
     is_whole = _is_whole(file, link, last, info)
     num_samples -= 0 if is_whole else last.num_samples
     if num_samples == 0 or (promised and not is_whole):
         raise cut_short(num_samples, promised or last.num_samples, "samples")
-    if num_samples < (1 - MAX_MISSING) * promised and not is_cut_out:
-        raise cut_short(num_samples, promised, "samples")
     total = bytes([info[_TOTAL_AT] & 0xF0 | num_samples >> 32]) + (num_samples % (1 << 32)).to_bytes(4, "big")
     return replace(link, head=info[:_TOTAL_AT] + total, is_cut_out=is_cut_out)
 

@@ -70,6 +70,8 @@ def test_far_more_in_the_header_than_there_is_was_cut() -> None:
     assert f"is cut short ({len(X)} of {2 * len(X)} samples" in reason(stating(FLAC, 2 * len(X)))
     assert "is cut short" in reason(FLAC[: FRAMES[9]])
     assert "is cut short" in reason(FLAC[:-1])
+    half = len(FLAC) // 2  # of which the rest was never fetched
+    assert "is cut short" in reason(FLAC[:half] + bytes(half))
 
 
 def test_joined_streams_need_no_block_but_the_first() -> None:
@@ -101,7 +103,7 @@ def test_a_frame_with_other_bytes_is_damage(with_length: Change, num_bits: int) 
     more = {"strict": "experimental"}
     file = FLAC if num_bits == 16 else by_ffmpeg("flac", "flac", X, encoding=more, sample_format="s32")
     assert len(samples_of(with_length(file))) == len(X)
-    reason(with_length(with_bytes(file, len(file) // 2, b"abcd")))
+    assert "a part of its sound is damaged" in reason(with_length(with_bytes(file, len(file) // 2, b"abcd")))
 
 
 def test_a_recorder_that_was_stopped_within_a_frame_loses_that_one() -> None:
