@@ -19,7 +19,7 @@ _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others
 _LOSSLESS = ("flac", "alac", "pcm_")
 _PCM = [f"pcm_{kind}{end}" for kind in ("s16", "s24", "s32", "f32", "f64") for end in ("le", "be")]
 _MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fixed", "ac3", "eac3")
-_PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726")
+_PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "g726")
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
 # FFmpeg's names of WAV's speakers, from the lowest bit on.
