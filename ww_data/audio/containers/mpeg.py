@@ -5,15 +5,17 @@ Decoders go over whatever is no frame and say nothing: so the frames are walked 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 from ww_data.audio.containers.chunks import MAX_MISSING, check_tail
 from ww_data.audio.errors import cut_short, damaged
 from ww_data.audio.kinds import Kind, tag_bytes
-from ww_data.audio.windows import Link, find_bytes, read_at
+from ww_data.audio.windows import Link, find_matches, read_at
 
 _LOOK_BYTES = 64  # of a frame: as far as the number of frames may stand
+_SYNC = re.compile(rb"\xff(?=[\xe0-\xff])")
 _SIDE_BYTES = (9, 17, 32)  # between a header and a length tag: a frame's side information, empty
 _LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
 _RATES_HZ = (44_100, 48_000, 32_000)
@@ -39,13 +41,13 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
     little in between is no frame.
     """
     links: list[Link] = []
-    begin = last = start
+    begin = last = start = _sound_within(file, kind, 0, start)
     num_frames = promised = sound = largest = 0
     junk = first_junk = tail = 0  # bytes that are no frame, where, and how many of them are the last
     for what, place, size, head in _pieces(file, kind, start, end):
         says = _num_promised(head) if what == "frame" else None
         if (what == "tag" or says is not None) and num_frames:
-            links.append(_whole(begin, last, num_frames, promised))
+            links.append(_whole(file, begin, last, num_frames, promised))
             num_frames = promised = 0
         if what == "frame":
             begin = begin if num_frames else place
@@ -55,7 +57,7 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
             junk, first_junk = junk + size, first_junk or place
             tail = size if place + size == end else 0
     if num_frames:
-        links.append(_whole(begin, last, num_frames, promised))
+        links.append(_whole(file, begin, last, num_frames, promised))
     if not links:
         return [Link(start=start, end=end)]  # a decoder says what it is
     most = MAX_MISSING * sound + _MAX_LOST_FRAMES * largest
@@ -68,10 +70,9 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
 
 def next_frame(file: BinaryIO, kind: Kind, place: int, end: int) -> int:
     """Where the next frame begins that another follows, from a place on; `end` if none does."""
-    for at in find_bytes(file, b"\xff", place):
+    for at, head in find_matches(file, _SYNC, place, 8):
         if at >= end:
             break
-        head = read_at(file, at, 8)
         if size := _frame_bytes(head, kind):
             after = read_at(file, at + size, 8)
             is_same = (
@@ -98,11 +99,24 @@ def _pieces(
         if size := _frame_bytes(head, kind):
             yield "frame", place, size, head
         elif (size := tag_bytes(head)) and place + size <= end:
+            size = _sound_within(file, kind, place, place + size) - place
             yield "tag", place, size, head
         else:
             size = next_frame(file, kind, place, end) - place
             yield "junk", place, size, head
         place += size
+
+
+def _sound_within(file: BinaryIO, kind: Kind, start: int, end: int) -> int:
+    """Where in a tag frames begin that go on behind it, for some are not as long as they say; its end if none do."""
+    after = start
+    while (first := next_frame(file, kind, after, end)) < end:
+        after = first
+        while (size := _frame_bytes(read_at(file, after, 8), kind)) and after < end:
+            after += size
+        if size and after >= end:
+            return first
+    return end
 
 
 def _check_end(file: BinaryIO, start: int, place: int, end: int) -> None:
@@ -112,11 +126,17 @@ def _check_end(file: BinaryIO, start: int, place: int, end: int) -> None:
         check_tail(file, start, place, end)
 
 
-def _whole(start: int, end: int, num_frames: int, promised: int) -> Link:
-    """A stream, if its frames are there. Some writers count the one that says how many."""
+def _whole(file: BinaryIO, start: int, end: int, num_frames: int, promised: int) -> Link:
+    """A stream, if its frames are there. Some writers count the one that says how many.
+
+    A decoder takes padding off where a count ends: one that is too small is set to 0, which says nothing.
+    """
     if num_frames < (1 - MAX_MISSING) * promised:
         raise cut_short(num_frames, promised, "frames")
-    return Link(start=start, end=end)
+    head = read_at(file, start, _LOOK_BYTES)
+    at = max(head.find(b"Xing\0"), head.find(b"Info\0"))
+    is_too_small = at > 0 and 0 < promised < num_frames - 1
+    return Link(start=start, end=end, head=head[: at + 8] + bytes(4) if is_too_small else b"")
 
 
 def _num_promised(head: bytes) -> int | None:
