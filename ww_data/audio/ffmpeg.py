@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, several_tracks, unreadable
+from ww_data.audio.containers.chunks import MAX_MISSING
+from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
@@ -72,6 +73,8 @@ class FfmpegReader:
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
         self.channel_mask = _speakers(self._first)
+        end_s = (self._stream.duration or 0) * self._stream.time_base if kind == "mp4" else 0
+        self._promised = int((end_s - max(0, self._first.time or 0)) * self.sample_rate)
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
@@ -84,6 +87,8 @@ class FfmpegReader:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
         if num_read < (self.num_frames or 0):  # it goes over damaged frames
             raise bad_sound()
+        if num_read < (1 - MAX_MISSING) * self._promised - _MIN_GAP_S * self.sample_rate:
+            raise cut_short(num_read, self._promised, "samples")
 
     def close(self) -> None:
         self._container.close()

@@ -58,7 +58,9 @@ def test_a_damaged_file_is_refused_in_plain_words_if_at_all(name: str) -> None:
     assert not [text for text in said if re.search(r"-\d|0x|_|[Ee]rror|psf", text)]
 
 
-@pytest.mark.parametrize(("code", "name"), [(0x161, "wmav2"), (0x45, "g726"), (0x1234, "an unknown codec")])
+@pytest.mark.parametrize(
+    ("code", "name"), [(0x161, "wmav2"), (0x22, "truespeech"), (0x1234, "an unknown codec")]
+)
 def test_what_is_not_decoded_here_is_named(code: int, name: str) -> None:
     with pytest.raises(AudioError, match=rf"its sound is encoded with {name}\): convert it to WAV or FLAC"):
         read_audio(io.BytesIO(with_bytes(MADE["WAV"](), 20, code.to_bytes(2, "little"))))

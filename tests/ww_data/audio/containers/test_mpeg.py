@@ -98,3 +98,23 @@ def test_the_frames_of_every_layer_and_rate_are_known() -> None:
             assert len(samples_of(file + bytes(5000))) == len(samples_of(file))
             with pytest.raises(AudioError):
                 samples_of(with_bytes(file, len(file) // 2, bytes(len(file) // 4)))
+
+
+@pytest.mark.parametrize("file", [MP3, BARE_MP3, AAC])
+@pytest.mark.parametrize("too_much", [1000, 5000])
+def test_a_tag_that_says_it_is_longer_than_it_is_costs_no_sound(file: bytes, too_much: int) -> None:
+    tag = id3(500 + too_much)[:510]
+    whole = samples_of(file)
+    np.testing.assert_array_equal(samples_of(tag + file), whole)
+    twice = samples_of(file + tag + file)
+    np.testing.assert_allclose(twice, np.concatenate([whole, whole]), atol=1e-6)
+
+
+def test_a_count_of_frames_that_is_too_small_costs_no_samples() -> None:
+    """A decoder takes the padding off where the count ends, in the middle."""
+    at = next(MP3.index(tag) for tag in (b"Xing", b"Info") if tag in MP3) + 8
+    whole = samples_of(MP3)
+    (num_frames,) = struct.unpack_from(">I", MP3, at)
+    for says in (1, num_frames // 2, num_frames - 1):
+        came = samples_of(with_bytes(MP3, at, struct.pack(">I", says)))
+        np.testing.assert_allclose(came[: len(whole)], whole, atol=1e-6)
