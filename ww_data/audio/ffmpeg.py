@@ -73,8 +73,7 @@ class FfmpegReader:
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
         self.channel_mask = _speakers(self._first)
-        end_s = (self._stream.duration or 0) * self._stream.time_base if kind == "mp4" else 0
-        self._promised = int((end_s - max(0, self._first.time or 0)) * self.sample_rate)
+        self._end_s = float((self._stream.duration or 0) * self._stream.time_base) if kind == "mp4" else 0.0
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
@@ -87,8 +86,9 @@ class FfmpegReader:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
         if num_read < (self.num_frames or 0):  # it goes over damaged frames
             raise bad_sound()
-        if num_read < (1 - MAX_MISSING) * self._promised - _MIN_GAP_S * self.sample_rate:
-            raise cut_short(num_read, self._promised, "samples")
+        missing_s = 0.0 if self._clock_s is None else self._end_s - self._clock_s
+        if missing_s > MAX_MISSING * self._end_s + _MIN_GAP_S:
+            raise cut_short(num_read, num_read + round(missing_s * self.sample_rate), "samples")
 
     def close(self) -> None:
         self._container.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import struct
 from collections.abc import Callable
@@ -54,6 +55,29 @@ def with_one_block(flac: bytes) -> bytes:
     return flac[:4] + b"\x80" + flac[5:42] + flac[frames_of(flac)[0] :]
 
 
+def crc(data: bytes, polynomial: int, num_bits: int) -> bytes:
+    value = 0
+    for byte in data:
+        value ^= byte << num_bits - 8
+        for _ in range(8):
+            value = value << 1 ^ (polynomial if value >> num_bits - 1 else 0)
+    return value.to_bytes(num_bits // 8, "big")
+
+
+def numbered_by_samples(flac: bytes) -> bytes:
+    """As encoders do whose frames have several lengths."""
+    places = frames_of(flac)
+    file = flac[: places[0]]
+    for n, (start, end) in enumerate(itertools.pairwise([*places, len(flac)])):
+        sample = n * FRAME_SAMPLES
+        number = bytes([0xF0 | sample >> 18, *(0x80 | sample >> shift & 0x3F for shift in (12, 6, 0))])
+        num_more = 2 if flac[start + 2] >> 4 == 7 else 1 if flac[start + 2] >> 4 == 6 else 0
+        head = b"\xff\xf9" + flac[start + 2 : start + 4] + number + flac[start + 5 : start + 5 + num_more]
+        frame = head + crc(head, 0x107, 8) + flac[start + 6 + num_more : end - 2]
+        file += frame + crc(frame, 0x18005, 16)
+    return file
+
+
 def test_the_made_file_is_what_the_tests_take_it_for() -> None:
     assert len(FRAMES) == -(-len(X) // FRAME_SAMPLES)
 
@@ -90,6 +114,15 @@ def test_missing_frames_are_damage(with_length: Change, num_missing: int) -> Non
     assert "is damaged" in reason(with_length(within))
     before_last = FLAC[: FRAMES[5]] + FLAC[FRAMES[-1] :]
     assert "is damaged" in reason(with_length(before_last))
+
+
+@either
+def test_frames_numbered_by_their_samples_are_held_to_that(with_length: Change) -> None:
+    file = numbered_by_samples(FLAC)
+    np.testing.assert_array_equal(samples_of(with_length(file)), X)
+    places = [match.start() for match in re.finditer(rb"\xff\xf9[\x10-\xff][\x00-\xaf][\xf0-\xf4]", file)]
+    assert len(places) == len(FRAMES)
+    assert "is damaged" in reason(with_length(file[: places[5]] + file[places[6] :]))
 
 
 @either
