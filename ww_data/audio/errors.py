@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+_WORDS_FOR_UNKNOWN = ("not implemented", "not yet implemented", "not found")
+
 
 class AudioError(ValueError):
     """A file or buffer that cannot be used as audio. One line: which file, what came, what to do."""
@@ -23,7 +25,7 @@ def one_line(error: BaseException) -> str:
 
 def cut_short(came: int, promised: int, unit: str) -> AudioError:
     """For a file that ends before its header says."""
-    return AudioError(f"is cut short ({came} of {promised} {unit} are there): copy it again")
+    return AudioError(f"is cut short ({max(0, came)} of {promised} {unit} are there): copy it again")
 
 
 def damaged(place: int) -> AudioError:
@@ -50,9 +52,17 @@ def several_tracks(num_tracks: int) -> AudioError:
     return AudioError(f"holds {num_tracks} sound tracks: save the one you mean as a file of its own")
 
 
-def unreadable(why: object) -> AudioError:
-    """For what a decoder refuses; errors of both decoders have a text without a file's name in it."""
-    text = getattr(why, "error_string", None) or getattr(why, "strerror", None) or str(why)
-    return AudioError(
-        f"cannot be read as audio ({' '.join(text.split()).rstrip('.')}): convert it to WAV or FLAC"
-    )
+def unreadable(why: str) -> AudioError:
+    return AudioError(f"cannot be read as audio ({why}): convert it to WAV or FLAC")
+
+
+def bad_beginning(error: BaseException) -> AudioError:
+    """For what a decoder does not begin with. Its own words are about its insides: they only tell two cases apart."""
+    if any(word in str(error).lower() for word in _WORDS_FOR_UNKNOWN):
+        return unreadable("its sound is stored in a way that is not known here")
+    return AudioError("cannot be read as audio (its beginning is damaged): copy it again")
+
+
+def bad_sound() -> AudioError:
+    """For what a decoder does not go on with."""
+    return AudioError("cannot be read as audio (a part of its sound is damaged): copy it again")

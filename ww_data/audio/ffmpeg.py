@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.errors import AudioError, several_tracks, unreadable
+from ww_data.audio.containers.chunks import MAX_MISSING
+from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
@@ -19,7 +20,7 @@ _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others
 _LOSSLESS = ("flac", "alac", "pcm_")
 _PCM = [f"pcm_{kind}{end}" for kind in ("s16", "s24", "s32", "f32", "f64") for end in ("le", "be")]
 _MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fixed", "ac3", "eac3")
-_PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_g726")
+_PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "g726")
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
 # FFmpeg's names of WAV's speakers, from the lowest bit on.
@@ -41,7 +42,7 @@ _MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
 class FfmpegReader:
     """See `Reader`. AudioErrors are without a name."""
 
-    num_frames: int | None = None  # decoding alone tells
+    num_frames: int | None = None  # decoding alone tells, but for a FLAC, whose frames were counted
     _interleave: Any = None
     _clock_s: float | None = None  # at the end of what was read
 
@@ -59,9 +60,10 @@ class FfmpegReader:
         try:
             self._container: Any = av.open(file, format=_DEMUXERS.get(kind, kind), **more)
         except (av.FFmpegError, ValueError) as error:
-            raise unreadable(error) from error
+            raise bad_beginning(error) from error
         try:
             self._stream = self._only_sound()
+            self.num_frames = self._stream.duration if kind == "flac" else None
             self._frames = self._decoded()
             self._first = next(self._frames, None)
             if self._first is None:
@@ -71,6 +73,7 @@ class FfmpegReader:
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
         self.channel_mask = _speakers(self._first)
+        self._end_s = float((self._stream.duration or 0) * self._stream.time_base) if kind == "mp4" else 0.0
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
             self.subtype = "PCM_16" if self._format[:3] in ("u8", "u8p", "s16") else "PCM_24"
@@ -81,6 +84,11 @@ class FfmpegReader:
             num_read += len(samples_TC)
             if num_read > start:
                 yield converted(samples_TC[max(0, start - num_read + len(samples_TC)) :], dtype)
+        if num_read < (self.num_frames or 0):  # it goes over damaged frames
+            raise bad_sound()
+        missing_s = 0.0 if self._clock_s is None else self._end_s - self._clock_s
+        if missing_s > MAX_MISSING * self._end_s + _MIN_GAP_S:
+            raise cut_short(num_read, num_read + round(missing_s * self.sample_rate), "samples")
 
     def close(self) -> None:
         self._container.close()
@@ -103,7 +111,7 @@ class FfmpegReader:
         """Frames of FFmpeg's, over what is no packet of sound, where there may be such."""
         import av
 
-        num_packets = num_bad = 0
+        num_packets = num_bad = num_good = 0
         try:
             for packet in self._container.demux(self._stream):
                 num_packets += 1
@@ -114,9 +122,10 @@ class FfmpegReader:
                     if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
                         raise
                 else:
+                    num_good += 1
                     yield from frames
         except av.FFmpegError as error:
-            raise unreadable(error) from error
+            raise bad_sound() if num_good else bad_beginning(error) from error
 
     def _samples(self) -> Iterator[Block]:
         frame, self._first = self._first, None
@@ -153,7 +162,7 @@ class FfmpegReader:
             self._interleave = self._interleave or av.AudioResampler(frame.format.packed.name)
             return list(self._interleave.resample(frame))
         except (av.FFmpegError, ValueError) as error:
-            raise unreadable(error) from error
+            raise bad_sound() from error
 
 
 def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import soundfile
 
-from ww_data.audio.chunks import MAX_MISSING
-from ww_data.audio.errors import cut_short, has_gaps, longer_than_it_says, unreadable
+from ww_data.audio.containers.chunks import MAX_MISSING
+from ww_data.audio.errors import bad_beginning, bad_sound, cut_short, has_gaps, unreadable
 from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
 _HEAD_BYTES = 1 << 10
 _UNKNOWN_FRAMES = 1 << 62
-_READ_AHEAD_BYTES = 1 << 13  # of a FLAC
 
 
 class LibsndfileReader:
@@ -26,18 +25,15 @@ class LibsndfileReader:
         try:
             self._file = soundfile.SoundFile(source)
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-            raise unreadable(error) from error
+            raise bad_beginning(error) from error
         self.sample_rate, self.num_channels = int(self._file.samplerate), int(self._file.channels)
         self.subtype: str = self._file.subtype
-        if self.subtype.startswith("MPEG"):
-            raise unreadable("libsndfile guesses the length of MPEG sound")
+        if self.subtype.startswith("MPEG"):  # whose length libsndfile guesses
+            raise unreadable("it holds MPEG sound")
         self.num_frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else None
-        is_flac = self._file.format == "FLAC"
-        # libsndfile reads as far as the header says. PCM was held against it before.
-        self._window = source if is_flac and isinstance(source, Window) else None
         is_ogg = self.subtype in ("VORBIS", "OPUS")
         self._has_ogg_order = is_ogg and not (self.num_channels > 2 and _is_discrete(source))
-        has_standard = is_flac or self._has_ogg_order
+        has_standard = self._file.format == "FLAC" or self._has_ogg_order
         self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
@@ -49,13 +45,11 @@ class LibsndfileReader:
                 num_read += len(block)
                 yield from_ogg_order(block) if self._has_ogg_order else block
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise unreadable(error) from error
+            raise bad_sound() from error
         if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
             if self.subtype in ("VORBIS", "OPUS"):  # whose pages were all found
                 raise has_gaps(num_read, self.num_frames)
             raise cut_short(num_read, self.num_frames, "samples")
-        if self._window is not None and (rest := self._window.num_left()) > _READ_AHEAD_BYTES:
-            raise longer_than_it_says(self._window.tell(), rest)
 
     def close(self) -> None:
         self._file.close()

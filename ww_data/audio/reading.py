@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +13,15 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ww_data.audio.containers.links import find_links
+from ww_data.audio.containers.mpeg import first_frame
 from ww_data.audio.errors import AudioError, one_line, source_name, unreadable
 from ww_data.audio.ffmpeg import FfmpegReader, changed
 from ww_data.audio.kinds import KINDS, Kind, kind_of
 from ww_data.audio.libsndfile import LibsndfileReader
-from ww_data.audio.links import find_links
-from ww_data.audio.mpeg import first_frame
 from ww_data.audio.reader import BLOCK_FRAMES, Block, Reader, SampleType
 from ww_data.audio.resampling import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, resample
-from ww_data.audio.windows import Link, Window, read_at
+from ww_data.audio.windows import Link, Window
 from ww_data.dsp import FloatArray
 from ww_data.storage import Storage
 
@@ -123,7 +123,7 @@ class Recording:
         self.num_frames = self._reader.num_frames if len(self._links) == 1 else None
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
-        if len(self._links) == 1:
+        if len(self._links) == 1 and not self._links[0].is_cut_out:
             yield from self._reader.blocks(dtype, start)
             return
         num_read = 0
@@ -149,23 +149,16 @@ class Recording:
     def _open_link(self, link: Link) -> Reader:
         window = Window(self._file, link)
         is_whole = link.start == 0 and link.end == self._num_bytes and not link.head
-        if self._kind in ("mp3", "aac", "mp4", "webm") or self._is_open_flac(link):
+        if self._kind in ("mp3", "aac", "mp4", "webm"):
             return FfmpegReader(window, self._kind)
         try:
             if self._path and is_whole and self._kind != "flac":
                 return LibsndfileReader(self._path, link)
             return LibsndfileReader(window, link)
         except AudioError:
-            # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone.
+            # Few, such as an ALAC in a CAF or an MP3 in a WAV, are known to FFmpeg alone, which can also name others.
             window.seek(0)
-            with suppress(AudioError):
-                return FfmpegReader(window, self._kind)
-            raise
-
-    def _is_open_flac(self, link: Link) -> bool:
-        """Whether it is a FLAC whose encoder did not go back to say how long it is: libsndfile reads none of it."""
-        head = read_at(self._file, link.start, 26)
-        return self._kind == "flac" and not (head[21] & 0x0F or any(head[22:26]))
+            return FfmpegReader(window, self._kind)
 
 
 def _cut_out(file: BinaryIO, suffix: str) -> tuple[Kind | None, int]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import BinaryIO
 
 _PIECE_BYTES = 1 << 22
@@ -15,19 +18,27 @@ _FAR_BYTES = 1 << 42  # no file is as long; far beyond, systems refuse to go
 @dataclass(frozen=True, kw_only=True)
 class Link:
     """A stream in a file: where it begins and ends, and what is to be read in place of its first bytes, where a writer
-    left a length open. channel_mask: WAV's word for which speakers its channels are for; 0 if it does not say."""
+    left a length open. channel_mask: WAV's word for which speakers its channels are for; 0 if it does not say.
+    is_cut_out: of a longer stream, with that one's numbers, so that no decoder finds a place in it. gaps: begins
+    and ends of what is left out, in order."""
 
     start: int
     end: int
     head: bytes = b""
     channel_mask: int = 0
+    is_cut_out: bool = False
+    gaps: tuple[tuple[int, int], ...] = ()
 
 
 class Window(io.RawIOBase):
     """A link, as decoders want it: readable, seekable, from 0 on."""
 
     def __init__(self, file: BinaryIO, link: Link) -> None:
-        self._file, self._link, self._place = file, link, 0
+        self._file, self._head, self._place = file, link.head, 0
+        self._starts = [link.start, *(end for _, end in link.gaps)]  # of what is to be read
+        ends = [*(start for start, _ in link.gaps), link.end]
+        sizes = (end - start for start, end in zip(self._starts, ends, strict=True))
+        self._offsets = list(accumulate(sizes, initial=0))
 
     def readable(self) -> bool:
         return True
@@ -39,19 +50,15 @@ class Window(io.RawIOBase):
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = max(0, offset + (0, self._place, self._link.end - self._link.start)[whence])
+        self._place = max(0, offset + (0, self._place, self._offsets[-1])[whence])
         return self._place
 
-    def num_left(self) -> int:
-        """Bytes from here to the end."""
-        return self._link.end - self._link.start - self._place
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        place = self._link.start + self._place
-        content = self._link.head[self._place : self._place + len(buffer)]
-        if not content:
-            self._file.seek(place)
-            content = self._file.read(max(0, min(len(buffer), self._link.end - place)))
+        content = self._head[self._place : self._place + len(buffer)]
+        if not content and self._place < self._offsets[-1]:
+            n = bisect_right(self._offsets, self._place) - 1
+            self._file.seek(self._starts[n] + self._place - self._offsets[n])
+            content = self._file.read(min(len(buffer), self._offsets[n + 1] - self._place))
         buffer[: len(content)] = content
         self._place += len(content)
         return len(content)
@@ -73,13 +80,24 @@ def find_other(file: BinaryIO, than: bytes, start: int) -> Iterator[int]:
 
 def find_bytes(file: BinaryIO, what: bytes, start: int) -> Iterator[int]:
     """The places of some bytes in an open file, which may be moved meanwhile."""
+    return (place for place, _ in find_matches(file, re.compile(re.escape(what)), start, len(what)))
+
+
+def find_matches(
+    file: BinaryIO, pattern: re.Pattern[bytes], start: int, num_bytes: int
+) -> Iterator[tuple[int, bytes]]:
+    """Where a pattern matches, which looks at so many bytes, and these (fewer at the file's end)."""
     place, rest, size = start, b"", _FIRST_PIECE_BYTES  # what is looked for often lies near
-    while piece := read_at(file, place, size):
+    while True:
+        piece = read_at(file, place, size)
         place += len(piece)
         size = min(2 * size, _PIECE_BYTES)
-        piece = rest + piece
-        found = piece.find(what)
-        while found >= 0:
-            yield place - len(piece) + found
-            found = piece.find(what, found + 1)
-        rest = piece[len(piece) - len(what) + 1 :]
+        data = rest + piece
+        num_looked_at = max(0, len(data) - num_bytes + 1) if piece else len(data)
+        for match in pattern.finditer(data):
+            if match.start() >= num_looked_at:
+                break
+            yield place - len(data) + match.start(), data[match.start() : match.start() + num_bytes]
+        if not piece:
+            return
+        rest = data[num_looked_at:]

@@ -34,6 +34,7 @@ def by_ffmpeg(
     picture: str = "",
     gap_s: float = 0.0,
     encoding: dict[str, str] | None = None,
+    sample_format: str = "",
     **options: str,
 ) -> bytes:
     """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock."""
@@ -53,6 +54,8 @@ def by_ffmpeg(
             out.mux(film.encode())
         for track in tracks:
             context = track.codec_context
+            if sample_format:
+                context.format = sample_format
             whole = av.AudioFrame.from_ndarray(x_TC.reshape(1, -1), format="flt", layout=layout)
             whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
             queue = av.AudioFifo()

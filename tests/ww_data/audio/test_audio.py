@@ -112,7 +112,7 @@ def test_every_broken_file_says_what_is_wrong_in_one_line(tmp_path: Path) -> Non
     (tmp_path / "folder.wav").mkdir()
     expected = {
         "cut.wav": "is cut short",
-        "cut.flac": "cannot be read as audio",
+        "cut.flac": "is cut short",
         "cut.mp3": "is cut short",
         "empty.wav": "is empty",
         "text.wav": "cannot be read as audio",

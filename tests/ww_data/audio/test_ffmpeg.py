@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,18 @@ def samples_of(file: bytes) -> np.ndarray:
     samples_TC, rate = read_audio(io.BytesIO(file))
     assert rate == RATE
     return samples_TC
+
+
+def with_index_in_front(mp4: bytes) -> bytes:
+    """As for playing while it comes: moov before mdat, with the places that it tells moved."""
+    at = mp4.index(b"moov") - 4
+    (size,) = struct.unpack_from(">I", mp4, at)
+    moov, start = mp4[at : at + size], mp4.index(b"mdat") - 4
+    places = moov.index(b"stco") + 12
+    (num_places,) = struct.unpack_from(">I", moov, places - 4)
+    moved = [place + size for place in struct.unpack_from(f">{num_places}I", moov, places)]
+    moov = with_bytes(moov, places, struct.pack(f">{num_places}I", *moved))
+    return mp4[:start] + moov + mp4[start:at] + mp4[at + size :]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +107,24 @@ def test_what_was_not_recorded_is_silence(container: str, codec: str, live: str)
 def test_an_ogg_that_leaves_out_sound_is_not_cut() -> None:
     with pytest.raises(AudioError, match="leaves out sound"):
         samples_of(by_ffmpeg("ogg", "libopus", sound(4.0, RATE), RATE, gap_s=2.0))
+
+
+@pytest.mark.parametrize("codec", ["aac", "alac", "pcm_s16le"])
+def test_an_mp4_that_ends_before_its_clock_does_is_cut(codec: str) -> None:
+    """Its sound is said to go to the end of the file, so that its boxes do not tell."""
+    file = with_index_in_front(by_ffmpeg("mov", codec, X, RATE))
+    at = file.index(b"mdat") - 4
+    open_ended = with_bytes(file, at, bytes(4))
+    np.testing.assert_array_equal(samples_of(open_ended), samples_of(file))
+    with pytest.raises(AudioError, match=r"is cut short|is damaged"):
+        samples_of(open_ended[: len(file) * 2 // 3])
+
+
+def test_g726_in_a_wav_is_read() -> None:
+    tone = (0.3 * np.sin(2 * np.pi * 440 / 8000 * np.arange(8000))).astype(np.float32)[:, None]
+    came, rate = read_audio(io.BytesIO(by_ffmpeg("wav", "g726", tone, 8000)))
+    assert (rate, came.shape) == (8000, tone.shape)
+    np.testing.assert_allclose(came[500:-500], tone[500:-500], atol=0.05)
 
 
 def test_a_live_recorder_says_no_length() -> None:

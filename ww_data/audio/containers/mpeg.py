@@ -5,15 +5,17 @@ Decoders go over whatever is no frame and say nothing: so the frames are walked 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
-from ww_data.audio.chunks import MAX_MISSING, check_tail
+from ww_data.audio.containers.chunks import MAX_MISSING, check_tail
 from ww_data.audio.errors import cut_short, damaged
 from ww_data.audio.kinds import Kind, tag_bytes
-from ww_data.audio.windows import Link, find_bytes, read_at
+from ww_data.audio.windows import Link, find_matches, read_at
 
 _LOOK_BYTES = 64  # of a frame: as far as the number of frames may stand
+_SYNC = re.compile(rb"\xff(?=[\xe0-\xff])")
 _SIDE_BYTES = (9, 17, 32)  # between a header and a length tag: a frame's side information, empty
 _LENGTH_TAGS = (b"Xing\0", b"Info\0", b"VBRI\0")
 _RATES_HZ = (44_100, 48_000, 32_000)
@@ -32,32 +34,75 @@ _TAG_ENDS = (b"APETAGEX", b"LYRICS200", b"LYRICSEND")  # of tags whose length st
 _TAG_END_BYTES = 256
 
 
+class _Stream:
+    """Frames that a decoder is to have as one stream: over tags, for the sound of a frame reaches into the next."""
+
+    def __init__(self, start: int, promised: int) -> None:
+        self.tags: list[tuple[int, int]] = []
+        self._start, self._end, self._promised, self._num_frames, self._num_before_tag = (
+            start,
+            start,
+            promised,
+            0,
+            0,
+        )
+
+    def add(self, place: int, end: int) -> None:
+        if self.tags and self.tags[-1][1] == place:
+            self._num_before_tag = self._num_frames
+        self._end, self._num_frames = end, self._num_frames + 1
+
+    def add_tag(self, place: int, end: int) -> None:
+        follows_other = bool(self.tags) and self.tags[-1][1] == place
+        self.tags.append((self.tags.pop()[0] if follows_other else place, end))
+
+    def has_ended(self) -> bool:
+        """Whether what was promised is there, and a tag behind it: what follows is another file."""
+        is_tagged = bool(self.tags) and self.tags[-1][0] >= self._end
+        return is_tagged and 0 < self._promised <= self._num_frames
+
+    def link(self, file: BinaryIO) -> Link:
+        """Raises AudioError if frames are missing. Some writers count the one that says how many.
+
+        A decoder takes padding off where a count ends: one that is too small is set to 0, which says nothing.
+        """
+        came = self._num_frames
+        if came > self._promised + 1 and self._num_before_tag:
+            came = self._num_before_tag  # and what follows is another file
+        if came < (1 - MAX_MISSING) * self._promised:
+            raise cut_short(came, self._promised, "frames")
+        head = read_at(file, self._start, _LOOK_BYTES)
+        at = max(head.find(b"Xing\0"), head.find(b"Info\0"))
+        is_too_small = at > 0 and 0 < self._promised < self._num_frames - 1
+        head = head[: at + 8] + bytes(4) if is_too_small else b""
+        gaps = tuple(tag for tag in self.tags if tag[1] <= self._end)
+        return Link(start=self._start, end=self._end, head=head, gaps=gaps)
+
+
 def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]:
     """The streams from `start` on, without the tags between and behind them.
 
     Raises AudioError, without a name, where frames are missing that the first one speaks of, or where more than a
     little in between is no frame.
     """
-    links: list[Link] = []
-    begin = last = start
-    num_frames = promised = sound = largest = 0
+    streams: list[_Stream] = []
+    sound = largest = 0
     junk = first_junk = tail = 0  # bytes that are no frame, where, and how many of them are the last
-    for what, place, size, head in _pieces(file, kind, start, end):
-        says = _num_promised(head) if what == "frame" else None
-        if (what == "tag" or says is not None) and num_frames:
-            links.append(_whole(begin, last, num_frames, promised))
-            num_frames = promised = 0
+    for what, place, size, head in _pieces(file, kind, _sound_within(file, kind, 0, start), end):
         if what == "frame":
-            begin = begin if num_frames else place
-            num_frames, promised = num_frames + 1, says or promised
-            last, sound, largest = min(place + size, end), sound + size, max(largest, size)
+            says = _num_promised(head)
+            if not streams or says is not None or streams[-1].has_ended():
+                streams.append(_Stream(place, promised=says or 0))
+            streams[-1].add(place, min(place + size, end))
+            sound, largest = sound + size, max(largest, size)
+        elif what == "tag" and streams:
+            streams[-1].add_tag(place, place + size)
         elif what == "junk":
             junk, first_junk = junk + size, first_junk or place
             tail = size if place + size == end else 0
-    if num_frames:
-        links.append(_whole(begin, last, num_frames, promised))
-    if not links:
+    if not streams:
         return [Link(start=start, end=end)]  # a decoder says what it is
+    links = [stream.link(file) for stream in streams]
     most = MAX_MISSING * sound + _MAX_LOST_FRAMES * largest
     if tail > most:
         _check_end(file, start, end - tail, end)
@@ -68,10 +113,9 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
 
 def next_frame(file: BinaryIO, kind: Kind, place: int, end: int) -> int:
     """Where the next frame begins that another follows, from a place on; `end` if none does."""
-    for at in find_bytes(file, b"\xff", place):
+    for at, head in find_matches(file, _SYNC, place, 8):
         if at >= end:
             break
-        head = read_at(file, at, 8)
         if size := _frame_bytes(head, kind):
             after = read_at(file, at + size, 8)
             is_same = (
@@ -98,6 +142,7 @@ def _pieces(
         if size := _frame_bytes(head, kind):
             yield "frame", place, size, head
         elif (size := tag_bytes(head)) and place + size <= end:
+            size = _sound_within(file, kind, place, place + size) - place
             yield "tag", place, size, head
         else:
             size = next_frame(file, kind, place, end) - place
@@ -105,18 +150,23 @@ def _pieces(
         place += size
 
 
+def _sound_within(file: BinaryIO, kind: Kind, start: int, end: int) -> int:
+    """Where in a tag frames begin that go on behind it, for some are not as long as they say; its end if none do."""
+    after = start
+    while (first := next_frame(file, kind, after, end)) < end:
+        after = first
+        while (size := _frame_bytes(read_at(file, after, 8), kind)) and after < end:
+            after += size
+        if size and after >= end:
+            return first
+    return end
+
+
 def _check_end(file: BinaryIO, start: int, place: int, end: int) -> None:
     """Raises AudioError if what follows the last frame is no tag."""
     tail = read_at(file, max(place, end - _TAG_END_BYTES), _TAG_END_BYTES)
     if not any(mark in tail for mark in _TAG_ENDS):
         check_tail(file, start, place, end)
-
-
-def _whole(start: int, end: int, num_frames: int, promised: int) -> Link:
-    """A stream, if its frames are there. Some writers count the one that says how many."""
-    if num_frames < (1 - MAX_MISSING) * promised:
-        raise cut_short(num_frames, promised, "frames")
-    return Link(start=start, end=end)
 
 
 def _num_promised(head: bytes) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -34,6 +36,21 @@ LYRICS = b"LYRICSBEGIN" + b"la la la " * 3000 + b"027011LYRICS200" + b"TAG" + b"
 
 def samples_of(file: bytes) -> np.ndarray:
     return read_audio(io.BytesIO(file))[0]
+
+
+def frames_of(file: bytes) -> list[int]:
+    """Where they begin, but for one that says how many there are."""
+    with av.open(io.BytesIO(file)) as opened:
+        return [packet.pos for packet in opened.demux(audio=0) if packet.size and packet.pos is not None]
+
+
+def check_twice(came: np.ndarray, file: bytes) -> None:
+    """Two that nothing tells apart are one stream: the last frame of the first one sounds into the second."""
+    alone = samples_of(file)
+    assert len(came) == 2 * len(alone)
+    np.testing.assert_allclose(came[: len(alone)], alone, atol=1e-6)
+    behind = 0 if file is MP3 else 2000
+    np.testing.assert_allclose(came[len(alone) + behind :], alone[behind:], atol=1e-6)
 
 
 @pytest.mark.parametrize("file", [MP3, BARE_MP3, AAC])
@@ -69,9 +86,8 @@ def test_a_hole_is_not_gone_over(file: bytes, hole: bytes) -> None:
 
 @pytest.mark.parametrize("file", [MP3, AAC])
 def test_tags_of_ape_in_front_and_between(file: bytes) -> None:
-    alone = samples_of(file)
-    np.testing.assert_array_equal(samples_of(ape(5000) + file), alone)
-    np.testing.assert_allclose(samples_of(file + ape(5000) + file), np.concatenate([alone, alone]), atol=1e-6)
+    np.testing.assert_array_equal(samples_of(ape(5000) + file), samples_of(file))
+    check_twice(samples_of(file + ape(5000) + file), file)
     assert kind_of(io.BytesIO(ape(5000) + file))[0] is not None
 
 
@@ -98,3 +114,40 @@ def test_the_frames_of_every_layer_and_rate_are_known() -> None:
             assert len(samples_of(file + bytes(5000))) == len(samples_of(file))
             with pytest.raises(AudioError):
                 samples_of(with_bytes(file, len(file) // 2, bytes(len(file) // 4)))
+
+
+@pytest.mark.parametrize("file", [MP3, BARE_MP3, AAC])
+@pytest.mark.parametrize("too_much", [1000, 5000])
+def test_a_tag_that_says_it_is_longer_than_it_is_costs_no_sound(file: bytes, too_much: int) -> None:
+    tag = id3(500 + too_much)[:510]
+    np.testing.assert_array_equal(samples_of(tag + file), samples_of(file))
+    check_twice(samples_of(file + tag + file), file)
+
+
+def test_a_count_of_frames_that_is_too_small_costs_no_samples() -> None:
+    """A decoder takes the padding off where the count ends, in the middle."""
+    at = next(MP3.index(tag) for tag in (b"Xing", b"Info") if tag in MP3) + 8
+    whole = samples_of(MP3)
+    (num_frames,) = struct.unpack_from(">I", MP3, at)
+    for says in (1, num_frames // 2, num_frames - 1):
+        came = samples_of(with_bytes(MP3, at, struct.pack(">I", says)))
+        np.testing.assert_allclose(came[: len(whole)], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("file", [MP3, BARE_MP3, AAC])
+@pytest.mark.parametrize("tag", [id3(60), id3(5000), b"TAG" + bytes(125), ape(300)])
+def test_tags_between_the_frames_of_one_stream_leave_it_as_it_is(file: bytes, tag: bytes) -> None:
+    """As broadcasts have them every few seconds: a decoder that began anew would lack what came before."""
+    frames = frames_of(file)
+    places = [0, *frames[20::20], len(file)]
+    tagged = tag.join(file[start:end] for start, end in itertools.pairwise(places))
+    assert tagged.count(tag) > 1
+    np.testing.assert_array_equal(samples_of(tagged), samples_of(file))
+
+
+def test_what_follows_a_tag_makes_up_for_no_frames_that_are_missing() -> None:
+    half = MP3[: frames_of(MP3)[len(frames_of(MP3)) // 2]]
+    with pytest.raises(AudioError, match="is cut short"):
+        samples_of(half + id3(100) + BARE_MP3)
+    with pytest.raises(AudioError, match="is cut short"):
+        samples_of(half + id3(100))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ww_data.audio.chunks import check_tail
+from ww_data.audio.containers.chunks import check_tail
 from ww_data.audio.errors import cut_short, damaged
 from ww_data.audio.windows import Link, read_at
 

@@ -1,0 +1,65 @@
+"""The pages of an Ogg, and the times that they tell."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+
+import numpy as np
+import pytest
+
+from tests.ww_data.audio.made_files import by_libsndfile, sound
+from ww_data import AudioError, read_audio
+
+RATE = 48_000
+X = sound(4.0, RATE)
+OGGS = {subtype: by_libsndfile("OGG", X, RATE, subtype) for subtype in ("VORBIS", "OPUS")}
+each = pytest.mark.parametrize("ogg", OGGS.values(), ids=OGGS.keys())
+
+
+def pages_of(ogg: bytes) -> list[bytes]:
+    places = [place for place in range(len(ogg)) if ogg[place : place + 4] == b"OggS"]
+    return [ogg[start:end] for start, end in itertools.pairwise([*places, len(ogg)])]
+
+
+def time_of(page: bytes) -> int:
+    return struct.unpack_from("<q", page, 6)[0]
+
+
+def at_time(page: bytes, time: int) -> bytes:
+    """A page that says it ends at another time, with the checksum for it."""
+    page = page[:6] + struct.pack("<q", time) + page[14:22] + bytes(4) + page[26:]
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x04C11DB7 if crc >> 31 else 0)) & 0xFFFFFFFF
+    return page[:22] + struct.pack("<I", crc) + page[26:]
+
+
+def samples_of(file: bytes) -> np.ndarray:
+    return read_audio(io.BytesIO(file))[0]
+
+
+@each
+def test_the_last_page_may_end_within_itself(ogg: bytes) -> None:
+    *pages, last = pages_of(ogg)
+    shorter = samples_of(b"".join(pages) + at_time(last, time_of(last) - 1000))
+    np.testing.assert_allclose(shorter, samples_of(ogg)[:-1000], atol=1e-4)
+
+
+@each
+def test_a_last_page_that_ends_before_the_one_before_is_damage(ogg: bytes) -> None:
+    """Decoders would leave out all that lies behind its time."""
+    *pages, last = pages_of(ogg)
+    for time in (0, -1, time_of(last) // 2, time_of(pages[-1]) - 1):
+        for behind in (b"", b"TAG" + bytes(125), ogg):
+            with pytest.raises(AudioError, match="is damaged"):
+                samples_of(b"".join(pages) + at_time(last, time) + behind)
+
+
+def test_a_clock_that_does_not_begin_at_zero_loses_nothing() -> None:
+    pages = pages_of(OGGS["VORBIS"])
+    late = [at_time(page, time_of(page) + 10 * RATE) if time_of(page) > 0 else page for page in pages]
+    np.testing.assert_array_equal(samples_of(b"".join(late)), samples_of(OGGS["VORBIS"]))
