@@ -20,7 +20,7 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 _MARK = "# Wave Wizard's"
 # Serve decodes these, and fails on what is not UTF-8.
-_READ_BY_SERVE = (
+READ_BY_SERVE = (
     "x-request-id",
     "x-session-id",
     "x-request-timeout-seconds",
@@ -67,7 +67,7 @@ def edited(text: str, ours: dict[str, Any]) -> str:
     lines = [
         *(
             f"http-request del-header {name} if {{ req.fhdr({name}) -m reg '[^ -~]' }}"
-            for name in _READ_BY_SERVE
+            for name in READ_BY_SERVE
         ),
         f"http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}",
         # Of what has no path (CONNECT, OPTIONS *) Serve has nobody take care.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -57,6 +58,7 @@ listen stats
   stats enable
   stats uri /stats
 """
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 # Key and answer are the example of RFC 6455; HAProxy looks whether they are there.
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 REQUEST = (
@@ -318,6 +320,8 @@ def test_what_is_set_for_ray_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch)
     for choice, is_set in (("auto", True), ("haproxy", True), ("ray", False)):
         with haproxy.proxy_before_replicas(choice):
             assert haproxy.is_before_replicas() == is_set
+            assert (os.environ.get(CALLBACK) is not None) == (choice == "ray")
+        assert CALLBACK not in os.environ
         assert not haproxy.is_before_replicas()
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
     with haproxy.proxy_before_replicas("auto"):
