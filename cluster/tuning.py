@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,14 @@ def check_sweep(
         raise ConfigError(f"a sweep keeps its runs in a folder that all nodes reach, not at {storage}")
     folder = Path(storage).resolve() / name
     if folder.exists():
-        raise ConfigError(f"{folder} exists already{standing(folder)}; choose another --name")
+        raise ConfigError(f"{folder} exists already{standing(folder, corpus_uri)}; choose another --name")
     Storage(folder).check_writable()
     corpus = open_corpus(corpus_uri)  # a damaged one ends the sweep, not each trial
     check_rate(config, corpus.sample_rate, corpus_uri)
     return folder, corpus
 
 
-def standing(folder: Path) -> str:
+def standing(folder: Path, corpus_uri: str) -> str:
     """What a sweep has come to, and how to go on where it was cut; "" for a folder that holds none."""
     if (folder / _TABLE_FILE).exists():
         return ": a sweep that is done"
@@ -165,9 +166,18 @@ def standing(folder: Path) -> str:
     words = [f"done with a bundle: {', '.join(done) or 'none'}"]
     if rest := [name for name in names if name not in done]:
         words.append(f"begun and without one: {', '.join(rest)}")
-        words.append(
-            f"python -m jobs.train --data DATA --storage {folder} --resume {rest[0]} goes on with one"
+        go_on = (
+            "python",
+            "-m",
+            "jobs.train",
+            "--data",
+            corpus_uri,
+            "--storage",
+            str(folder),
+            "--resume",
+            rest[0],
         )
+        words.append(f"{shlex.join(go_on)} goes on with one")
     return f": a sweep that was cut ({'; '.join(words)})" if names or (folder / _TUNE_FOLDER).exists() else ""
 
 

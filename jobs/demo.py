@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         ("curves", f"tensorboard --logdir {trained.run_dir / 'tracking'}"),
     ):
         print(f"  {what:9} {path}")
-    print(f"\n{PROMISE.format(corpus=corpus)}\n\ntook {time.monotonic() - start:.0f} s")
+    print(f"\n{PROMISE.format(corpus=shlex.quote(str(corpus)))}\n\ntook {time.monotonic() - start:.0f} s")
 
 
 def step(title: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"corpus: {prepared.corpus.storage}")
     rate = prepared.corpus.sample_rate
     of_rate = "" if rate == ModelConfig().sample_rate else f" --set model.sample_rate={rate}"
-    print(f"next: python -m jobs.train --data {arguments.out} --preset demo{of_rate}")
+    print(f"next: python -m jobs.train --data {shlex.quote(str(arguments.out))} --preset demo{of_rate}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
             with progress("trials") as report:
                 result = run_sweep(config, dimensions, *sweep, **options, progress=report)
     except KeyboardInterrupt:
-        if stands := standing(folder):
+        if stands := standing(folder, arguments.data):
             print(f"{folder}{stands}", file=sys.stderr)
         raise
     show(result)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -162,6 +163,22 @@ class PauseBetweenTurns:
         pass
 
     before_execution_starts = after_execution_succeeds = after_execution_fails = _ignore
+
+
+def take_port_alone() -> None:
+    """In Ray Serve's own proxy, before it listens: it lets others listen on its port, and of two endpoints that start
+    at once each would get half of the callers.
+
+    It has a variable against that, but would then not get a port that was left a moment ago. Check: the name, and what
+    it is called with, in `ray/serve/_private/http_util.py`; tests/jobs/test_serve.py.
+    """
+    from ray.serve._private import http_util
+
+    def reuse_address(sock: socket.socket) -> bool:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return True
+
+    http_util.set_socket_reuse_port = reuse_address
 
 
 def keep_replica_on_loopback() -> None:

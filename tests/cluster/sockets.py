@@ -1,13 +1,20 @@
-"""What a process and all that it has started listens on."""
+"""What a process and all that it has started listens on, and where nobody does."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
 
 import psutil
 
 from cluster.machine.guard import MARK, marked
+
+
+def free_port() -> int:
+    """A port of loopback where nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def processes_of(pid: int) -> list[psutil.Process]:

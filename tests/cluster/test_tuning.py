@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from cluster.runs.folder import read_run_config
 from cluster.settings.experiment import ConfigError, load_config
-from cluster.tuning import parse_space, run_sweep, with_settings
+from cluster.tuning import parse_space, run_sweep, standing, with_settings
+from jobs import train
 from tests.cluster.sockets import assert_loopback, listening
 from ww_data import Storage
 from ww_models import load_bundle
@@ -59,6 +61,16 @@ def test_settings_of_a_trial_are_checked_like_any_other() -> None:
     assert with_settings(TINY, {"loss.l1_weight": 2.5}).loss.l1_weight == 2.5
     with pytest.raises(ConfigError, match="all weights"):
         with_settings(TINY, {"loss.l1_weight": 0, "loss.stft_weight": 0})
+
+
+def test_a_sweep_that_was_cut_goes_on_with_the_line_that_it_shows(tmp_path: Path) -> None:
+    folder, corpus = tmp_path / "my sweep", "s3://bucket/a corpus?endpoint_override=127.0.0.1"
+    (folder / "trial_1" / "bundle").mkdir(parents=True)
+    (folder / "trial_2").mkdir()
+    stands = standing(folder, corpus)
+    line = stands[stands.index("python -m jobs.train ") : stands.index(" goes on with one")]
+    arguments = train.parser().parse_args(shlex.split(line)[3:])
+    assert (arguments.data, arguments.storage, arguments.resume) == (corpus, str(folder), "trial_2")
 
 
 @pytest.mark.cluster

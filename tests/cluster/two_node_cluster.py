@@ -61,7 +61,8 @@ def two_nodes(**settings: str) -> Iterator[TwoNodes]:
         **settings,
     }
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
+        [sys.executable, "-m", "tests.two_nodes"],
+        cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,10 +33,23 @@ from ww_models import build_model, read_bundle_info, save_bundle
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(bundle: Path) -> subprocess.Popen[str]:
+# The command, which waits less long for an endpoint that is gone.
+IMPATIENT = """
+import sys
+from jobs import cli, serve
+
+watch = serve.watch
+serve.watch = lambda stop, patience_s: watch(stop, 2)
+cli.main(serve.parser(), serve.run, sys.argv[1:])
+"""
+
+
+def start(
+    bundle: Path, *arguments: str, program: Sequence[str] = ("-m", "jobs.serve")
+) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.serve", "--bundle", str(bundle), "--port", "0", "--cpus", "0.1"],
+        [sys.executable, *program, "--bundle", str(bundle), "--cpus", "0.1", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -48,7 +61,7 @@ def start(bundle: Path) -> subprocess.Popen[str]:
 @pytest.mark.cluster
 def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path) -> None:
     """Beside another endpoint of this machine, which is not touched."""
-    processes = [start(bundle) for _ in range(2)]
+    processes = [start(bundle, "--port", "0") for _ in range(2)]
     try:
         lines = [process.stdout.readline() for process in processes if process.stdout]
         urls = [line.split(" at ")[1].split()[0] for line in lines]
@@ -84,7 +97,7 @@ def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path) -> None:
 
 
 def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tmp_path: Path) -> None:
-    process = start(bundle)
+    process = start(bundle, "--port", "0")
     try:
         assert process.stdout is not None
         first, second = process.stdout.readline(), process.stdout.readline()
@@ -116,6 +129,51 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
     assert not list(Path("/tmp").glob(f"ww-ray-{process.pid}-*")), "it left Ray's files behind"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz", timeout=5)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("proxy", ["auto", "ray"])
+def test_two_that_start_at_once_get_a_port_each(bundle: Path, proxy: str) -> None:
+    """Both find the same one free, and take it long after that."""
+    processes = [start(bundle, "--proxy", proxy) for _ in range(2)]
+    try:
+        lines = [process.stdout.readline() for process in processes if process.stdout]
+        urls = [httpx.URL(line.split(" at ")[1].split()[0]) for line in lines]
+        assert urls[0].port != urls[1].port
+        for url in urls:
+            for name in (b"X-Request-Id", b"X-Session-Id"):
+                odd = b"GET /healthz HTTP/1.0\r\n" + name + b": r\xe9union\r\n\r\n"
+                head, _ = exchange(url, odd)
+                assert head.startswith("http/1.1 200"), head
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            _, errors = process.communicate(timeout=360)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.cluster
+def test_an_endpoint_that_does_not_answer_any_more_ends_it(bundle: Path) -> None:
+    """As when its memory went to others: Ray waits for a new controller of Serve, which does not come."""
+    process = start(bundle, "--port", "0", program=("-c", IMPATIENT))
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("serving ")
+        started = processes_of(process.pid)
+        (controller,) = [one for one in started if "ServeController" in " ".join(one.cmdline())]
+        controller.suspend()
+        _, errors = process.communicate(timeout=360)
+        assert process.returncode == 1, errors
+        assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+            "error: nothing has served for 120 s: Ray does not answer"
+        ]
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        process.kill()
 
 
 def _check_that_a_call_may_finish(url: str, process: subprocess.Popen[str]) -> None:

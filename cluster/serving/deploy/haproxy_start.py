@@ -20,7 +20,7 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 _MARK = "# Wave Wizard's"
 # Serve decodes these, and fails on what is not UTF-8.
-_READ_BY_SERVE = (
+READ_BY_SERVE = (
     "x-request-id",
     "x-session-id",
     "x-request-timeout-seconds",
@@ -28,9 +28,12 @@ _READ_BY_SERVE = (
     "serve_multiplexed_model_id",
     "serve-multiplexed-model-id",
 )
+_ALLOWED = "GET HEAD POST"
+_REFUSED_BY_US = "PUT PATCH DELETE OPTIONS TRACE"  # by the application, which knows what each address allows
 _ERRORS = {
     400: ("invalid_request", "bad_request", "this is no request that can be understood"),
     403: ("invalid_request", "forbidden", "this request is not passed on"),
+    405: ("invalid_request", "method_not_allowed", "this address knows no such method; see /docs"),
     408: ("invalid_request", "upload_timeout", "the request did not come to its end in time"),
     413: ("invalid_request", "too_many_bytes", "the request is larger than may be"),
     500: ("internal", "internal_error", "something went wrong on our side"),
@@ -52,6 +55,8 @@ def edited(text: str, ours: dict[str, Any]) -> str:
     for section, socket in (("frontend prometheus", "prom"), ("listen stats", "stats")):
         address = f"unix@{folder[1]}/{socket}.sock mode 600"
         text = re.sub(rf"(?m)^({section}\n\s+bind) \S+", rf"\g<1> {address}", text)
+    # Ray Serve's default, where nobody reads; another that RAY_SERVE_HAPROXY_LOG_TARGET names stays.
+    text = re.sub(r"(?m)^\s+log 127\.0\.0\.1:514 .*\n", "", text)
     text = re.sub(r"(?m)^\s+errorfile \d+ .*\n", "", text)  # plain text, and 500 for all
     # With it a client that has closed its sending side loses the reply that it waits for.
     text = re.sub(r"(?m)^(\s+)option abortonclose", r"\1no option abortonclose", text)
@@ -62,11 +67,17 @@ def edited(text: str, ours: dict[str, Any]) -> str:
     lines = [
         *(
             f"http-request del-header {name} if {{ req.fhdr({name}) -m reg '[^ -~]' }}"
-            for name in _READ_BY_SERVE
+            for name in READ_BY_SERVE
         ),
         f"http-request set-header {no_queue} ?1 if {{ req.hdr(upgrade) -i websocket }}",
-        # What Serve says in plain words while nobody is there, or somebody goes; all that we say is JSON.
+        # Of what has no path (CONNECT, OPTIONS *) Serve has nobody take care.
+        f"http-request deny deny_status 405 if !{{ method {_ALLOWED} {_REFUSED_BY_US} }}",
+        "http-request deny deny_status 405 if METH_OPTIONS !{ path_beg / }",
+        "http-request deny deny_status 400 if !{ path_beg / }",
+        # What Serve says in plain words while nobody is there, or somebody goes, and its web server of what it cannot
+        # read; all that we say is JSON.
         "http-response deny deny_status 503 if { status 404 503 } { res.hdr(content-type) -m beg text/plain }",
+        "http-response deny deny_status 400 if { status 400 } { res.hdr(content-type) -m beg text/plain }",
     ]
     front = "".join(f"    {line}\n" for line in lines)
     return re.sub(r"(?m)^frontend http_frontend\n.*\n", lambda match: match[0] + front, text)
@@ -81,10 +92,10 @@ def _defaults(ours: dict[str, Any]) -> str:
     ]
     for status, (kind, code, message) in _ERRORS.items():
         content = {"error": {"type": kind, "code": code, "message": message, "request_id": "%ID"}}
-        retry = " hdr Retry-After 1" if kind == "overloaded" else ""
+        more = {405: f" hdr Allow '{_ALLOWED.replace(' ', ', ')}'", 503: " hdr Retry-After 1"}.get(status, "")
         lines.append(
             f"http-error status {status} content-type application/json lf-string '{json.dumps(content)}' "
-            f"hdr X-Request-Id %ID{retry}"
+            f"hdr X-Request-Id %ID{more}"
         )
     return "".join(f"    {line}\n" for line in lines)
 

@@ -21,11 +21,12 @@ from starlette.websockets import WebSocket
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError, our_fault
 from cluster.serving.live.admission import Place
+from cluster.serving.live.batch import LiveStream
 from cluster.serving.live.protocol import CallOptions, Close, ProtocolError, as_protocol_error, parse_text
 from cluster.serving.live.queues import Inbox, Outbox
 from cluster.serving.live.sound import CallSound
 from cluster.serving.live.stats import LiveStats
-from cluster.serving.live.stepper import LiveStream, Stepper
+from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel
 from cluster.sound.resampling import Samples
 

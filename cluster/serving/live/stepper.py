@@ -11,7 +11,6 @@ model, not the thread.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
 import threading
@@ -19,56 +18,13 @@ import time
 import weakref
 from collections.abc import Callable
 
-import numpy as np
-
+from cluster.serving.live.batch import Batch, LiveStream, OnClean, OnError
 from cluster.serving.models import ServedModel
 from cluster.sound.resampling import Samples
-from ww_models import StreamBatch
-from ww_models.streaming.onnx_engine import OnnxEngine
 
 logger = logging.getLogger(__name__)
 
-# A stream that was not stepped for so many hops is not waited for: it is muted, or its network is stuck.
-_ALIVE_HOPS = 4
-
-
-OnClean = Callable[[Samples, float], None]  # (C, m), compute_s
-OnError = Callable[[Exception], None]  # the last call
 OnStep = Callable[[ServedModel, int, float, float], None]  # the model, channels, waited_s, worked_s
-
-
-@dataclasses.dataclass(eq=False)
-class LiveStream:
-    """The channels of one call, each a row of its model's batch; made by `Stepper.open`, for the event loop.
-
-    on_clean and on_error are called in the event loop.
-    """
-
-    stepper: Stepper
-    model: ServedModel  # which lives, and its batch with it, as long as its streams
-    batch: _Batch
-    num_channels: int
-    on_clean: OnClean
-    on_error: OnError
-    # Under the stepper's lock. num_waiting: samples that no step has taken, those in the inbox included.
-    num_waiting: int
-    is_open: bool = True
-    # Of the thread:
-    rows: list[int] = dataclasses.field(default_factory=list)
-    stepped_at: float = -math.inf
-
-    @property
-    def is_ready(self) -> bool:
-        return self.is_open and self.num_waiting >= self.batch.hop_samples
-
-    def feed(self, samples_Cn: Samples) -> None:
-        """(C, n) at the model's rate, full scale +-1."""
-        if samples_Cn.shape[-1]:
-            self.stepper.send(self, samples_Cn)
-
-    def close(self) -> None:
-        """Ends the stream at once; what it has not returned is lost."""
-        self.stepper.send(self, None)
 
 
 class Stepper:
@@ -87,7 +43,7 @@ class Stepper:
         # When the last step was over, and since when the one is due that is being done.
         self._free_since, self._due_since = -math.inf, math.inf
         # A batch goes when its model does, which is when nobody serves it and no stream is open any more.
-        self._batches: weakref.WeakKeyDictionary[ServedModel, _Batch] = weakref.WeakKeyDictionary()
+        self._batches: weakref.WeakKeyDictionary[ServedModel, Batch] = weakref.WeakKeyDictionary()
         self._is_closed = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -104,12 +60,12 @@ class Stepper:
         self._loop = asyncio.get_running_loop()
         with self._lock:
             if model not in self._batches:
-                self._batches[model] = _Batch(model.engine, max_streams)
+                self._batches[model] = Batch(model.engine, max_streams)
             batch = self._batches[model]
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
             self._thread.start()
-        return LiveStream(self, model, batch, num_channels, on_clean, on_error, batch.lead_samples)
+        return LiveStream(self.send, model, batch, num_channels, on_clean, on_error, batch.lead_samples)
 
     def close(self) -> None:
         """Ends the thread; streams that are open get nothing more."""
@@ -151,7 +107,7 @@ class Stepper:
             if self._is_closed:
                 return False
             inbox, self._inbox, self._has_ended = self._inbox, [], False
-            batch = min(self._batches.values(), key=_Batch.due, default=None)
+            batch = min(self._batches.values(), key=Batch.due, default=None)
             is_due = batch is not None and batch.due() <= time.monotonic()
             if batch is not None and is_due:
                 self._due_since = max(self._free_since, batch.due_since())
@@ -173,7 +129,7 @@ class Stepper:
             self._fail([stream], error)
             stream.batch.take(stream, None)
 
-    def _step(self, batch: _Batch) -> None:
+    def _step(self, batch: Batch) -> None:
         started = time.monotonic()
         try:
             finished = batch.advance()
@@ -218,112 +174,6 @@ class Stepper:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             logger.debug("the event loop is closed: the process ends")
-
-
-class _Batch:
-    """The streams of one model. `note_*` and `due` are called under the stepper's lock, the rest by its thread."""
-
-    def __init__(self, engine: OnnxEngine, max_streams: int) -> None:
-        self.hop_samples, self.lead_samples = engine.hop_samples, engine.lead_samples
-        assert self.lead_samples < self.hop_samples, "a stream would be ready before its first sample"
-        self._engine, self._max_streams = engine, max_streams
-        self._hop_s = engine.hop_samples / engine.sample_rate
-        # num_alive: streams that were stepped a moment ago. ready_since: when the first of those ready became so.
-        self._num_ready = self._num_alive = 0
-        # complete_since: when all became ready that are alive.
-        self._ready_since = self._complete_since = math.inf
-        self._is_behind = False
-        self._streams: StreamBatch | None = None  # made by the thread: it takes milliseconds
-        self._members: dict[int, LiveStream] = {}  # by row
-
-    def due(self) -> float:
-        """When to step: at once if all are ready that are alive, else half a hop after the first was."""
-        if not self._num_ready:
-            return math.inf
-        return self._ready_since + (0 if self._is_complete else self._hop_s / 2)
-
-    def due_since(self) -> float:
-        """Since when a step is due, which need not be now; never, if no stream is ready."""
-        if not self._num_ready:
-            return math.inf
-        return min(self._complete_since, self._ready_since + self._hop_s / 2)
-
-    def note_samples(self, stream: LiveStream, num_samples: int) -> bool:
-        """Whether that makes a step due, or due earlier than the thread knows."""
-        was_ready = stream.is_ready
-        stream.num_waiting += num_samples
-        if was_ready or not stream.is_ready:
-            return False
-        self._num_ready += 1
-        if self._num_ready == 1:
-            self._ready_since = time.monotonic()
-        if self._num_ready >= self._num_alive:
-            self._complete_since = min(self._complete_since, time.monotonic())
-            return True
-        return self._num_ready == 1
-
-    def note_end(self, stream: LiveStream) -> None:
-        self._num_ready -= stream.is_ready
-        stream.is_open = False
-
-    def note_step(self, stepped: list[LiveStream], now: float) -> None:
-        """now: when the step began; who became ready since then waits for the next one."""
-        for stream in stepped:
-            was_ready = stream.is_ready
-            stream.num_waiting -= self.hop_samples
-            self._num_ready -= was_ready and not stream.is_ready
-            stream.stepped_at = now
-        alive_since = now - _ALIVE_HOPS * self._hop_s
-        self._num_alive = sum(stream.stepped_at > alive_since for stream in self._open_streams())
-        self._is_behind = any(stream.is_ready for stream in stepped)
-        self._ready_since = now
-        self._complete_since = now if self._is_complete else math.inf
-
-    def take(self, stream: LiveStream, samples_Cn: Samples | None) -> None:
-        """Adds samples to a stream, which joins with its first; None removes it. ValueError when all is full."""
-        if self._streams is None:
-            self._streams = StreamBatch(self._engine, self._max_streams)
-        streams = self._streams
-        if samples_Cn is None or not stream.is_open:
-            for row in stream.rows:
-                streams.leave(row)
-                del self._members[row]
-            stream.rows = []
-            return
-        while len(stream.rows) < stream.num_channels:
-            row = streams.join()
-            stream.rows.append(row)
-            self._members[row] = stream
-        for row, samples in zip(stream.rows, samples_Cn, strict=True):
-            streams.feed(row, samples)
-
-    def advance(self) -> list[tuple[LiveStream, Samples]]:
-        """One hop of all streams that are ready: what each finished, (C, m)."""
-        finished = {} if self._streams is None else self._streams.advance()
-        result = []
-        for row, samples in finished.items():
-            stream = self._members[row]
-            if stream.num_channels == 1:
-                result.append((stream, samples[None]))
-            elif row == stream.rows[0]:  # channels are fed alike, so they are ready together
-                result.append((stream, np.stack([finished[each] for each in stream.rows])))
-        return result
-
-    def clear(self) -> list[LiveStream]:
-        """Forgets all streams, after an error that has left their states unknown; returns them."""
-        streams = self._open_streams()
-        for stream in streams:
-            stream.rows = []
-        self._streams = None
-        self._members.clear()
-        return streams
-
-    @property
-    def _is_complete(self) -> bool:
-        return self._is_behind or self._num_ready >= self._num_alive
-
-    def _open_streams(self) -> list[LiveStream]:
-        return list(dict.fromkeys(self._members.values()))
 
 
 def _report(streams: list[LiveStream], error: Exception) -> None:

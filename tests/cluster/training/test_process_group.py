@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster.serving.deploy.test_haproxy import free_port
+from tests.cluster.sockets import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 RANK = """

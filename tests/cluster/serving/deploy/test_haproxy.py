@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shlex
 import socket
 import subprocess
@@ -17,15 +19,20 @@ import psutil
 import pytest
 
 from cluster.serving.deploy import haproxy, haproxy_start
+from tests.cluster.serving.callers import exchange
+from tests.cluster.sockets import free_port
 from tests.conftest import skip_without
 
 # As Ray Serve writes it, in what is changed of it.
 CONFIG = """\
 global
+    log {log_target} local0 info
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
     maxconn 100
 defaults
     mode http
+    log global
+    option httplog
     timeout connect 5s
     timeout client {client_s}s
     option abortonclose
@@ -39,7 +46,8 @@ frontend http_frontend
     bind *:{port}
     use_backend default_backend if {{ path /unknown }}
     use_backend nobody if {{ path /nobody }}
-    default_backend replicas
+    use_backend replicas if {{ path_beg / }}
+    default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
 backend replicas
@@ -50,6 +58,7 @@ listen stats
   stats enable
   stats uri /stats
 """
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 # Key and answer are the example of RFC 6455; HAProxy looks whether they are there.
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 REQUEST = (
@@ -61,12 +70,6 @@ REPLY = (
     + UPGRADE
     + b"\r\n"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -92,6 +95,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             replica_port=replica.getsockname()[1],
             stats_port=stats_port,
             metrics_port=metrics_port,
+            log_target="127.0.0.1:514",
             folder=folder,
         )
         (folder / "haproxy.cfg").write_text(config)
@@ -114,10 +118,11 @@ def _echo_one(replica: socket.socket, request: Path) -> None:
                 time.sleep(0.5)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 return
-            if received.startswith(b"GET /gone"):
-                text = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\n"
-                connection.sendall(text + b"Content-Length: 4\r\n\r\ngone")
-                return
+            for path, status in ((b"/gone", b"404 Not Found"), (b"/odd", b"400 Bad Request")):
+                if received.startswith(b"GET " + path):
+                    text = b"HTTP/1.1 " + status + b"\r\nContent-Type: text/plain\r\n"
+                    connection.sendall(text + b"Content-Length: 4\r\n\r\nonly")
+                    return
             connection.sendall(REPLY)
             while received := connection.recv(4096):
                 connection.sendall(received)
@@ -166,8 +171,7 @@ def test_what_it_shows_of_itself_is_for_its_owner_alone(port: int, tmp_path: Pat
     (process,) = (
         process for process in psutil.Process().children(recursive=True) if process.name() == "haproxy"
     )
-    listening = [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
-    assert {address.port for address in listening} == {port}
+    assert {one.laddr.port for one in process.net_connections("inet")} == {port}  # none of UDP, either
     sockets = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("node/*.sock")}
     assert sockets == {"admin.sock": 0o600, "prom.sock": 0o600, "stats.sock": 0o600}
     for name, path, words in (("prom", "/metrics", "haproxy_"), ("stats", "/stats", "Statistics Report")):
@@ -185,6 +189,38 @@ def test_its_own_errors_have_the_form_of_ours(port: int, path: str) -> None:
     error = reply.json()["error"]
     assert (error["type"], error["code"]) == ("overloaded", "not_ready")
     assert error["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+@pytest.mark.parametrize(
+    ("line", "status", "code"),
+    [
+        ("OPTIONS *", 405, "method_not_allowed"),
+        ("CONNECT example.org:443", 405, "method_not_allowed"),
+        ("BREW /v1/models", 405, "method_not_allowed"),
+        ("GET *", 400, "bad_request"),
+        ("GET healthz", 400, "bad_request"),
+        ("GET /odd", 400, "bad_request"),
+    ],
+)
+def test_what_no_replica_could_answer_is_the_callers_fault(
+    port: int, line: str, status: int, code: str
+) -> None:
+    request = f"{line} HTTP/1.1\r\nHost: example.org:443\r\nConnection: close\r\n\r\n".encode()
+    head, body = exchange(httpx.URL(f"http://127.0.0.1:{port}"), request)
+    assert head.startswith(f"http/1.1 {status} "), head
+    assert ("\r\nallow: get, head, post" in head) == (status == 405)
+    error = json.loads(body)["error"]
+    assert (error["type"], error["code"]) == ("invalid_request", code)
+
+
+@pytest.mark.parametrize("port", [60], indirect=True)
+@pytest.mark.parametrize("line", [b"OPTIONS /v1/models", b"TRACE /slow", b"GET http://localhost/"])
+def test_what_has_a_path_is_passed_on(port: int, tmp_path: Path, line: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(line.removesuffix(b"/") + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.recv(4096)
+    assert (tmp_path / "request").read_bytes().startswith(line + b" HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("port", [60], indirect=True)
@@ -221,7 +257,13 @@ def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
     script = haproxy.haproxy_environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     port = free_port()
     config = CONFIG.format(
-        client_s=60, port=port, replica_port=1, stats_port=1, metrics_port=1, folder=tmp_path
+        client_s=60,
+        port=port,
+        replica_port=1,
+        stats_port=1,
+        metrics_port=1,
+        log_target="127.0.0.1:514",
+        folder=tmp_path,
     )
     (tmp_path / "haproxy.cfg").write_text(config)
     start = f"import subprocess, sys; subprocess.run([{script!r}, '-db', '-f', '{tmp_path}/haproxy.cfg'])"
@@ -236,10 +278,26 @@ def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
         pytest.fail("it goes on")
 
 
+def edited(log_target: str = "127.0.0.1:514") -> str:
+    text = CONFIG.format(
+        client_s=1,
+        port=8000,
+        replica_port=1,
+        stats_port=2,
+        metrics_port=3,
+        log_target=log_target,
+        folder="/f",
+    )
+    return haproxy_start.edited(text, {"headers_s": 1, "call_s": 2, "disconnect_header": "x"})
+
+
+def test_it_logs_where_it_is_told_to_and_nowhere_else() -> None:
+    assert "local0" not in edited()
+    assert "    log logs.example:514 local0 info\n" in edited("logs.example:514")
+
+
 def test_endpoints_of_other_machines_are_let_in_where_they_are_asked_in() -> None:
-    text = CONFIG.format(client_s=1, port=8000, replica_port=1, stats_port=2, metrics_port=3, folder="/f")
-    ours = {"headers_s": 1, "call_s": 2, "disconnect_header": "x"}
-    binds = [line.split()[1] for line in haproxy_start.edited(text, ours).splitlines() if "bind" in line]
+    binds = [line.split()[1] for line in edited().splitlines() if "bind" in line]
     assert binds == ["unix@/f/prom.sock", "*:8000", "unix@/f/stats.sock"]
 
 
@@ -262,6 +320,8 @@ def test_what_is_set_for_ray_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch)
     for choice, is_set in (("auto", True), ("haproxy", True), ("ray", False)):
         with haproxy.proxy_before_replicas(choice):
             assert haproxy.is_before_replicas() == is_set
+            assert (os.environ.get(CALLBACK) is not None) == (choice == "ray")
+        assert CALLBACK not in os.environ
         assert not haproxy.is_before_replicas()
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
     with haproxy.proxy_before_replicas("auto"):

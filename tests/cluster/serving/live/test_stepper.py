@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.serving.live.stepper import LiveStream, Stepper
+from cluster.serving.live.batch import LiveStream
+from cluster.serving.live.stepper import Stepper
 from cluster.serving.models import ServedModel, ServedModels, load_model
 from tests.cluster.serving.engines import watched
 from ww_models import Streamer
