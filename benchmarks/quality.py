@@ -41,7 +41,15 @@ from ww_data.audio import resample  # noqa: E402
 from ww_models import score_clip  # noqa: E402
 
 NOISY = "noisy"
-DIGITS = {"pesq": 3, "stoi": 4, "estoi": 4, "si_sdr_db": 2, "dnsmos_sig": 2, "dnsmos_bak": 2, "dnsmos_ovr": 2}
+DIGITS = {
+    "pesq": 3,
+    "stoi": 4,
+    "estoi": 4,
+    "si_sdr_db": 2,
+    "dnsmos_sig": 2,
+    "dnsmos_bak": 2,
+    "dnsmos_ovrl": 2,
+}
 SNR_EDGES_DB = (-100.0, 0.0, 5.0, 10.0, 15.0, 100.0)
 
 
@@ -128,7 +136,7 @@ def _dnsmos(estimate_T: np.ndarray) -> dict[str, float]:
     except ImportError:
         return {}
     found = dnsmos.run(np.clip(estimate_T, -1, 1), SAMPLE_RATE)
-    return {f"dnsmos_{name}": float(found[f"{name}_mos"]) for name in ("sig", "bak", "ovr")}
+    return {f"dnsmos_{name}": float(found[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
 
 
 def enhance(systems: list[System], taken: list[Clip]) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:

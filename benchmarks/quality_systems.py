@@ -97,16 +97,14 @@ def _deepfilternet() -> System:
     library.df_create.restype = ctypes.c_void_p
     library.df_process_frame.argtypes = [ctypes.c_void_p, floats, floats]
     library.df_process_frame.restype = ctypes.c_float
-    library.df_free.argtypes = [ctypes.c_void_p]
-    model = str(package.model_path()).encode()
+    # It takes half a second to make, so that all clips go through one: it is a stream, as a microphone's.
+    state = library.df_create(str(package.model_path()).encode(), 100.0, None)
 
     def frames(noisy: np.ndarray) -> np.ndarray:
-        state = library.df_create(model, 100.0, None)
         output = np.empty_like(noisy)
         for start in range(0, len(noisy), PEER_FRAME):
             frame, out = (x[start : start + PEER_FRAME].ctypes.data_as(floats) for x in (noisy, output))
             library.df_process_frame(state, frame, out)
-        library.df_free(state)
         return output
 
     return System(name="DeepFilterNet 3", enhance=_at_48_khz(frames), latency_ms=40.0)
