@@ -54,8 +54,10 @@ def main(
         run(parsed)
     except KeyboardInterrupt:
         was_told = termination.was_received()
+        code = termination.EXIT_CODE if was_told else 130
+        termination.end_at_once_when_told_again(code)
         print("told to end" if was_told else "interrupted", file=sys.stderr)
-        sys.exit(termination.EXIT_CODE if was_told else 130)
+        sys.exit(code)
     except Exception as error:
         words = rays_words(error)
         is_expected = bool(words) or isinstance(error, ValueError | OSError)

@@ -125,7 +125,7 @@ class Manifest:
         for clip in self.skipped:
             reasons[clip.skip_reason.split(" (")[0]].append(clip)
         for reason, clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
-            lines.append(f"left out {len(clips)} x {reason}, such as {clips[0].id}")
+            lines.append(f"left out {len(clips)} x {reason}, such as {_shown(clips[0].id)}")
         return "\n".join([*lines, *self.notes])
 
     def to_parquet(self) -> bytes:
@@ -153,6 +153,11 @@ class Manifest:
         if manifest.hash != about["hash"]:
             raise CorpusError(f"{name}: does not hold what was written to it: prepare the corpus again")
         return manifest
+
+
+def _shown(name: str) -> str:
+    """On one line, whatever is in it."""
+    return name if name.isprintable() else repr(name)
 
 
 _ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}

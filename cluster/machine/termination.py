@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,15 @@ def obey() -> None:
 
 def was_received() -> bool:
     return _was_received
+
+
+def end_at_once_when_told_again(code: int) -> None:
+    """From now on Ctrl-C or SIGTERM ends this process on the spot: what tidies up at the exit, Ray's part of it too,
+    would print a trace. What is left then ends by `cluster.machine.guard`.
+    """
+    if _is_main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(code))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -18,11 +18,14 @@ from ww_data.storage import Storage
 Grouping = Literal["auto", "folder", "prefix", "file"]
 
 _READABLE = re.compile(
-    r"\.(wave?|flac|og[gav]|opus|mp[234]|m4[abv]|aac|mov|3gp|3g2|web[ma]|mk[av]|aif[fc]?|au|snd|caf|w64|rf64)\Z",
+    r"\.(wave?|bwf|amb|flac|og[gav]|opus|mp[1234]|mpga|m4[abrv]|aac|mov|qta|3gp|3g2|web[ma]|mk[av]|aif[fc]?|au|snd|caf|"
+    r"w64|rf64)\Z",
     re.IGNORECASE,
 )
 # Known as audio, but not read: listed with a reason, so that nobody wonders where they went.
-_UNREADABLE = re.compile(r"\.(wma|amr|ape|wv|shn|sph)\Z", re.IGNORECASE)
+_UNREADABLE = re.compile(
+    r"\.(wma|amr|ape|wv|shn|sph|e?ac3|dts|tta|tak|ds[fd]|dff|spx|ra|rm|voc|vox|gsm|mpc)\Z", re.IGNORECASE
+)
 # Folders that data sets deal their files to: they say nothing about who speaks.
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),

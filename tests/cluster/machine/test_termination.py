@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,3 +83,23 @@ def test_what_may_not_be_interrupted_goes_to_its_end_unless_told_twice() -> None
         start(told, told)
     assert done == ["whole"]
     assert signal.getsignal(signal.SIGTERM) is ours
+
+
+def test_told_again_while_it_tidies_up_it_ends_without_a_word() -> None:
+    code = """
+import argparse, atexit, os, signal, time
+from jobs import cli
+
+def tidy_up():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+def run(arguments):
+    atexit.register(tidy_up)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+cli.main(argparse.ArgumentParser(), run, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
