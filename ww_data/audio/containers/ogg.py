@@ -1,7 +1,11 @@
-"""Ogg: pages, each with the number of its stream, its own number in it, and the time at which its sound ends."""
+"""Ogg: pages, each with its stream's number, its own number in it, the time at which its sound ends, and a checksum.
+
+Decoders leave out a page whose checksum is wrong, close up what is missing and say nothing: so all are looked at.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -10,15 +14,17 @@ from ww_data.audio.errors import cut_short, damaged, several_tracks
 from ww_data.audio.windows import find_bytes, read_at
 
 _HEADER_BYTES = 27
-_MAX_BYTES = _HEADER_BYTES + 255 + 10  # with the lengths of its segments, and what says which sound this is
+_CRC_AT = 22
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")  # first in a stream
 
 
 class _Page(NamedTuple):
-    """is_sound: only the first page of a stream says so. time: in samples, 0 in headers, -1 where nothing ends."""
+    """time: in samples, 0 in headers, -1 where nothing ends. num_bytes: more than there are, if it is cut."""
 
+    data: bytes
     begins: bool
-    is_sound: bool
+    is_sound: bool  # only the first page of a stream says so
     stream: bytes
     number: int
     time: int
@@ -49,7 +55,7 @@ class _Clock:
 def find_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
     """Where a page begins a stream and the one before did not: those that begin together sound together.
 
-    Raises AudioError where pages are missing, for decoders give up there, and where two that begin together are sound.
+    Raises AudioError where pages are missing or damaged, and where two that begin together are sound.
     """
     place, is_beginning = start, True
     clocks: dict[bytes, _Clock] = {}
@@ -67,7 +73,8 @@ def find_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
             yield place
             clocks, sounds = {}, set()
         is_next = clocks.setdefault(page.stream, _Clock()).follows(page, place) and place == junk
-        if not page.begins and not is_next:
+        is_whole = len(page.data) < page.num_bytes or _with_checksum(page.data) == page.data
+        if not is_whole or not (page.begins or is_next):
             raise damaged(place - start)
         is_beginning = page.begins
         if page.is_sound:
@@ -87,16 +94,25 @@ def _check_ends(clocks: dict[bytes, _Clock], sounds: set[bytes], start: int) -> 
 
 def _page(file: BinaryIO, place: int) -> _Page | None:
     """The page at a place, if one is there."""
-    head = read_at(file, place, _MAX_BYTES)
+    head = read_at(file, place, _HEADER_BYTES)
     if head[:4] != b"OggS" or len(head) < _HEADER_BYTES:
         return None
-    lengths = head[_HEADER_BYTES:][: head[_HEADER_BYTES - 1]]
+    lengths = file.read(head[-1])  # of segments
+    content = file.read(sum(lengths))
     begins = bool(head[5] & 2)
     return _Page(
+        data=head + lengths + content,
         begins=begins,
-        is_sound=begins and head[_HEADER_BYTES + len(lengths) :].startswith(_SOUND),
+        is_sound=begins and content.startswith(_SOUND),
         stream=head[14:18],
-        number=int.from_bytes(head[18:22], "little"),
+        number=int.from_bytes(head[18:_CRC_AT], "little"),
         time=int.from_bytes(head[6:14], "little", signed=True),
-        num_bytes=_HEADER_BYTES + len(lengths) + sum(lengths),
+        num_bytes=_HEADER_BYTES + head[-1] + sum(lengths),
     )
+
+
+def _with_checksum(page: bytes) -> bytes:
+    """A page with the checksum that it should have: zlib's, with all bits the other way round, and none inverted."""
+    before, after = page[:_CRC_AT], page[_CRC_AT + 4 :]
+    crc = ~zlib.crc32((before + bytes(4) + after).translate(_REVERSED), 0xFFFFFFFF) & 0xFFFFFFFF
+    return before + crc.to_bytes(4, "big").translate(_REVERSED) + after

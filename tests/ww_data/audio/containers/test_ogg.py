@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.ww_data.audio.made_files import by_libsndfile, sound
+from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes
 from ww_data import AudioError, read_audio
 
 RATE = 48_000
@@ -63,3 +63,14 @@ def test_a_clock_that_does_not_begin_at_zero_loses_nothing() -> None:
     pages = pages_of(OGGS["VORBIS"])
     late = [at_time(page, time_of(page) + 10 * RATE) if time_of(page) > 0 else page for page in pages]
     np.testing.assert_array_equal(samples_of(b"".join(late)), samples_of(OGGS["VORBIS"]))
+
+
+@pytest.mark.parametrize(
+    "ogg", [*OGGS.values(), by_ffmpeg("ogg", "flac", X, RATE)], ids=[*OGGS.keys(), "FLAC"]
+)
+def test_one_bit_that_is_another_is_damage(ogg: bytes) -> None:
+    """Decoders leave out the page, and not all of them say so."""
+    middle = len(ogg) // 2
+    for place in (ogg.index(b"OggS", 1) + 6, middle, middle + 1000, ogg.rindex(b"OggS") + 22, len(ogg) - 1):
+        with pytest.raises(AudioError, match="is damaged"):
+            samples_of(with_bytes(ogg, place, bytes([ogg[place] ^ 0x10])))
