@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from ww_data.audio.containers.mp4 import read_boxes
 from ww_data.audio.containers.wave import channel_mask, consistent
 from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
 from ww_data.audio.kinds import HEAD_BYTES
@@ -72,7 +73,7 @@ def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
     """
     end = file.seek(0, io.SEEK_END)
     while True:
-        link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
+        link = read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
         if link.end <= start:
             raise AudioError("begins with a damaged length")
         yield link
@@ -176,22 +177,3 @@ def _edited(file: BinaryIO, start: int, edits: dict[int, bytes]) -> bytes:
     for place, new in edits.items():
         head = head[: place - start] + new + head[place - start + len(new) :]
     return head
-
-
-def _read_boxes(file: BinaryIO, start: int, end: int) -> Link:
-    """The MP4 that begins at `start`: boxes up to the next one's first."""
-    place = start
-    while len(header := read_at(file, place, 16)) >= 8 and _is_id(header[4:8].replace(b"\xa9", b"c")):
-        if header[4:8] == b"ftyp" and place > start:
-            break
-        size = int.from_bytes(header[:4], "big")
-        if size == 1:
-            size = int.from_bytes(header[8:], "big")
-        if size == 0:
-            return Link(start=start, end=end)
-        if size < 8:
-            break
-        if place + size > end:
-            raise cut_short(end - start, place + size - start, "bytes")
-        place += size
-    return Link(start=start, end=place)
