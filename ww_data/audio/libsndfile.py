@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,7 +31,7 @@ class LibsndfileReader:
 
     def __init__(self, source: str | Window, link: Link) -> None:
         try:
-            self._file = _FrontToBack(source)
+            self._file = _FrontToBack(os.fsencode(source) if isinstance(source, str) else source)
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
             raise bad_beginning(error) from error
         self.sample_rate, self.num_channels = int(self._file.samplerate), int(self._file.channels)
