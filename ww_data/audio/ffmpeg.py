@@ -13,7 +13,7 @@ from typing import Any
 from ww_data.audio.containers.chunks import MAX_MISSING
 from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
-from ww_data.audio.reader import Block, SampleType, converted, silence
+from ww_data.audio.reader import MIN_GAP_S, Block, SampleType, converted, silence
 from ww_data.audio.windows import Window
 
 _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
@@ -34,9 +34,10 @@ _MAX_PLANES = 8
 _MAX_BAD_PACKETS = 3
 _MAX_BAD = 0.01
 _WITHOUT_CONTAINER = ("mp3", "aac")
-# Containers with a clock leave out what was not recorded: so much is no jitter, and so much nobody waits for.
+# Containers with a clock leave out what was not recorded: so much nobody waits for. Clocks that are rounded, or run
+# a little faster than samples come, go ahead in smaller steps than any frame.
 _WITH_CLOCK = ("mp4", "webm")
-_MIN_GAP_S, _MAX_GAP_S = 0.2, 600.0
+_MAX_GAP_S, _MAX_ROUNDING_S = 600.0, 0.005
 
 
 class FfmpegReader:
@@ -45,6 +46,7 @@ class FfmpegReader:
     num_frames: int | None = None  # decoding alone tells, but for a FLAC, whose frames were counted
     _interleave: Any = None
     _clock_s: float | None = None  # at the end of what was read
+    _gaps_s = 0.0  # that the clock has left out, and no silence has filled yet
 
     def __init__(self, file: Window, kind: Kind) -> None:
         import av
@@ -87,7 +89,7 @@ class FfmpegReader:
         if num_read < (self.num_frames or 0):  # it goes over damaged frames
             raise bad_sound()
         missing_s = 0.0 if self._clock_s is None else self._end_s - self._clock_s
-        if missing_s > MAX_MISSING * self._end_s + _MIN_GAP_S:
+        if missing_s > MAX_MISSING * self._end_s + MIN_GAP_S:
             raise cut_short(num_read, num_read + round(missing_s * self.sample_rate), "samples")
 
     def close(self) -> None:
@@ -144,13 +146,21 @@ class FfmpegReader:
             frame = next(self._frames, None)
 
     def _num_missing(self, frame: Any) -> int:
-        """How many samples nobody recorded before this frame; a recording begins with its first, at whatever time."""
+        """How many samples nobody recorded before this frame; a recording begins with its first, at whatever time.
+
+        Short gaps are added up until they are worth a silence.
+        """
         before_s, time_s = self._clock_s, frame.time if self._has_clock else None
         self._clock_s = None if time_s is None else time_s + frame.samples / self.sample_rate
         gap_s = 0.0 if time_s is None or before_s is None else time_s - before_s
         if gap_s > _MAX_GAP_S:
             raise AudioError(f"holds no sound from {before_s:.0f} s to {time_s:.0f} s: cut it there")
-        return round(gap_s * self.sample_rate) if gap_s >= _MIN_GAP_S else 0
+        if not 0 <= gap_s < _MAX_ROUNDING_S:
+            self._gaps_s = max(0.0, self._gaps_s + gap_s)
+        if self._gaps_s < MIN_GAP_S:
+            return 0
+        missing_s, self._gaps_s = self._gaps_s, 0.0
+        return round(missing_s * self.sample_rate)
 
     def _safe(self, frame: Any) -> list[Any]:
         """The frame, interleaved if it has many channels: PyAV takes what lies behind the eighth for a ninth."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,11 +12,18 @@ import soundfile
 
 from ww_data.audio.containers.chunks import MAX_MISSING
 from ww_data.audio.errors import bad_beginning, bad_sound, cut_short, has_gaps, unreadable
-from ww_data.audio.reader import BLOCK_FRAMES, SPEAKERS, Block, SampleType, from_ogg_order
+from ww_data.audio.reader import BLOCK_FRAMES, MIN_GAP_S, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
 
 _HEAD_BYTES = 1 << 10
 _UNKNOWN_FRAMES = 1 << 62
+
+
+class _FrontToBack(soundfile.SoundFile):
+    """soundfile seeks after each read, to where it is: in an Ogg whose clock leaves out sound, that is elsewhere."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class LibsndfileReader:
@@ -23,7 +31,7 @@ class LibsndfileReader:
 
     def __init__(self, source: str | Window, link: Link) -> None:
         try:
-            self._file = soundfile.SoundFile(source)
+            self._file = _FrontToBack(os.fsencode(source) if isinstance(source, str) else source)
         except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
             raise bad_beginning(error) from error
         self.sample_rate, self.num_channels = int(self._file.samplerate), int(self._file.channels)
@@ -31,8 +39,8 @@ class LibsndfileReader:
         if self.subtype.startswith("MPEG"):  # whose length libsndfile guesses
             raise unreadable("it holds MPEG sound")
         self.num_frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else None
-        is_ogg = self.subtype in ("VORBIS", "OPUS")
-        self._has_ogg_order = is_ogg and not (self.num_channels > 2 and _is_discrete(source))
+        self._is_ogg = self.subtype in ("VORBIS", "OPUS")
+        self._has_ogg_order = self._is_ogg and not (self.num_channels > 2 and _is_discrete(source))
         has_standard = self._file.format == "FLAC" or self._has_ogg_order
         self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
@@ -41,15 +49,20 @@ class LibsndfileReader:
         try:
             if start:
                 self._file.seek(num_read)
-            while len(block := self._file.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+            while len(block := self._file.read(self._num_next(num_read), dtype=dtype, always_2d=True)):
                 num_read += len(block)
                 yield from_ogg_order(block) if self._has_ogg_order else block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise bad_sound() from error
-        if self.num_frames and num_read < (1 - MAX_MISSING) * self.num_frames:
-            if self.subtype in ("VORBIS", "OPUS"):  # whose pages were all found
-                raise has_gaps(num_read, self.num_frames)
-            raise cut_short(num_read, self.num_frames, "samples")
+        num_missing = (self.num_frames or 0) - num_read
+        if self._is_ogg and num_missing > MIN_GAP_S * self.sample_rate:  # whose pages were all found
+            raise has_gaps(num_read, num_read + num_missing)
+        if num_missing > MAX_MISSING * (self.num_frames or 0):
+            raise cut_short(num_read, num_read + num_missing, "samples")
+
+    def _num_next(self, num_read: int) -> int:
+        """How many frames to ask for: none behind the last, for the rest of a FLAC that was cut is no frame."""
+        return min(BLOCK_FRAMES, self._file.frames - num_read)
 
     def close(self) -> None:
         self._file.close()

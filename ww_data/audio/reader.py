@@ -11,6 +11,7 @@ import numpy.typing as npt
 Block = npt.NDArray[Any]
 SampleType = Literal["float32", "int16"]
 BLOCK_FRAMES = 1 << 18  # what is handed on at once
+MIN_GAP_S = 0.2  # sound that a clock leaves out; less is jitter
 # The speakers that a FLAC or Ogg of so many channels is for, by their standards: WAV's words for them.
 SPEAKERS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 # Where Ogg, of Vorbis or Opus, has the channels that all others have in WAV's order.

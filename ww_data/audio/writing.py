@@ -70,7 +70,8 @@ def _write_blocks(
     """Writes (T,) or (T, C) in blocks: libsndfile's Vorbis encoder puts a whole write on the stack, where a minute of
     audio ends the process."""
     channels = 1 if x.ndim == 1 else x.shape[1]
-    with soundfile.SoundFile(target, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
+    to = os.fsencode(target) if isinstance(target, Path) else target
+    with soundfile.SoundFile(to, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
         for start in range(0, len(x), _WRITE_BLOCK):
             block = x[start : start + _WRITE_BLOCK]
             file.write(to_ogg_order(block) if file.subtype in ("VORBIS", "OPUS") and channels > 1 else block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from fractions import Fraction
 
 import av
@@ -33,11 +34,13 @@ def by_ffmpeg(
     num_tracks: int = 1,
     picture: str = "",
     gap_s: float = 0.0,
+    num_gaps: int = 1,
     encoding: dict[str, str] | None = None,
     sample_format: str = "",
     **options: str,
 ) -> bytes:
-    """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock."""
+    """picture: the codec of a video track beside the sound. gap_s: after the first half, by the container's clock, or
+    so often, after equal parts."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as out:
         if picture:
@@ -64,12 +67,12 @@ def by_ffmpeg(
                 queue.write(frame)
             while (frame := queue.read(context.frame_size or 1024, partial=True)) is not None:
                 for packet in track.encode(frame):
-                    if gap_s and packet.pts * packet.time_base > len(x_TC) / rate / 2:
-                        packet.pts += round(gap_s / packet.time_base)
-                        packet.dts = packet.pts
+                    num_parts = packet.pts * packet.time_base * rate / len(x_TC) * (num_gaps + 1)
+                    packet.pts += round(max(0, math.ceil(num_parts) - 1) * gap_s / packet.time_base)
+                    packet.dts = packet.pts
                     out.mux(packet)
             for packet in track.encode():
-                packet.pts += round(gap_s / packet.time_base)
+                packet.pts += round(num_gaps * gap_s / packet.time_base)
                 packet.dts = packet.pts
                 out.mux(packet)
     return file.getvalue()

@@ -149,6 +149,18 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
         read_audio(tmp_path / "x.wav")
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff"])
+def test_names_need_not_be_utf_8(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"m\xfcde." + suffix.encode())
+    subtype = None if suffix == "ogg" else "PCM_16"
+    write_audio(path, hiss(0, 0.1), RATE, subtype)
+    for name in (path, str(path)):
+        assert len(read_mono(name)) == 1600
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(AudioError, match="m\N{REPLACEMENT CHARACTER}de"):
+        read_audio(path)
+
+
 def test_importing_the_package_does_not_import_torch() -> None:
     """Each process that reads or mixes imports it, and torch takes seconds and hundreds of megabytes."""
     code = "import sys, ww_data; sys.exit('torch' in sys.modules)"

@@ -203,12 +203,25 @@ def test_a_webm_that_ends_too_early_is_cut(picture: str) -> None:
     assert "is cut short" in reason(file[:-1000])
 
 
+IN_PIECES = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "200000"}
+
+
 def test_an_mp4_that_ends_too_early_is_cut() -> None:
-    in_pieces = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "200000"}
-    file = by_ffmpeg("mp4", "aac", sound(2.0, 48_000), 48_000, **in_pieces)
+    file = by_ffmpeg("mp4", "aac", sound(2.0, 48_000), 48_000, **IN_PIECES)
     assert len(samples_of(file)) == pytest.approx(2 * 48_000, abs=3000)
     assert "is cut short" in reason(file[:-1000])
     assert "is cut short" in reason(by_ffmpeg("ipod", "aac", X)[:-300])
+
+
+@pytest.mark.parametrize("picture", ["", "mpeg4"])
+def test_fragments_of_an_mp4_in_another_order_are_damage(picture: str) -> None:
+    file = by_ffmpeg("mp4", "aac", sound(2.0, 48_000), 48_000, picture=picture, **IN_PIECES)
+    places = [place - 4 for place in range(len(file)) if file[place : place + 4] == b"moof"]
+    assert len(places) > 5
+    assert len(samples_of(file)) == pytest.approx(2 * 48_000, abs=3000)
+    first, second, third = places[2:5]
+    swapped = file[:first] + file[second:third] + file[first:second] + file[third:]
+    assert f"what should follow its first {first + third - second} bytes does not" in reason(swapped)
 
 
 def test_chunks_before_and_after_the_sound_are_none() -> None:

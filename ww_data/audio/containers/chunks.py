@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from ww_data.audio.containers.mp4 import read_boxes
+from ww_data.audio.containers.wave import channel_mask, consistent
 from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
 from ww_data.audio.kinds import HEAD_BYTES
 from ww_data.audio.windows import Link, find_other, read_at
@@ -71,7 +73,7 @@ def find_chunked(file: BinaryIO, start: int, *, is_mp4: bool) -> Iterator[Link]:
     """
     end = file.seek(0, io.SEEK_END)
     while True:
-        link = _read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
+        link = read_boxes(file, start, end) if is_mp4 else _read_chunks(file, start, end)
         if link.end <= start:
             raise AudioError("begins with a damaged length")
         yield link
@@ -96,21 +98,25 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
     magic = read_at(file, start, 4)
     form = _FORMS.get(magic, _FORMS[b"FORM"])
     place, mask, long_sizes, sounds = start + form.first, 0, -1, 0
+    edits: dict[int, bytes] = {}
     while chunk := _au_sound(file, start, magic) if magic in _AU else _chunk(file, form, place, end):
         if sounds and chunk.start + chunk.size > end:
             break  # a tag, or a chunk that is cut: the sound is whole
         if chunk.id == b"ds64":
             long_sizes = chunk.start
         elif chunk.id[:4] == b"fmt ":
-            mask = _channel_mask(read_at(file, chunk.start, min(chunk.size, 40)))
+            fmt = read_at(file, chunk.start, min(chunk.size, 40))
+            mask = channel_mask(fmt)
+            if fmt != consistent(fmt, form.header[0]):
+                edits[chunk.start] = consistent(fmt, form.header[0])
         elif chunk.id == form.sound_id:
             sounds += 1
             if magic in (b"RF64", b"BW64") and chunk.size == 0xFFFFFFFF and long_sizes > 0:
                 size = struct.unpack("<Q", read_at(file, long_sizes + 8, 8).ljust(8, b"\0"))[0]
                 chunk = chunk._replace(size=size, field=long_sizes + 8, code="<Q")
             if _is_open(file, form, chunk, end):
-                head = _closed(file, start, chunk, end, form.in_header)
-                return Link(start=start, end=end, head=head, channel_mask=mask)
+                edits[chunk.field] = _size(chunk, end, form.in_header)
+                return Link(start=start, end=end, head=_edited(file, start, edits), channel_mask=mask)
             if end - chunk.start < (1 - MAX_MISSING) * chunk.size:
                 raise cut_short(end - chunk.start, chunk.size, "bytes of sound")
         place = _after(file, form, chunk)
@@ -118,7 +124,8 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
             break
     if sounds > 1:
         raise AudioError("holds its sound in several pieces: convert it to FLAC")
-    return Link(start=start, end=min(place, end) if sounds else end, channel_mask=mask)
+    link_end = min(place, end) if sounds else end
+    return Link(start=start, end=link_end, head=_edited(file, start, edits), channel_mask=mask)
 
 
 def _chunk(file: BinaryIO, form: _Form, place: int, end: int) -> _Chunk | None:
@@ -157,35 +164,16 @@ def _is_open(file: BinaryIO, form: _Form, sound: _Chunk, end: int) -> bool:
     return not (after and after.start + after.size <= end)
 
 
-def _closed(file: BinaryIO, start: int, sound: _Chunk, end: int, in_header: int) -> bytes:
-    """The file's beginning, with the length of its sound in it."""
+def _size(sound: _Chunk, end: int, in_header: int) -> bytes:
+    """The length of a sound that goes to the end, as it is written."""
     most = (1 << 8 * struct.calcsize(sound.code)) - 1
-    size = struct.pack(sound.code, min(most, max(0, end - sound.start) + in_header))
-    head = read_at(file, start, sound.start - start)
-    at = sound.field - start
-    return head[:at] + size + head[at + len(size) :]
+    return struct.pack(sound.code, min(most, max(0, end - sound.start) + in_header))
 
 
-def _channel_mask(fmt: bytes) -> int:
-    """Which speakers the channels are for; only WAVE_FORMAT_EXTENSIBLE says so."""
-    is_extensible = len(fmt) >= 24 and fmt[:2] == b"\xfe\xff"
-    return int.from_bytes(fmt[20:24], "little") if is_extensible else 0
-
-
-def _read_boxes(file: BinaryIO, start: int, end: int) -> Link:
-    """The MP4 that begins at `start`: boxes up to the next one's first."""
-    place = start
-    while len(header := read_at(file, place, 16)) >= 8 and _is_id(header[4:8].replace(b"\xa9", b"c")):
-        if header[4:8] == b"ftyp" and place > start:
-            break
-        size = int.from_bytes(header[:4], "big")
-        if size == 1:
-            size = int.from_bytes(header[8:], "big")
-        if size == 0:
-            return Link(start=start, end=end)
-        if size < 8:
-            break
-        if place + size > end:
-            raise cut_short(end - start, place + size - start, "bytes")
-        place += size
-    return Link(start=start, end=place)
+def _edited(file: BinaryIO, start: int, edits: dict[int, bytes]) -> bytes:
+    """The file's beginning, as far as the last edit, with all of them, by their places."""
+    end = max((place + len(new) for place, new in edits.items()), default=start)
+    head = read_at(file, start, end - start)
+    for place, new in edits.items():
+        head = head[: place - start] + new + head[place - start + len(new) :]
+    return head

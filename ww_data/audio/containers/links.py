@@ -14,7 +14,7 @@ from ww_data.audio.containers.chunks import find_chunked
 from ww_data.audio.containers.flac import counted
 from ww_data.audio.containers.matroska import check_elements
 from ww_data.audio.containers.mpeg import find_streams
-from ww_data.audio.containers.ogg import find_starts
+from ww_data.audio.containers.ogg import find_streams as find_ogg_streams
 from ww_data.audio.kinds import Kind, id3_bytes
 from ww_data.audio.windows import Link, find_bytes, find_matches, read_at
 
@@ -30,6 +30,8 @@ def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
     end = file.seek(0, io.SEEK_END)
     if kind in ("mp3", "aac"):
         return find_streams(file, kind, start, end)
+    if kind == "ogg":
+        return list(find_ogg_streams(file, start, end))
     joints = sorted({joint for joint in _joints(file, kind, start, end) if joint[0] > start})
     starts, ends = [start, *(joint[1] for joint in joints)], [*(joint[0] for joint in joints), end]
     links = [Link(start=at, end=to) for at, to in zip(starts, ends, strict=True) if at < to]
@@ -41,9 +43,7 @@ def find_links(file: BinaryIO, kind: Kind, start: int) -> list[Link]:
 def _joints(file: BinaryIO, kind: Kind, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Where a stream ends and the next one begins, in any order."""
     places: Iterator[int] = iter(())
-    if kind == "ogg":
-        places = find_starts(file, start, end)
-    elif kind == "flac":
+    if kind == "flac":
         places = (place for place, _ in find_matches(file, _FLAC, start, _FLAC_BYTES))
     elif kind == "webm":
         found = find_bytes(file, b"\x1aE\xdf\xa3", start)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 from ww_data.audio.containers.chunks import MAX_MISSING, check_tail
-from ww_data.audio.errors import cut_short, damaged
-from ww_data.audio.kinds import Kind, tag_bytes
+from ww_data.audio.errors import cut_short, damaged, unreadable
+from ww_data.audio.kinds import Kind, is_mpeg_frame, tag_bytes
 from ww_data.audio.windows import Link, find_matches, read_at
 
 _LOOK_BYTES = 64  # of a frame: as far as the number of frames may stand
@@ -101,6 +101,8 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
             junk, first_junk = junk + size, first_junk or place
             tail = size if place + size == end else 0
     if not streams:
+        if _is_free(read_at(file, start, 4), kind):
+            raise unreadable("it is an MP3 in free format, whose frames do not say how long they are")
         return [Link(start=start, end=end)]  # a decoder says what it is
     links = [stream.link(file) for stream in streams]
     most = MAX_MISSING * sound + _MAX_LOST_FRAMES * largest
@@ -178,6 +180,10 @@ def _num_promised(head: bytes) -> int | None:
                 return int.from_bytes(tag[14:18], "big")
             return int.from_bytes(tag[8:12], "big") if tag[7:8] and tag[7] & 1 else 0
     return None
+
+
+def _is_free(head: bytes, kind: Kind) -> bool:
+    return kind == "mp3" and is_mpeg_frame(head) and head[2] >> 4 == 0
 
 
 def _frame_bytes(head: bytes, kind: Kind) -> int:

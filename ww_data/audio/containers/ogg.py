@@ -1,28 +1,52 @@
-"""Ogg: pages, each with the number of its stream, its own number in it, and the time at which its sound ends."""
+"""Ogg: pages, each with its stream's number, its own number in it, the time at which its sound ends, and a checksum.
+
+Decoders leave out a page whose checksum is wrong, close up what is missing and say nothing: so all are looked at.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ww_data.audio.containers.chunks import check_tail
+from ww_data.audio.containers.opus import OpusRate
 from ww_data.audio.errors import cut_short, damaged, several_tracks
-from ww_data.audio.windows import find_bytes, read_at
+from ww_data.audio.windows import Link, find_bytes, read_at
 
 _HEADER_BYTES = 27
-_MAX_BYTES = _HEADER_BYTES + 255 + 10  # with the lengths of its segments, and what says which sound this is
+_CRC_AT = 22
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SOUND = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")  # first in a stream
 
 
 class _Page(NamedTuple):
-    """is_sound: only the first page of a stream says so. time: in samples, 0 in headers, -1 where nothing ends."""
+    """time: in samples, 0 in headers, -1 where nothing ends. num_bytes: more than there are, if it is cut."""
 
+    data: bytes
     begins: bool
-    is_sound: bool
+    is_sound: bool  # only the first page of a stream says so
     stream: bytes
     number: int
     time: int
     num_bytes: int
+
+    @property
+    def lengths(self) -> bytes:
+        """Of segments; one of less than 255 bytes ends a packet."""
+        return self.data[_HEADER_BYTES:][: self.data[_HEADER_BYTES - 1]]
+
+    @property
+    def content(self) -> bytes:
+        return self.data[_HEADER_BYTES + len(self.lengths) :]
+
+    def packet_beginnings(self) -> Iterator[int]:
+        """The first bytes of the packets that begin here."""
+        place, goes_on = 0, self.data[5] & 1
+        for length in self.lengths:
+            if not goes_on:
+                yield from self.content[place : place + min(1, length)]
+            place, goes_on = place + length, length == 255
 
 
 class _Clock:
@@ -46,14 +70,45 @@ class _Clock:
             raise damaged(self._late_place - start)
 
 
-def find_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """Where a page begins a stream and the one before did not: those that begin together sound together.
+class _Group:
+    """Streams that begin together, of which one may be sound: two would sound together."""
 
-    Raises AudioError where pages are missing, for decoders give up there, and where two that begin together are sound.
+    def __init__(self, start: int) -> None:
+        self.start, self.is_beginning = start, True
+        self._clocks: dict[bytes, _Clock] = {}
+        self._first: _Page | None = None  # of the sound
+        self._first_place = start
+        self._opus_rate = OpusRate(b"")
+
+    def add(self, page: _Page, place: int) -> bool:
+        """Whether a page is what should come next. Raises AudioError where a second sound begins."""
+        self.is_beginning = page.begins
+        is_next = self._clocks.setdefault(page.stream, _Clock()).follows(page, place)
+        if page.is_sound:
+            if self._first and self._first.stream != page.stream:
+                raise several_tracks(2)
+            self._first, self._first_place, self._opus_rate = page, place, OpusRate(page.content)
+        elif self._first and self._first.stream == page.stream and page.time:
+            self._opus_rate.add(page.packet_beginnings())
+        return page.begins or is_next
+
+    def link(self, file: BinaryIO, start: int, end: int) -> Link:
+        """Raises AudioError if the sound ends before it did."""
+        head = b""
+        if self._first:
+            self._clocks[self._first.stream].check_end(start)
+            if better := self._opus_rate.better_head():
+                page = self._first.data[: -len(better)] + better
+                head = read_at(file, self.start, self._first_place - self.start) + _with_checksum(page)
+        return Link(start=self.start, end=end, head=head)
+
+
+def find_streams(file: BinaryIO, start: int, end: int) -> Iterator[Link]:
+    """The streams that lie one after the other; those that begin together are one.
+
+    Raises AudioError where pages are missing or damaged, and where two that begin together are sound.
     """
-    place, is_beginning = start, True
-    clocks: dict[bytes, _Clock] = {}
-    sounds: set[bytes] = set()
+    place, group = start, _Group(start)
     while place < end:
         junk, page = place, _page(file, place)
         if page is None:  # but a tag, say
@@ -62,41 +117,39 @@ def find_starts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         if page is None:
             check_tail(file, start, junk, end)
             break
-        if page.begins and not is_beginning:
-            _check_ends(clocks, sounds, start)
-            yield place
-            clocks, sounds = {}, set()
-        is_next = clocks.setdefault(page.stream, _Clock()).follows(page, place) and place == junk
-        if not page.begins and not is_next:
+        if page.begins and not group.is_beginning:
+            yield group.link(file, start, place)
+            group = _Group(place)
+        is_whole = len(page.data) < page.num_bytes or _with_checksum(page.data) == page.data
+        if not is_whole or not group.add(page, place) or not (page.begins or place == junk):
             raise damaged(place - start)
-        is_beginning = page.begins
-        if page.is_sound:
-            sounds.add(page.stream)
-        if len(sounds) > 1:
-            raise several_tracks(len(sounds))
         place += page.num_bytes
     if place > end:
         raise cut_short(end - start, place - start, "bytes")
-    _check_ends(clocks, sounds, start)
-
-
-def _check_ends(clocks: dict[bytes, _Clock], sounds: set[bytes], start: int) -> None:
-    for stream in sounds:
-        clocks[stream].check_end(start)
+    yield group.link(file, start, end)
 
 
 def _page(file: BinaryIO, place: int) -> _Page | None:
     """The page at a place, if one is there."""
-    head = read_at(file, place, _MAX_BYTES)
+    head = read_at(file, place, _HEADER_BYTES)
     if head[:4] != b"OggS" or len(head) < _HEADER_BYTES:
         return None
-    lengths = head[_HEADER_BYTES:][: head[_HEADER_BYTES - 1]]
+    lengths = file.read(head[-1])  # of segments
+    content = file.read(sum(lengths))
     begins = bool(head[5] & 2)
     return _Page(
+        data=head + lengths + content,
         begins=begins,
-        is_sound=begins and head[_HEADER_BYTES + len(lengths) :].startswith(_SOUND),
+        is_sound=begins and content.startswith(_SOUND),
         stream=head[14:18],
-        number=int.from_bytes(head[18:22], "little"),
+        number=int.from_bytes(head[18:_CRC_AT], "little"),
         time=int.from_bytes(head[6:14], "little", signed=True),
-        num_bytes=_HEADER_BYTES + len(lengths) + sum(lengths),
+        num_bytes=_HEADER_BYTES + head[-1] + sum(lengths),
     )
+
+
+def _with_checksum(page: bytes) -> bytes:
+    """A page with the checksum that it should have: zlib's, with all bits the other way round, and none inverted."""
+    before, after = page[:_CRC_AT], page[_CRC_AT + 4 :]
+    crc = ~zlib.crc32((before + bytes(4) + after).translate(_REVERSED), 0xFFFFFFFF) & 0xFFFFFFFF
+    return before + crc.to_bytes(4, "big").translate(_REVERSED) + after

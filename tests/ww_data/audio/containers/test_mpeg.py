@@ -151,3 +151,13 @@ def test_what_follows_a_tag_makes_up_for_no_frames_that_are_missing() -> None:
         samples_of(half + id3(100) + BARE_MP3)
     with pytest.raises(AudioError, match="is cut short"):
         samples_of(half + id3(100))
+
+
+def test_an_mp3_in_free_format_is_called_that() -> None:
+    """Where a header would say how many bits a second has, there is none."""
+    free = bytearray(BARE_MP3)
+    for place in frames_of(BARE_MP3):
+        free[place + 2] &= 0x0F
+    for file in (bytes(free), id3(1000) + bytes(free)):
+        with pytest.raises(AudioError, match="is an MP3 in free format"):
+            samples_of(file)
