@@ -3,15 +3,17 @@
     python benchmarks/quality.py --data data/mine --bundle runs/first/bundle --oracles DIR
     python benchmarks/quality.py --pairs testset/noisy:testset/clean --bundle runs/first/bundle
 
-All systems get the same mixtures in one run. PESQ (wide band), STOI, ESTOI, SI-SDR, and DNSMOS P.835 where `speechmos`
-is there: means of gains over the noisy sound, with paired bootstrap intervals over the clips. *Clean in* is what a
-system makes of clean speech, *silence in* the level it gives for digital silence. *Cost*: CPU seconds per second of
-audio on one thread, the conversion to a peer's rate included; systems take turns, clip by clip.
+All systems get the same mixtures in one run. PESQ (wide band), STOI, ESTOI, SI-SDR, and with --dnsmos DNSMOS P.835 of
+`speechmos`, which takes a CPU second a clip and more: means of gains over the noisy sound, with paired bootstrap
+intervals over the clips. *Clean in* is what a system makes of clean speech, *silence in* the level it gives for digital
+silence. *Cost*: CPU seconds per second of audio on one thread, the conversion to a peer's rate included; systems take
+turns, clip by clip.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -75,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add("--bundle", nargs="+", default=[], metavar="DIR", help="our models")
     add("--oracles", metavar="DIR", help="where pip has put the peers (--target DIR)")
     add("--clips", type=int, metavar="N", help="of all, evenly taken (default: all)")
+    add("--dnsmos", action="store_true", help="measure DNSMOS, too")
     add("--out", type=Path, metavar="DIR", help="folder for quality.json, quality.md and quality.png")
     return parser
 
@@ -111,12 +114,13 @@ def _at_16_khz(path: Path) -> np.ndarray:
     return resample(x_T, rate, SAMPLE_RATE).astype(np.float32)
 
 
-def scores(pair: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+def scores(pair: tuple[np.ndarray, np.ndarray], with_dnsmos: bool = False) -> dict[str, float]:
     """(clean, estimate) -> every measure; NaN where one is not defined."""
     clean_T, estimate_T = pair
     quality = score_clip(clean_T, estimate_T, SAMPLE_RATE)
     row = {"pesq": quality.pesq, "stoi": quality.stoi, "estoi": _estoi(clean_T, estimate_T)}
-    return row | {"si_sdr_db": quality.si_sdr_db} | _dnsmos(estimate_T)
+    row["si_sdr_db"] = quality.si_sdr_db
+    return row | _dnsmos(estimate_T) if with_dnsmos else row
 
 
 def _estoi(clean_T: np.ndarray, estimate_T: np.ndarray) -> float:
@@ -131,10 +135,8 @@ def _estoi(clean_T: np.ndarray, estimate_T: np.ndarray) -> float:
 
 
 def _dnsmos(estimate_T: np.ndarray) -> dict[str, float]:
-    try:
-        from speechmos import dnsmos
-    except ImportError:
-        return {}
+    from speechmos import dnsmos
+
     found = dnsmos.run(np.clip(estimate_T, -1, 1), SAMPLE_RATE)
     return {f"dnsmos_{name}": float(found[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
 
@@ -169,7 +171,7 @@ def harm(
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    taken = clips(args)
+    taken, score = clips(args), functools.partial(scores, with_dnsmos=args.dnsmos)
     systems = [*bundles(args.bundle), *peers(args.oracles)]
     outputs, cost = enhance(systems, taken)
     outputs = {NOISY: [clip.noisy_T for clip in taken], **outputs}
@@ -178,7 +180,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     with ProcessPoolExecutor() as pool:
         for name, estimates in track(outputs.items(), "scoring"):
             pairs = [(clip.clean_T, estimate) for clip, estimate in zip(taken, estimates, strict=True)]
-            found[name] = {"rows": list(pool.map(scores, pairs, chunksize=4)), "cost": cost.get(name)}
+            found[name] = {"rows": list(pool.map(score, pairs, chunksize=4)), "cost": cost.get(name)}
         for system in track(systems, "clean speech in"):
             few = taken[:: max(1, len(taken) // 40)]
             found[system.name] |= harm(system, few, pool.map)
