@@ -22,9 +22,14 @@ def sound_blocks(file: Reader, name: str) -> Iterator[np.ndarray]:
         yield block_TC
 
 
+def saturated_db(peak: float) -> float:
+    """How far a result with this peak is above full scale, where integers cut it off; 0 if nobody would hear it."""
+    peak_db = 20 * math.log10(peak) if peak > 1 else 0.0
+    return peak_db if peak_db >= _HEARD_DB else 0.0
+
+
 def saturation_note(name: str, peak: float) -> str:
     """What a result with this peak loses in a file, in one line; "" for one that fits."""
-    peak_db = 20 * math.log10(peak) if peak > 1 else 0.0
-    if peak_db < _HEARD_DB:
+    if not (peak_db := saturated_db(peak)):
         return ""
     return f"{name}: the result peaks {peak_db:.1f} dB above full scale and is cut off there; scale the input down"

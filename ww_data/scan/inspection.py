@@ -23,6 +23,8 @@ from ww_data.scan.hearing import heard_dbfs, surely_heard
 MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 # An impulse response is quiet on the whole: a click and a long tail.
 SILENT_BELOW_DBFS: dict[Role, float] = {"speech": -80.0, "noise": -80.0, "rir": -120.0}
+# Channels that lose more than this by being averaged, beyond what different ones do, are turned over.
+_CANCELLED_DB = 6.0
 # Of a file that was listed and is not there: whoever listed it knows what that means.
 NOT_REACHED = ": is not reached from node "
 # What is read as int16 without a change, in half the time of float32.
@@ -48,7 +50,7 @@ def inspect(recording: Recording) -> Clip:
             peaks = [0.0]
             blocks_TC = _blocks(file, recording, peaks, stack)
             measured = _measure(blocks_TC, num_channels, sample_rate, is_rir=recording.role == "rir")
-        reason = _why_useless(measured.num_frames / sample_rate, measured, recording.role)
+        reason = _why_useless(measured.num_frames / sample_rate, num_channels, measured, recording.role)
         reason = reason or _why_inaudible(recording, measured)
     except AudioError as error:
         reason = _without_name(error, recording)
@@ -200,7 +202,7 @@ def _dbfs(variance: float) -> float:
     return 10 * math.log10(variance / _FULL_SCALE**2) if variance > 0 else -math.inf
 
 
-def _why_useless(seconds: float, measured: _Measured, role: Role) -> str:
+def _why_useless(seconds: float, num_channels: int, measured: _Measured, role: Role) -> str:
     silent_below = SILENT_BELOW_DBFS[role]
     if seconds < MIN_SECONDS[role]:
         return f"too short ({seconds:.3f} s, at least {MIN_SECONDS[role]} s of {role} are needed)"
@@ -210,8 +212,10 @@ def _why_useless(seconds: float, measured: _Measured, role: Role) -> str:
         return f"nothing but a constant (a DC offset of {measured.constant:.3g})"
     if measured.level_dbfs < silent_below:
         return f"silent ({measured.level_dbfs:.0f} dBFS, below {silent_below:.0f})"
-    if measured.mono_level_dbfs < silent_below and role != "rir":
-        return "silent once its channels are averaged (they cancel each other out)"
+    # Of N channels that differ, or of one of N, so much is left on average.
+    lost_db = measured.level_dbfs - measured.mono_level_dbfs - 10 * math.log10(num_channels)
+    if lost_db > _CANCELLED_DB and role != "rir":
+        return "its channels cancel each other out, one is another turned over: give one channel of it"
     return ""
 
 

@@ -120,11 +120,12 @@ class FileJob:
             raise ApiError(422, "invalid_field", f"response_format: {error}") from error
         self._recording = RecordingStream(self.streams, sample_rate, self._num_channels, self._strength)
         self._start = start
-        self._began, self._encode_s = time.perf_counter(), 0.0
+        self._began, self._encode_s, self._peak = time.perf_counter(), 0.0, 0.0
         self.outbox += pack(START, {**start, "num_bytes": self._encoder.num_bytes})
 
     def _emit(self, samples_CT: np.ndarray) -> None:
         started, samples_TC = time.perf_counter(), samples_CT.T
+        self._peak = max(self._peak, float(np.abs(samples_CT).max(initial=0.0)))
         for first in range(0, len(samples_TC), _ENCODE_FRAMES):
             if encoded := self._encoder.encode(samples_TC[first : first + _ENCODE_FRAMES]):
                 self.outbox += pack(SOUND, encoded)
@@ -134,7 +135,8 @@ class FileJob:
         if rest := self._encoder.finish():
             self.outbox += pack(SOUND, rest)
         in_engine_s = time.perf_counter() - self._began
-        self._end(END, {"denoise": in_engine_s - self._encode_s, "encode": self._encode_s})
+        steps_s = {"denoise": in_engine_s - self._encode_s, "encode": self._encode_s}
+        self._end(END, {"steps_s": steps_s, "peak": self._peak})
 
     def _end(self, kind: int, content: dict[str, Any]) -> None:
         self.outbox += pack(kind, content)

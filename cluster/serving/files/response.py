@@ -17,6 +17,7 @@ from cluster.serving.files.service import FileReply, FileService
 from cluster.serving.files.upload import Upload
 from cluster.serving.models import ServedModel
 from cluster.sound.encoder import MEDIA_TYPES
+from cluster.sound.level import saturated_db
 
 # A short reply is kept in memory, so it must be small, too.
 MAX_BUFFERED_BYTES = 16 * 2**20
@@ -78,6 +79,7 @@ class DenoiseResponse(Response):
                 "model": self._model.id,
                 "audio_s": round(reply.audio_s, 3),
                 "real_time_factor": round(reply.real_time_factor, 5),
+                "clipped_db": round(saturated_db(reply.peak), 1),
             }
 
     async def _send(self, send: Send, message: Any) -> None:
@@ -96,7 +98,8 @@ class DenoiseResponse(Response):
 
 def _timing(reply: FileReply) -> dict[str, str]:
     steps = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in reply.steps_s.items())
-    return {"x-real-time-factor": f"{reply.real_time_factor:.4f}", "server-timing": steps}
+    clipped = {"x-clipped-db": f"{clipped_db:.1f}"} if (clipped_db := saturated_db(reply.peak)) else {}
+    return {"x-real-time-factor": f"{reply.real_time_factor:.4f}", "server-timing": steps, **clipped}
 
 
 async def _cut(body: bytes) -> AsyncIterator[bytes]:

@@ -32,7 +32,8 @@ START_TIMEOUT_S = 60.0
 class FileReply:
     """What is known of a reply before its bytes: length in samples and, where the format tells, bytes.
 
-    steps_s: seconds that each step took; complete when the last of the bytes was read.
+    steps_s: seconds that each step took; peak: of the result, full scale is 1. Both are whole when the last of the
+    bytes was read.
     """
 
     sample_rate: int
@@ -40,7 +41,8 @@ class FileReply:
     num_frames: int
     num_bytes: int | None
     steps_s: dict[str, float]
-    body: AsyncIterator[bytes]
+    peak: float = 0.0
+    body: AsyncIterator[bytes] = dataclasses.field(init=False)
 
     @property
     def audio_s(self) -> float:
@@ -130,8 +132,9 @@ class FileService:
             start = json.loads(content)
             if kind != START:
                 raise ApiError(**start)
-            steps_s = {"decode": time.perf_counter() - began}
-            yield FileReply(**start, steps_s=steps_s, body=_body(reader, steps_s))
+            reply = FileReply(**start, steps_s={"decode": time.perf_counter() - began})
+            reply.body = _body(reader, reply)
+            yield reply
         finally:
             writer.close()
 
@@ -158,13 +161,15 @@ class FileService:
         self._engine.close()
 
 
-async def _body(reader: asyncio.StreamReader, steps_s: dict[str, float]) -> AsyncIterator[bytes]:
+async def _body(reader: asyncio.StreamReader, reply: FileReply) -> AsyncIterator[bytes]:
     while True:
         kind, content = await _read(reader)
         if kind == SOUND:
             yield content
         elif kind == END:
-            steps_s.update(json.loads(content))
+            end = json.loads(content)
+            reply.steps_s |= end["steps_s"]
+            reply.peak = end["peak"]
             return
         elif kind == ERROR:
             raise ApiError(**json.loads(content))

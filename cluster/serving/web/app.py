@@ -157,7 +157,13 @@ def _add_middleware(app: FastAPI, config: ServingConfig, send_request_id: bool) 
             allow_origins=config.allowed_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Model-Id", "X-Real-Time-Factor", "Server-Timing"],
+            expose_headers=[
+                "X-Request-Id",
+                "X-Model-Id",
+                "X-Real-Time-Factor",
+                "X-Clipped-Db",
+                "Server-Timing",
+            ],
         )
     is_local = is_loopback(config.host) and not config.api_keys
     app.add_middleware(OriginGuard, allowed=config.allowed_origins, is_local=is_local)

@@ -202,6 +202,16 @@ def test_headers_say_who_did_it_and_how_long_it_took(client: httpx.Client, bundl
     )
 
 
+def test_what_is_cut_off_at_full_scale_is_said(client: httpx.Client) -> None:
+    sound = recording()
+    sound = 4.0 * sound / np.abs(sound).max()
+    replies = [
+        client.post(DENOISE, content=file_bytes(x, subtype="FLOAT"), params={"strength": "0"})
+        for x in (sound, sound / 8)
+    ]
+    assert [reply.headers.get("x-clipped-db") for reply in replies] == ["12.0", None]
+
+
 def test_a_line_of_the_log_tells_the_same(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     def lines() -> dict[str, dict]:
         return {
