@@ -101,10 +101,10 @@ def _of_corpus(data: str, split: str) -> Iterator[Clip]:
 
 
 def _of_folders(noisy: str, clean: str) -> Iterator[Clip]:
+    by_name = {path.stem: path for path in Path(noisy).iterdir()}
     for file in sorted(Path(clean).iterdir()):
-        (other,) = [path for path in Path(noisy).iterdir() if path.stem == file.stem][:1] or [None]
-        if other is not None:
-            both = [_at_16_khz(path) for path in (other, file)]
+        if file.stem in by_name:
+            both = [_at_16_khz(path) for path in (by_name[file.stem], file)]
             length = min(map(len, both))
             yield Clip(name=file.stem, noisy_T=both[0][:length], clean_T=both[1][:length])
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
+import functools
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -32,6 +32,7 @@ from torch.optim.swa_utils import AveragedModel
 from cluster.feeding.blocks import MixedItems, mix_positions
 from cluster.feeding.stream import FeedConfig
 from cluster.settings.experiment import ExperimentConfig, load_config
+from cluster.training.loop.weight_average import update
 from ww_data import Corpus, open_corpus
 from ww_models import Denoiser, DenoisingLoss, build_model, save_bundle, score_clip
 
@@ -93,7 +94,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.data = config, data
         self.model: Denoiser = build_model(config.model_name, **dataclasses.asdict(config.model))
-        self.average = AveragedModel(self.model, use_buffers=True, multi_avg_fn=self._update)
+        self.average = AveragedModel(
+            self.model, use_buffers=True, multi_avg_fn=functools.partial(update, config.training.ema_decay)
+        )
         self.loss = DenoisingLoss(config.loss)
         rates = config.optimizer
         self.optimizer = torch.optim.Adam(
@@ -133,10 +136,8 @@ class Trainer:
     def _step(self, noisy: Tensor, clean: Tensor, progress: float) -> float:
         rates = self.config.optimizer
         warm_up = min(1.0, (self.steps + 1) / (rates.warmup_steps + 1))
-        cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        rate = warm_up * (rates.final_rate_fraction + (1 - rates.final_rate_fraction) * cosine)
         for group in self.optimizer.param_groups:
-            group["lr"] = rates.learning_rate * rate
+            group["lr"] = rates.learning_rate * warm_up * rates.decayed(progress)
         total = self.loss(self.model(noisy), clean, noisy).total
         self.optimizer.zero_grad()
         total.backward()
@@ -146,15 +147,6 @@ class Trainer:
         self.average.update_parameters(self.model)
         self.steps += 1
         return float(total.detach())
-
-    def _update(self, average: list[Tensor], current: list[Tensor], num_averaged: Any) -> None:
-        n = float(num_averaged)
-        weight = 1 - min(self.config.training.ema_decay, (1 + n) / (10 + n))
-        if torch.is_floating_point(average[0]):
-            torch._foreach_lerp_(average, current, weight)
-        else:  # counters
-            for old, new in zip(average, current, strict=True):
-                old.copy_(new)
 
     @property
     def shipped(self) -> Denoiser:
@@ -188,7 +180,7 @@ def score(model: Denoiser, corpus: Corpus) -> dict[str, float]:
     for i in range(len(mixtures)):
         noisy_T, clean_T = mixtures[i]
         with torch.inference_mode():
-            estimate_T = model(torch.from_numpy(noisy_T)[None, None])[0, 0].numpy()
+            estimate_T = model(torch.from_numpy(noisy_T.copy())[None, None])[0, 0].numpy()
         before, after = (score_clip(clean_T, x_T, model.sample_rate) for x_T in (noisy_T, estimate_T))
         for name in MEASURES:
             gains[name].append(getattr(after, name) - getattr(before, name))

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from matplotlib.image import imread
 
 from cluster.runs.folder import claim_run_folder
 from cluster.settings.experiment import load_config
+from tests.conftest import speech_like
 from ww_data import Storage
 from ww_models import load_bundle
 
@@ -170,6 +173,36 @@ def test_quality_is_measured_beside_the_noisy_sound(bundle: Path, small_corpus: 
     noisy, fp32, int8 = ([row["si_sdr_db"] for row in about["rows"]] for about in systems.values())
     assert fp32 == pytest.approx(int8, abs=1.0)
     assert noisy != pytest.approx(fp32, abs=1e-3)
+
+
+def test_quality_takes_two_folders_at_any_rate(bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("noisy", "clean", "out"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        clean = speech_like(rng, 6.0)  # at 48 kHz these are 2 s
+        for folder, sound in (("clean", clean), ("noisy", clean + 0.05 * rng.standard_normal(len(clean)))):
+            soundfile.write(tmp_path / folder / f"{name}.wav", sound, 48_000)
+    soundfile.write(tmp_path / "noisy" / "alone.wav", clean, 48_000)
+    pairs = f"{tmp_path / 'noisy'}:{tmp_path / 'clean'}"
+    done = run_benchmark("quality", "--pairs", pairs, "--bundle", str(bundle), "--out", str(tmp_path / "out"))
+    assert_table(done, ("noisy", "fp32", "int8"))
+    assert json.loads((tmp_path / "out" / "quality.json").read_text())["clips"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("delay", [0, 480, 1440])
+def test_a_peer_at_48_khz_is_heard_without_its_delay(delay: int) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import numpy as np
+from quality_systems import _at_48_khz
+x = np.sin(0.1 * np.arange(16_000) ** 1.2).astype(np.float32) * np.hanning(16_000).astype(np.float32)
+y = _at_48_khz(lambda frames: np.concatenate([np.zeros({delay}), frames])[: len(frames)])(x)
+print(len(y), np.abs(y - x).max())
+"""
+    length, difference = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert (int(length), float(difference) < 0.02) == (16_000, True)
 
 
 def assert_table(done: subprocess.CompletedProcess[str], rows: tuple[str, ...]) -> None:

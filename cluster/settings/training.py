@@ -32,6 +32,11 @@ class OptimizerConfig:
     final_rate_fraction: float = 1.0
     gradient_clip_norm: float = 0.0
 
+    def decayed(self, progress: float) -> float:
+        """The rate over the peak after the warm-up: half a cosine from 1 to `final_rate_fraction`. progress: 0 to 1."""
+        cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        return self.final_rate_fraction + (1 - self.final_rate_fraction) * cosine
+
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")

@@ -214,7 +214,7 @@ def _why_useless(seconds: float, num_channels: int, measured: _Measured, role: R
         return f"silent ({measured.level_dbfs:.0f} dBFS, below {silent_below:.0f})"
     # Of N channels that differ, or of one of N, so much is left on average.
     lost_db = measured.level_dbfs - measured.mono_level_dbfs - 10 * math.log10(num_channels)
-    if lost_db > _CANCELLED_DB and role != "rir":
+    if role != "rir" and (lost_db > _CANCELLED_DB or measured.mono_level_dbfs < silent_below):
         return "its channels cancel each other out, one is another turned over: give one channel of it"
     return ""
 

@@ -114,9 +114,7 @@ class DenoisingModule(pl.LightningModule):
         config, last = self.config.optimizer, self.last_step
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)
-        progress = (step - config.warmup_steps) / max(1, last - config.warmup_steps)
-        cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-        return config.final_rate_fraction + (1 - config.final_rate_fraction) * cosine
+        return config.decayed((step - config.warmup_steps) / max(1, last - config.warmup_steps))
 
 
 def _to_numpy(signal: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,20 +20,22 @@ class WeightAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def update(average: list[Any], current: list[Any], num_averaged: Any) -> None:
-            n = float(num_averaged)
-            weight = 1 - min(decay, (1 + n) / (10 + n))
-            if torch.is_floating_point(average[0]):
-                torch._foreach_lerp_(average, current, weight)
-            else:  # counters
-                for old, new in zip(average, current, strict=True):
-                    old.copy_(new)
-
-        super().__init__(use_buffers=True, multi_avg_fn=update)
+        super().__init__(use_buffers=True, multi_avg_fn=functools.partial(update, decay))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the module itself is moved there only later
         super().setup(trainer, pl_module, stage)
+
+
+def update(decay: float, average: list[Any], current: list[Any], num_averaged: Any) -> None:
+    """`multi_avg_fn` of torch's AveragedModel, once its decay is given."""
+    n = float(num_averaged)
+    weight = 1 - min(decay, (1 + n) / (10 + n))
+    if torch.is_floating_point(average[0]):
+        torch._foreach_lerp_(average, current, weight)
+    else:  # counters
+        for old, new in zip(average, current, strict=True):
+            old.copy_(new)
 
 
 @contextlib.contextmanager
