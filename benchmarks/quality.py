@@ -39,7 +39,6 @@ from rich.table import Table  # noqa: E402
 
 from cluster.evaluation.statistics import paired_interval  # noqa: E402
 from ww_data import open_corpus, read_mono  # noqa: E402
-from ww_data.audio import resample  # noqa: E402
 from ww_models import score_clip  # noqa: E402
 
 NOISY = "noisy"
@@ -104,14 +103,9 @@ def _of_folders(noisy: str, clean: str) -> Iterator[Clip]:
     by_name = {path.stem: path for path in Path(noisy).iterdir()}
     for file in sorted(Path(clean).iterdir()):
         if file.stem in by_name:
-            both = [_at_16_khz(path) for path in (by_name[file.stem], file)]
+            both = [read_mono(path, SAMPLE_RATE) for path in (by_name[file.stem], file)]
             length = min(map(len, both))
             yield Clip(name=file.stem, noisy_T=both[0][:length], clean_T=both[1][:length])
-
-
-def _at_16_khz(path: Path) -> np.ndarray:
-    x_T, rate = read_mono(path)
-    return resample(x_T, rate, SAMPLE_RATE).astype(np.float32)
 
 
 def scores(pair: tuple[np.ndarray, np.ndarray], with_dnsmos: bool = False) -> dict[str, float]:
