@@ -129,6 +129,7 @@ def test_the_transforms_stay_as_they_are_in_int8() -> None:
     num_int8 = sum(node.op_type == "MatMulInteger" for node in graph.node)
     large = [item for item in graph.initializer if item.data_type == onnx.TensorProto.INT8]
     assert num_int8 == len(large) == 7
+    hidden = model.config.hidden
     assert sorted(tuple(item.dims) for item in large) == sorted(
-        [(256, 256), (256, 256), (256, 640), *4 * [(256, 768)]]
+        [(256, hidden), (hidden, hidden), (hidden, 640), *4 * [(hidden, 3 * hidden)]]
     )
