@@ -97,7 +97,7 @@ class Trainer:
         self.average = AveragedModel(
             self.model, use_buffers=True, multi_avg_fn=functools.partial(update, config.training.ema_decay)
         )
-        self.loss = DenoisingLoss(config.loss)
+        self.loss = DenoisingLoss(config.loss, config.model.sample_rate)
         rates = config.optimizer
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=rates.learning_rate, betas=(rates.beta1, rates.beta2)

@@ -98,7 +98,7 @@ def least_times(work: Work, device: torch.device, dtype: torch.dtype) -> dict[st
     clean = 0.1 * torch.randn(config.training.batch_size, 1, num_samples, device=device)
     noisy = clean + 0.1 * torch.randn_like(clean)
     model = build_model(config.model_name, **dataclasses.asdict(config.model)).to(device).train()
-    loss = DenoisingLoss(config.loss).to(device)
+    loss = DenoisingLoss(config.loss, config.model.sample_rate).to(device)
     moved = [0]
 
     def count(module: nn.Module, inputs: object, outputs: object) -> None:

@@ -200,7 +200,7 @@ def plain_loop(work: Work, rank: int) -> Speed:
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     model = build_model(config.model_name, **dataclasses.asdict(config.model)).to(device).train()
-    loss = DenoisingLoss(config.loss).to(device)
+    loss = DenoisingLoss(config.loss, config.model.sample_rate).to(device)
     adam = config.optimizer
     optimizer = torch.optim.Adam(model.parameters(), lr=adam.learning_rate, betas=(adam.beta1, adam.beta2))
     items = [mix_positions(feed, feed.batch_positions(step, rank)) for step in range(feed.num_steps)]

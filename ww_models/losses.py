@@ -1,4 +1,4 @@
-"""What training minimises: L1, multi-resolution STFT, compressed spectral and negative SI-SDR, each weighted.
+"""What training minimises: L1, multi-resolution STFT, compressed spectral, negative SI-SDR and STOI, each weighted.
 
 Every term is computed per item and then averaged over items, so a loud item counts no more than a quiet one and the
 value does not depend on how items are dealt over workers.
@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ww_models.checks import require
+from ww_models.intelligibility import Intelligibility
 
 # (fft size, hop, window) in samples: Yamamoto et al., arXiv 1910.11480.
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
@@ -29,6 +30,7 @@ class LossConfig:
     stft_weight: float = 1.0
     compressed_weight: float = 0.0
     si_sdr_weight: float = 0.0
+    stoi_weight: float = 0.0
     spectral_convergence_factor: float = 0.5
     log_magnitude_factor: float = 0.5
 
@@ -58,15 +60,21 @@ class LossTerms(NamedTuple):
 class DenoisingLoss(nn.Module):
     """forward(estimate, clean, noisy=None), all (B, 1, T) -> LossTerms.
 
-    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB); those of weight 0 are not
-    computed. Noise-only items (clean side below -60 dBFS) have no SI-SDR and no spectral convergence; `noisy` gives
-    their level to the compressed term. ValueError if the segments are shorter than the largest STFT needs.
+    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB), "stoi" (what is missing to 1);
+    those of weight 0 are not computed. Noise-only items (clean side below -60 dBFS) have no SI-SDR, no STOI and no
+    spectral convergence; `noisy` gives their level to the compressed term. ValueError if the segments are shorter than
+    the terms need.
     """
 
-    def __init__(self, config: LossConfig) -> None:
+    def __init__(self, config: LossConfig, sample_rate: int | None = None) -> None:
+        """sample_rate: in Hz, asked for by the term "stoi" alone."""
         super().__init__()
         self.config = config
         self._min_samples = 1
+        if config.stoi_weight:
+            require(sample_rate is not None, "loss stoi_weight is above 0: give the sample rate, too")
+            self.intelligibility = Intelligibility(int(sample_rate or 0))
+            self._min_samples = self.intelligibility.min_samples
         if config.stft_weight:
             for fft, _, window in RESOLUTIONS:
                 self.register_buffer(f"window_{fft}", torch.hann_window(window), persistent=False)
@@ -91,6 +99,9 @@ class DenoisingLoss(nn.Module):
             terms["compressed"] = self._compressed_term(estimate_BT / level_B1, clean_BT / level_B1)
         if self.config.si_sdr_weight:
             terms["si_sdr"] = negative_si_sdr(estimate_BT, clean_BT, has_speech_B)
+        if self.config.stoi_weight:
+            stoi_B, is_defined_B = self.intelligibility(estimate_BT, clean_BT)
+            terms["stoi"] = masked_mean(1 - stoi_B, has_speech_B & is_defined_B)
         weights = {name: getattr(self.config, f"{name}_weight") for name in terms}
         total = sum((weights[name] * terms[name] for name in terms if weights[name]), estimate.new_zeros(()))
         return LossTerms(total, {name: term.detach() for name, term in terms.items()})
@@ -103,7 +114,7 @@ class DenoisingLoss(nn.Module):
         )
         require(
             estimate.shape[-1] >= self._min_samples,
-            f"the loss got segments of {estimate.shape[-1]} samples, its largest STFT needs at least "
+            f"the loss got segments of {estimate.shape[-1]} samples, its terms need at least "
             f"{self._min_samples}: train on longer segments",
         )
 

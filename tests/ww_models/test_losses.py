@@ -9,17 +9,24 @@ from torch import Tensor
 from tests.ww_models.goldens.make_loss_goldens import GOLDENS, PAIRS, probe
 from tests.ww_models.goldens.make_loss_goldens import pair as golden_pair
 from tests.ww_models.samples import noise, speech_like
-from ww_models import DenoisingLoss, LossConfig
+from ww_models import DenoisingLoss, LossConfig, score_clip
 from ww_models.losses import _compressed_distance
 
-OFF = {"l1_weight": 0.0, "stft_weight": 0.0, "compressed_weight": 0.0, "si_sdr_weight": 0.0}
+OFF = {
+    "l1_weight": 0.0,
+    "stft_weight": 0.0,
+    "compressed_weight": 0.0,
+    "si_sdr_weight": 0.0,
+    "stoi_weight": 0.0,
+}
 ONLY = {
     "l1": LossConfig(**{**OFF, "l1_weight": 1.0}),
     "stft": LossConfig(**{**OFF, "stft_weight": 1.0}),
     "compressed": LossConfig(**{**OFF, "compressed_weight": 1.0}),
     "si_sdr": LossConfig(**{**OFF, "si_sdr_weight": 1.0}),
+    "stoi": LossConfig(**{**OFF, "stoi_weight": 1.0}),
 }
-ALL = LossConfig(l1_weight=1, stft_weight=2, compressed_weight=3, si_sdr_weight=0.5)
+ALL = LossConfig(l1_weight=1, stft_weight=2, compressed_weight=3, si_sdr_weight=0.5, stoi_weight=0.7)
 
 
 PARTS = {
@@ -33,7 +40,11 @@ PARTS = {
 }
 
 
-def pair(batch: int = 3, num_samples: int = 8000) -> tuple[Tensor, Tensor]:
+def loss_of(config: LossConfig) -> DenoisingLoss:
+    return DenoisingLoss(config, sample_rate=16_000)
+
+
+def pair(batch: int = 3, num_samples: int = 16_000) -> tuple[Tensor, Tensor]:
     clean = speech_like(num_samples, batch=batch)
     return clean + noise(num_samples, batch=batch), clean
 
@@ -41,7 +52,7 @@ def pair(batch: int = 3, num_samples: int = 8000) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("term", ONLY)
 def test_a_better_estimate_has_a_lower_loss(term: str) -> None:
     noisy, clean = pair()
-    loss = DenoisingLoss(ONLY[term])
+    loss = loss_of(ONLY[term])
     values = [loss(torch.lerp(clean, noisy, share), clean).total for share in (0.0, 0.1, 0.5, 1.0)]
     assert values == sorted(values)
     assert values[0] < values[1] < values[3]
@@ -49,16 +60,15 @@ def test_a_better_estimate_has_a_lower_loss(term: str) -> None:
 
 def test_total_is_the_weighted_sum_of_the_terms() -> None:
     noisy, clean = pair()
-    total, terms = DenoisingLoss(ALL)(noisy, clean, noisy)
-    assert list(terms) == ["l1", "stft", "compressed", "si_sdr"]
-    torch.testing.assert_close(
-        total, terms["l1"] + 2 * terms["stft"] + 3 * terms["compressed"] + 0.5 * terms["si_sdr"]
-    )
+    total, terms = loss_of(ALL)(noisy, clean, noisy)
+    assert list(terms) == ["l1", "stft", "compressed", "si_sdr", "stoi"]
+    weighted = 2 * terms["stft"] + 3 * terms["compressed"] + 0.5 * terms["si_sdr"] + 0.7 * terms["stoi"]
+    torch.testing.assert_close(total, terms["l1"] + weighted)
 
 
 def test_terms_without_weight_are_left_out_except_l1() -> None:
     noisy, clean = pair()
-    total, terms = DenoisingLoss(ONLY["si_sdr"])(noisy, clean)
+    total, terms = loss_of(ONLY["si_sdr"])(noisy, clean)
     assert set(terms) == {"l1", "si_sdr"}
     torch.testing.assert_close(total, terms["si_sdr"])
     assert terms["l1"] == (noisy - clean).abs().mean()
@@ -77,7 +87,7 @@ def test_values_and_gradients_are_those_of_denoiser_and_auraloss(library: str, t
     """
     value, slope = json.loads(GOLDENS.read_text())[library][term][name]
     estimate, clean = golden_pair(name)
-    total = DenoisingLoss(PARTS[term])(estimate.requires_grad_(), clean).total
+    total = loss_of(PARTS[term])(estimate.requires_grad_(), clean).total
     assert total.item() == pytest.approx(value, rel=1e-5)
     (gradient,) = torch.autograd.grad(total, estimate)
     # What cancels in the sum over samples is not counted as error of the gradient.
@@ -92,7 +102,7 @@ def test_each_item_counts_the_same(term: str) -> None:
     noisy, clean = pair()
     scale = torch.tensor([0.1, 1.0, 5.0])[:, None, None]
     noisy, clean = scale * noisy, scale * clean
-    loss = DenoisingLoss(ONLY[term])
+    loss = loss_of(ONLY[term])
     alone = [loss(noisy[i : i + 1], clean[i : i + 1]).total for i in range(3)]
     torch.testing.assert_close(loss(noisy, clean).total, torch.stack(alone).mean(), rtol=1e-4, atol=1e-6)
 
@@ -103,7 +113,7 @@ def test_spectral_convergence_is_over_the_norm_of_the_clean_side() -> None:
     config = LossConfig(
         **{**OFF, "stft_weight": 1.0}, spectral_convergence_factor=1.0, log_magnitude_factor=0.0
     )
-    assert DenoisingLoss(config)(2 * clean, clean).total == pytest.approx(1.0, rel=1e-3)
+    assert loss_of(config)(2 * clean, clean).total == pytest.approx(1.0, rel=1e-3)
 
 
 def test_log_magnitude_of_a_doubled_signal_is_log_two() -> None:
@@ -111,13 +121,13 @@ def test_log_magnitude_of_a_doubled_signal_is_log_two() -> None:
     config = LossConfig(
         **{**OFF, "stft_weight": 1.0}, spectral_convergence_factor=0.0, log_magnitude_factor=1.0
     )
-    assert DenoisingLoss(config)(2 * clean, clean).total == pytest.approx(0.6931, rel=1e-2)
+    assert loss_of(config)(2 * clean, clean).total == pytest.approx(0.6931, rel=1e-2)
 
 
-@pytest.mark.parametrize("term", ["compressed", "si_sdr"])
+@pytest.mark.parametrize("term", ["compressed", "si_sdr", "stoi"])
 def test_terms_that_ignore_the_common_level(term: str) -> None:
     noisy, clean = pair()
-    loss = DenoisingLoss(ONLY[term])
+    loss = loss_of(ONLY[term])
     torch.testing.assert_close(
         loss(noisy, clean).total, loss(4 * noisy, 4 * clean).total, rtol=1e-4, atol=1e-5
     )
@@ -127,10 +137,23 @@ def test_si_sdr_agrees_with_torchmetrics() -> None:
     from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
     noisy, clean = pair()
-    value = DenoisingLoss(ONLY["si_sdr"])(noisy, clean).total
+    value = loss_of(ONLY["si_sdr"])(noisy, clean).total
     assert -value == pytest.approx(
         scale_invariant_signal_distortion_ratio(noisy, clean).mean().item(), abs=1e-2
     )
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16_000, 48_000])
+def test_stoi_is_nearly_that_of_the_measure(sample_rate: int) -> None:
+    """With a pause, which does not count, and at any rate."""
+    num_samples = 3 * sample_rate
+    clean = speech_like(num_samples)
+    clean[..., num_samples // 3 : num_samples // 2] *= 1e-3
+    loss = DenoisingLoss(ONLY["stoi"], sample_rate)
+    for level in (0.1, 1.0, 4.0):
+        noisy = clean + level * noise(num_samples)
+        measured = score_clip(clean[0, 0].numpy(), noisy[0, 0].numpy(), sample_rate).stoi
+        assert 1 - loss(noisy, clean).total == pytest.approx(measured, abs=0.03)
 
 
 @pytest.mark.parametrize("config", [*ONLY.values(), ALL])
@@ -141,7 +164,7 @@ def test_gradients_stay_finite_on_silence(
 ) -> None:
     noisy, clean = pair()
     estimate = (estimate_level * noisy).requires_grad_()
-    loss = DenoisingLoss(config)
+    loss = loss_of(config)
     total, terms = loss(estimate, clean_level * clean, torch.zeros_like(noisy))
     total.backward()
     assert total.isfinite()
@@ -153,17 +176,17 @@ def test_gradients_stay_finite_on_silence(
 def test_gradient_is_finite_where_the_estimate_is_the_clean_signal() -> None:
     _, clean = pair()
     estimate = clean.clone().requires_grad_()
-    DenoisingLoss(ALL)(estimate, clean).total.backward()
+    loss_of(ALL)(estimate, clean).total.backward()
     assert estimate.grad is not None
     assert estimate.grad.isfinite().all()
 
 
-def test_noise_only_items_have_no_si_sdr_and_no_spectral_convergence() -> None:
+def test_noise_only_items_have_no_si_sdr_no_stoi_and_no_spectral_convergence() -> None:
     noisy, clean = pair(batch=2)
     clean = torch.cat([clean[:1], 1e-4 * clean[1:]])
     convergence = LossConfig(**{**OFF, "stft_weight": 1.0}, log_magnitude_factor=0.0)
-    for config in (ONLY["si_sdr"], convergence):
-        loss = DenoisingLoss(config)
+    for config in (ONLY["si_sdr"], ONLY["stoi"], convergence):
+        loss = loss_of(config)
         estimate = noisy.clone().requires_grad_()
         total = loss(estimate, clean).total
         torch.testing.assert_close(total, loss(noisy[:1], clean[:1]).total)
@@ -174,7 +197,7 @@ def test_noise_only_items_have_no_si_sdr_and_no_spectral_convergence() -> None:
 
 def test_noise_only_items_are_scaled_by_the_noisy_level() -> None:
     noisy, clean = pair(batch=1)
-    loss = DenoisingLoss(ONLY["compressed"])
+    loss = loss_of(ONLY["compressed"])
     silent = torch.zeros_like(clean)
     quiet = loss(0.5 * noisy, silent, noisy).total
     loud = loss(0.5 * 8 * noisy, silent, 8 * noisy).total
@@ -182,16 +205,23 @@ def test_noise_only_items_are_scaled_by_the_noisy_level() -> None:
 
 
 def test_a_segment_too_short_for_the_largest_stft_is_a_clear_error() -> None:
-    loss = DenoisingLoss(LossConfig())
+    loss = loss_of(LossConfig())
     loss(torch.zeros(1, 1, 1025), torch.zeros(1, 1, 1025))
     with pytest.raises(ValueError, match=r"segments of 1024 samples.* at least 1025"):
         loss(torch.zeros(1, 1, 1024), torch.zeros(1, 1, 1024))
-    DenoisingLoss(ONLY["l1"])(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    loss_of(ONLY["l1"])(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    with pytest.raises(ValueError, match="at least 6355"):
+        loss_of(ONLY["stoi"])(torch.zeros(1, 1, 6354), torch.zeros(1, 1, 6354))
+
+
+def test_stoi_asks_for_the_sample_rate() -> None:
+    with pytest.raises(ValueError, match="give the sample rate"):
+        DenoisingLoss(ONLY["stoi"])
 
 
 def test_shapes_that_differ_are_an_error() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        DenoisingLoss(LossConfig())(torch.zeros(2, 1, 4000), torch.zeros(1, 1, 4000))
+        loss_of(LossConfig())(torch.zeros(2, 1, 4000), torch.zeros(1, 1, 4000))
 
 
 @pytest.mark.parametrize(
@@ -209,17 +239,17 @@ def test_weights_that_cannot_work_are_refused(settings: dict[str, float], messag
 
 
 def test_windows_follow_the_module_to_its_device_and_are_not_saved() -> None:
-    loss = DenoisingLoss(ALL)
+    loss = loss_of(ALL)
     assert all(buffer.device.type == "meta" for buffer in loss.to("meta").buffers())
-    assert len(list(loss.buffers())) == 4
+    assert len(list(loss.buffers())) == 6
     assert not loss.state_dict()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_loss_on_a_gpu_is_that_on_the_cpu() -> None:
     noisy, clean = pair()
-    on_cpu = DenoisingLoss(ALL)(noisy, clean).total
-    on_gpu = DenoisingLoss(ALL).cuda()(noisy.cuda(), clean.cuda()).total
+    on_cpu = loss_of(ALL)(noisy, clean).total
+    on_gpu = loss_of(ALL).cuda()(noisy.cuda(), clean.cuda()).total
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)
 
 
@@ -239,7 +269,7 @@ def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> 
     for dtype in (torch.float32, torch.float64):
         estimate = noisy.to(dtype).requires_grad_()
         if dtype is torch.float32:
-            value = DenoisingLoss(ONLY["compressed"])(estimate, clean).total
+            value = loss_of(ONLY["compressed"])(estimate, clean).total
         else:
             (given, magnitude), (wanted, wanted_magnitude) = (
                 compressed((x / level)[:, 0]) for x in (estimate, clean.double())
@@ -251,7 +281,7 @@ def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> 
     (value, gradient), (expected, expected_gradient) = results
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
     error = (gradient - expected_gradient).abs().amax(-1) / expected_gradient.abs().amax(-1)
-    assert error.max() < 1e-4
+    assert error.max() < 3e-4
 
 
 def test_the_compressed_term_of_all_items_at_once_is_that_of_each() -> None:

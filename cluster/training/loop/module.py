@@ -32,7 +32,7 @@ class DenoisingModule(pl.LightningModule):
         self.model: Denoiser = model
         if config.training.compile:
             model.compile()  # in place: names in checkpoints stay as they are
-        self.loss = DenoisingLoss(config.loss)
+        self.loss = DenoisingLoss(config.loss, config.model.sample_rate)
         self.config, self.last_step = config, last_step
         self.on_loss: Callable[[int, np.ndarray, Tensor], None] | None = None
         self.validation_scores: dict[str, float] = {}
