@@ -217,38 +217,46 @@ class BandMaskStep(StreamingStep):
         self.gru = StepRecurrent("gru", model.gru)
         self.back, self.head, self.bins = (_LinearStep(each) for each in (model.back, model.head, model.bins))
 
-    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        newest = scaled.reshape(-1, self.rows, self.stride)
+    def network(self, scaled: Tensor, memory: Memory) -> Tensor:
+        newest = scaled if self.rows == 1 else scaled.reshape(-1, self.rows, self.stride)
         before = range(self.short_time.overlap - 1, -1, -1)
         real, imaginary = self.short_time.analyse([memory.delay(f"block.{i}", newest, i) for i in before])
         bands, taps = self._bands_and_taps(self.features(real, imaginary) * self.scale, memory)
-        gains = self.bins(bands).sigmoid().reshape(-1, self.rows, self.num_bins)
+        gains = self._rows(self.bins(bands).sigmoid())
         low = self._filtered(real[..., : self.num_low], imaginary[..., : self.num_low], taps, memory)
         more = F.pad(low, (0, self.num_bins - self.num_low))
-        blocks = self.short_time.synthesise(gains * real + more[:, :, 0], gains * imaginary + more[:, :, 1])
+        blocks = self.short_time.synthesise(
+            gains * real + more[..., 0, :], gains * imaginary + more[..., 1, :]
+        )
         shares = [memory.delay(f"share.{i}", block, i) for i, block in enumerate(blocks)]
-        return sum_of(shares).reshape(-1, self.rows * self.stride, 1)
+        return sum_of(shares) if self.rows == 1 else sum_of(shares).flatten(1)
 
     def _bands_and_taps(self, features: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """(B, rows, features) -> (B * rows, bands), (B * rows, taps * 2 * low bins)"""
         # Rows of all streams are rows of one matrix; only the recurrent layers tell them apart.
-        x = F.silu(self.front_norm(self.front(features.reshape(-1, int(features.shape[-1])))))
-        if self.rows > 1:
-            x = x.reshape(-1, self.rows, int(x.shape[-1]))
-        x = self.gru(x, None, memory)
-        x = self.head(F.silu(self.back(x.reshape(-1, int(x.shape[-1])) if self.rows > 1 else x)))
+        x = self._rows(F.silu(self.front_norm(self.front(self._matrix(features)))))
+        x = self.head(F.silu(self.back(self._matrix(self.gru(x, None, memory)))))
         bands, taps = x.split([self.num_bands, 2 * self.num_taps * self.num_low], dim=-1)
         return bands, taps
 
+    def _rows(self, matrix: Tensor) -> Tensor:
+        """(B * rows, C) -> (B, rows, C); a single row stays (B, C), in a graph of fewer nodes."""
+        return matrix if self.rows == 1 else matrix.reshape(-1, self.rows, int(matrix.shape[-1]))
+
+    def _matrix(self, rows: Tensor) -> Tensor:
+        """Back from `_rows`."""
+        return rows if self.rows == 1 else rows.flatten(0, 1)
+
     def _filtered(self, x: Tensor, y: Tensor, taps: Tensor, memory: Memory) -> Tensor:
-        """`filtered` -> (B, rows, 2, L), real and imaginary part, in a single product."""
+        """`filtered` -> (B, rows, 2, L) or (B, 2, L), real and imaginary part, in a single product."""
         # What the real part of a tap weighs, and what the imaginary one does.
         rows = memory.extend("low", torch.cat([x, y, -y, x], dim=-1), self.num_taps - 1)
         if self.rows > 1:
             rows = rows[:, torch.arange(self.rows)[:, None] + torch.arange(self.num_taps)]
-        windows = rows.reshape(-1, self.rows, self.num_taps, 2, 2, self.num_low)
-        weights = taps.reshape(-1, self.rows, self.num_taps, 2, 1, self.num_low)
-        return (windows * weights).sum((2, 3))
+        count = () if self.rows == 1 else (self.rows,)
+        windows = rows.reshape(-1, *count, 2 * self.num_taps, 2, self.num_low)
+        weights = taps.reshape(-1, *count, 2 * self.num_taps, 1, self.num_low)
+        return (windows * weights).sum(-3)
 
 
 class _LinearStep(nn.Module):

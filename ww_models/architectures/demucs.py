@@ -206,8 +206,10 @@ class DemucsStep(StreamingStep):
         super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.up, self.u, self.down = up, u, down
 
-    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        return self.down(self.u(self.up(scaled, age, memory), age, memory), age, memory)
+    def network(self, scaled: Tensor, memory: Memory) -> Tensor:
+        age = self.age(scaled, memory)
+        x = self.up(scaled[..., None], age, memory)
+        return self.down(self.u(x, age, memory), age, memory).flatten(1)
 
 
 class _EncoderStep(nn.Module):

@@ -142,8 +142,8 @@ class GateWaveStep(StreamingStep):
         super().__init__(model.level, config.residual, hop_samples=hop, lead_samples=lead, lag_samples=lag)
         self.u = u
 
-    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        return self.u(scaled, age, memory)
+    def network(self, scaled: Tensor, memory: Memory) -> Tensor:
+        return self.u(scaled[..., None], self.age(scaled, memory), memory).flatten(1)
 
 
 class _GatedStep(nn.Module):

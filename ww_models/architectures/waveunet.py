@@ -173,10 +173,11 @@ class WaveUNetStep(StreamingStep):
         self.encoder, self.decoder = nn.ModuleList(down), nn.ModuleList(up)
         self.middle = None if model.middle is None else StepRecurrent("middle", model.middle.gru)
 
-    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
+    def network(self, scaled: Tensor, memory: Memory) -> Tensor:
+        age = self.age(scaled, memory)
         # Only the first step has rows before row 0: all but its last.
         is_on = [torch.maximum(age.clamp(max=1.0), _is_last(rows)) for rows in self.rows]
-        x, skips = scaled, []
+        x, skips = scaled[..., None], []
         for level, encode in enumerate(self.encoder):
             x = encode(x, memory) * is_on[level]
             skips.append(x)
@@ -186,7 +187,7 @@ class WaveUNetStep(StreamingStep):
             x = x + self.middle(x, is_on[-1], memory)
         for level, decode in enumerate(self.decoder):
             x = decode(x * is_on[-1 - level] if level else x, skips.pop(), memory)
-        return x
+        return x.flatten(1)
 
 
 def _is_last(rows: int) -> Tensor:

@@ -99,18 +99,18 @@ class StepLevel(nn.Module):
             self.initial_weight = (self.initial_weight - 1) / level.decay
 
     def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """(B, n, 1) -> normalised (B, n, 1) and the scale (B, n, 1) that multiplies the output, if any."""
+        """(B, n) -> normalised (B, n) and the scale (B, n) that multiplies the output, if any."""
         if self.mode == "none":
             return x, None
-        power_sum = memory.recall("level.power_sum", x, (1, 1), self.initial_power_sum)
-        weight = memory.recall("level.weight", x, (1, 1), self.initial_weight)
-        energy = memory.recall("level.energy", x, (1, 1))
+        power_sum = memory.recall("level.power_sum", x, (1,), self.initial_power_sum)
+        weight = memory.recall("level.weight", x, (1,), self.initial_weight)
+        energy = memory.recall("level.energy", x, (1,))
         scales, num_samples = [], int(x.shape[1])
         begin, end = 0, self.first_end
         while begin < num_samples:
             part = x[:, begin : min(end, num_samples)]
             scale = (power_sum / weight).clamp(min=self.floor**2).sqrt()
-            scales.append(scale.expand(-1, min(end, num_samples) - begin, -1))
+            scales.append(scale.expand(-1, min(end, num_samples) - begin))
             energy = energy + part.square().sum(1, keepdim=True)
             if end <= num_samples:
                 power_sum = self.decay * power_sum + energy / self.hop

@@ -36,8 +36,14 @@ class StreamingStep(nn.Module, ABC):
         self.level = StepLevel(level, lead_samples)
 
     @abstractmethod
-    def network(self, scaled: Tensor, age: Tensor, memory: Memory) -> Tensor:
-        """level-normalised (B, hop, 1), steps before this one (B, 1, 1) -> (B, hop, 1)."""
+    def network(self, scaled: Tensor, memory: Memory) -> Tensor:
+        """level-normalised (B, hop) -> (B, hop)"""
+
+    def age(self, scaled: Tensor, memory: Memory) -> Tensor:
+        """Steps before this one, up to `max_age`, (B, 1, 1): for `network` to call once, if at all."""
+        age = memory.recall(AGE, scaled, (1, 1))
+        memory.kept[AGE] = (age + 1).clamp(max=self.max_age)
+        return age
 
     def forward(self, chunk: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """chunk (B, hop_samples) and what the step before returned -> (B, hop_samples), state for the next."""
@@ -53,17 +59,17 @@ class StreamingStep(nn.Module, ABC):
         return {name: torch.full((batch, *value.shape[1:]), initial[name]) for name, value in kept}
 
     def _run(self, chunk: Tensor, memory: Memory) -> Tensor:
-        x = chunk[..., None]
-        age = memory.recall(AGE, x, (1, 1))
-        memory.kept[AGE] = (age + 1).clamp(max=self.max_age)
-        scaled, scale = self.level(x, memory)
-        estimate = self.network(scaled, age, memory)
+        scaled, scale = self.level(chunk, memory)
+        estimate = self.network(scaled, memory)
         delay = self.lag_samples - self.lead_samples
         if self.residual:
-            estimate = estimate + memory.delay("residual", scaled, delay)
-        if scale is not None:
-            estimate = estimate * memory.delay("scale", scale, delay)
-        return estimate.flatten(1)  # squeeze would be exported with a branch, for channels that might be many
+            estimate = estimate + self._delayed("residual", scaled, delay, memory)
+        return estimate if scale is None else estimate * self._delayed("scale", scale, delay, memory)
+
+    @staticmethod
+    def _delayed(name: str, samples: Tensor, delay: int, memory: Memory) -> Tensor:
+        """(B, hop) -> (B, hop), `delay` samples later."""
+        return memory.delay(name, samples[..., None], delay).flatten(1)
 
 
 class StepU(nn.Module):

@@ -35,7 +35,10 @@ class Pace:
 
 
 class Memory:
-    """What the layers of one step recall of the step before, and keep for the next, by name."""
+    """What the layers of one step recall of the step before, and keep for the next, by name.
+
+    Rows are (B, n, C); those of a layer with a single row in each step may be (B, C).
+    """
 
     def __init__(self, past: Mapping[str, Tensor] | None = None) -> None:
         """past None: nothing was heard; each layer starts from its initial values."""
@@ -51,16 +54,28 @@ class Memory:
         return self.past[name]
 
     def extend(self, name: str, x: Tensor, rows: int) -> Tensor:
-        """x (B, n, C) with the `rows` rows before it: (B, rows + n, C); keeps the newest `rows`."""
+        """x (B, n, C) with the `rows` rows before it: (B, rows + n, C); keeps the newest `rows`.
+
+        A single row (B, C) -> (B, (rows + 1) * C).
+        """
         if rows == 0:
             return x
+        if x.dim() == 2:
+            window = torch.cat([self.recall(name, x, (rows * int(x.shape[-1]),)), x], dim=1)
+            self.kept[name] = window[:, int(x.shape[-1]) :]
+            return window
         past = self.recall(name, x, (rows, x.shape[-1]))
         window = torch.cat([past, x], dim=1)
         self.kept[name] = window[:, -rows:]
         return window
 
     def delay(self, name: str, x: Tensor, rows: int) -> Tensor:
-        """x (B, n, C), `rows` rows later."""
+        """x (B, n, C) or (B, C), `rows` rows later."""
+        if x.dim() == 2:
+            for row in range(rows):
+                self.kept[f"{name}.{row}"] = x
+                x = self.recall(f"{name}.{row}", x, (int(x.shape[-1]),))
+            return x
         if rows == int(x.shape[1]):
             self.kept[name] = x
             return self.recall(name, x, (rows, x.shape[-1]))
@@ -141,6 +156,9 @@ def norm_as_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach() - scale * norm.running_mean
 
 
+GRU_WEIGHTS = ("input", "state", "bias", "input_new", "bias_input_new", "state_new", "bias_state_new")
+
+
 class StepRecurrent(nn.Module):
     """A GRU or LSTM of any number of layers, row by row."""
 
@@ -153,8 +171,12 @@ class StepRecurrent(nn.Module):
                 # One product for both: the weights are read in one go.
                 parts = {"weight": torch.cat([weight_ih, weight_hh], 1).t(), "bias": bias_ih + bias_hh}
             else:
-                parts = {"weight_input": weight_ih.t(), "weight_state": weight_hh.t()}
-                parts |= {"bias_input": bias_ih, "bias_state": bias_hh}
+                # Both gates and the new value apart: a gate is one sum of two products.
+                both = 2 * self.size
+                parts = {"input": weight_ih[:both].t(), "state": weight_hh[:both].t()}
+                parts |= {"bias": bias_ih[:both] + bias_hh[:both]}
+                parts |= {"input_new": weight_ih[both:].t(), "bias_input_new": bias_ih[both:]}
+                parts |= {"state_new": weight_hh[both:].t(), "bias_state_new": bias_hh[both:]}
             for part, value in parts.items():
                 self.register_buffer(f"{part}_{layer}", value.detach().clone())
 
@@ -182,20 +204,15 @@ class StepRecurrent(nn.Module):
     ) -> list[Tensor]:
         """(B * n, C) -> n times (B, C)"""
         name, size = f"{self.name}.{layer}", self.size
-        parts = ("weight_input", "bias_input", "weight_state", "bias_state")
-        weight_input, bias_input, weight_state, bias_state = (
-            self.get_buffer(f"{part}_{layer}") for part in parts
-        )
+        weights = {name: getattr(self, f"{name}_{layer}") for name in GRU_WEIGHTS}
         # Of all rows at once, so that the weights are read once.
-        from_inputs = _rows(torch.addmm(bias_input, flat, weight_input), num_rows)
-        state = memory.recall(name, from_inputs[0], (size,))
+        gates = _rows(torch.addmm(weights["bias"], flat, weights["input"]), num_rows)
+        news = _rows(torch.addmm(weights["bias_input_new"], flat, weights["input_new"]), num_rows)
+        state = memory.recall(name, news[0], (size,))
         outputs = []
-        for row, from_input in enumerate(from_inputs):
-            from_state = torch.addmm(bias_state, state, weight_state)
-            input_rz, input_n = from_input.split([2 * size, size], dim=-1)
-            state_rz, state_n = from_state.split([2 * size, size], dim=-1)
-            r, z = (input_rz + state_rz).sigmoid().split(size, dim=-1)
-            n = (input_n + r * state_n).tanh()
+        for row, (gate, new) in enumerate(zip(gates, news, strict=True)):
+            r, z = torch.addmm(gate, state, weights["state"]).sigmoid().split(size, dim=-1)
+            n = (new + r * torch.addmm(weights["bias_state_new"], state, weights["state_new"])).tanh()
             state = n + z * (state - n)
             state = state if is_on is None else state * is_on[row]
             outputs.append(state)

@@ -67,7 +67,8 @@ def check_samples(samples: Tensor | Samples, leading: tuple[int, ...]) -> Sample
         raise ValueError(
             f"a stream takes float32 samples of shape {_shape(leading)}, got {type(samples).__name__}"
         )
-    if samples.dtype not in (torch.float32, np.dtype(np.float32)):
+    # Not `in` both: to be told from torch's types, numpy's take longer than all the rest here.
+    if samples.dtype != (torch.float32 if isinstance(samples, Tensor) else np.float32):
         raise ValueError(
             f"a stream takes float32 samples, full scale +-1, got {samples.dtype}: convert them first "
             "(16-bit integers are divided by 32768)"

@@ -164,10 +164,10 @@ class _FollowedLevel:
     def scales(self, heard_BT: Tensor, num_new: int) -> tuple[Tensor, Tensor]:
         """What a window is divided by before the network, and multiplied by after it: the same."""
         memory = Memory(self._memory)
-        _, scale = self._step(heard_BT[:, heard_BT.shape[-1] - num_new :, None], memory)
+        _, scale = self._step(heard_BT[:, heard_BT.shape[-1] - num_new :], memory)
         self._memory = memory.kept
         if scale is None:
             return heard_BT.new_ones(1, 1), heard_BT.new_ones(1, 1)
         known = [] if self._scale_BT is None else [self._scale_BT]
-        self._scale_BT = torch.cat([*known, scale[..., 0]], dim=-1)[:, -heard_BT.shape[-1] :]
+        self._scale_BT = torch.cat([*known, scale], dim=-1)[:, -heard_BT.shape[-1] :]
         return self._scale_BT, self._scale_BT

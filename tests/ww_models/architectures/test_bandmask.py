@@ -128,8 +128,8 @@ def test_the_transforms_stay_as_they_are_in_int8() -> None:
     graph = onnx.load_from_string(OnnxEngine.from_model(model, "int8").graph).graph
     num_int8 = sum(node.op_type == "MatMulInteger" for node in graph.node)
     large = [item for item in graph.initializer if item.data_type == onnx.TensorProto.INT8]
-    assert num_int8 == len(large) == 7
+    assert num_int8 == len(large) == 11
     hidden = model.config.hidden
     assert sorted(tuple(item.dims) for item in large) == sorted(
-        [(256, hidden), (hidden, hidden), (hidden, 640), *4 * [(hidden, 3 * hidden)]]
+        [(256, hidden), (hidden, 640), *5 * [(hidden, hidden)], *4 * [(hidden, 2 * hidden)]]
     )

@@ -295,7 +295,7 @@ def test_steps_of_several_hops_give_the_whole_clip_too(name: str, num_hops: int)
     assert_same(torch.cat([*finished, streamer.flush()], -1), whole(model, noisy))
 
 
-@pytest.mark.parametrize("name", CAUSAL_FORMS)
+@pytest.mark.parametrize("name", [name for name in CAUSAL_FORMS if not name.startswith("bandmask")])
 def test_the_age_of_a_stream_stops_to_matter_before_it_stops_to_count(name: str) -> None:
     step = causal_form(name, "running").streaming_step()
     parts = clip(20 * step.hop_samples).split(step.hop_samples, -1)
