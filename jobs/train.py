@@ -115,6 +115,7 @@ def _limits(config: ExperimentConfig) -> str:
     limits = [f"{training.max_steps} steps"] if training.max_steps else []
     limits += [f"{training.max_epochs:g} epochs"] if training.max_epochs else []
     limits += [f"{training.max_minutes:g} minutes"] if training.max_minutes else []
+    limits += [f"{training.budget_minutes:g} minutes of training"] if training.budget_minutes else []
     return " or ".join(limits)
 
 

@@ -21,7 +21,7 @@ class OptimizerConfig:
     learning_rate: peak rate. beta1, beta2: Adam's averages.
     warmup_steps: steps over which the rate rises from 0.
     final_rate_fraction: the rate over the peak to which it falls by the end of the last step (so the last step itself
-        is done at a slightly higher one); 1 keeps it constant after the warm-up.
+        is done at a slightly higher one), or of `training.budget_minutes`; 1 keeps it constant after the warm-up.
     gradient_clip_norm: gradients with a larger total norm are scaled down to it; 0 never does.
     """
 
@@ -55,6 +55,9 @@ class TrainingConfig:
         limit. Whichever ends first decides, and the learning rate's decay ends with it.
     max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
         ends, and `--resume` adds as long again. 0 for no limit.
+    budget_minutes: time to train for in all starts of the run together, without validations; then it ends, and the
+        decay of the learning rate follows this time instead of steps, so that runs of different speed can be compared.
+        Such a run is not repeatable to the digit. 0 for no such limit.
     stop_s: seconds that a run which is told to end (SIGTERM) may take to save where it stands; then it ends without.
     patience: validations without a better `score` after which the run ends; 0 never does.
     score: what best means, of the validation mixtures: si_sdr_db, snr_db, pesq, stoi, or loss.
@@ -75,6 +78,7 @@ class TrainingConfig:
     max_steps: int = 100_000
     max_epochs: float = 0.0
     max_minutes: float = 0.0
+    budget_minutes: float = 0.0
     stop_s: float = 25.0
     patience: int = 0
     score: Score = "si_sdr_db"
@@ -94,7 +98,7 @@ class TrainingConfig:
         for name in ("max_steps", "patience", "num_val_mixtures", "num_pesq_mixtures", "skip_bad_batches"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
-        for name in ("max_epochs", "max_minutes"):
+        for name in ("max_epochs", "max_minutes", "budget_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 (no limit) or above; got {getattr(self, name)}")
         if not 0 < self.stop_s < math.inf:

@@ -72,7 +72,7 @@ def _train(job: WorkerJob, rank: int) -> None:
     resume_copy = tempfile.TemporaryDirectory(prefix="ww-resume-")
     with resume_copy as folder:
         state = _newest_state(job, rank, Path(folder))
-        start_step, is_finished = _saved_progress(state, job.last_step) if state else (0, False)
+        start_step, is_finished = _saved_progress(state, job) if state else (0, False)
         batches = None if is_finished else _open_stream(job, rank, start_step)
         with tracked(job, rank) as tracker:
             if batches is not None:
@@ -128,7 +128,8 @@ def loop_callbacks(
     training = config.training
     average = [WeightAverage(training.ema_decay)] if training.ema_decay else []
     patience = [StopWithoutGain(training)] if training.patience else []
-    return [watch_loss, *average, StopAtLimits(deadline_s, is_told_to_stop), *patience]
+    limits = StopAtLimits(deadline_s, is_told_to_stop, 60 * training.budget_minutes)
+    return [watch_loss, *average, limits, *patience]
 
 
 def loop_settings(config: ExperimentConfig, last_step: int) -> dict[str, Any]:
@@ -223,9 +224,10 @@ def _newest_state(job: WorkerJob, rank: int, folder: Path) -> Path | None:
     return job.checkpoints.check(newest, folder, STATE_FILE) / STATE_FILE if newest else None
 
 
-def _saved_progress(state: Path, last_step: int) -> tuple[int, bool]:
+def _saved_progress(state: Path, job: WorkerJob) -> tuple[int, bool]:
     """The step of a checkpoint, and whether nothing is left to do after it."""
     # Our own file: it holds optimizer state, which is more than tensors. To the CPU, wherever it was saved.
     saved = torch.load(state, weights_only=False, map_location="cpu", mmap=True)
     step = int(saved["global_step"])
-    return step, step >= last_step or was_stopped(saved["callbacks"])
+    budget_s = 60 * job.config.training.budget_minutes
+    return step, step >= job.last_step or was_stopped(saved["callbacks"], budget_s)

@@ -46,10 +46,12 @@ class TrackRun(pl.Callback):
         elif trainer.global_step % self.config.tracking.log_every_steps == 0:
             assert isinstance(module, DenoisingModule)
             losses = {name: sum(float(part[name]) for part in of_step) / len(of_step) for name in of_step[0]}
-            self._add_point(trainer, losses, item_s=batch.noisy.shape[-1] / module.model.sample_rate)
+            self._add_point(trainer, module, losses, batch.noisy.shape[-1] / module.model.sample_rate)
             self._restart_clock(trainer)
 
-    def _add_point(self, trainer: pl.Trainer, losses: dict[str, float], item_s: float) -> None:
+    def _add_point(
+        self, trainer: pl.Trainer, module: DenoisingModule, losses: dict[str, float], item_s: float
+    ) -> None:
         assert self._since_step is not None
         elapsed_s, step = time.monotonic() - self._since_s, trainer.global_step
         steps_per_s = (step - self._since_step) / elapsed_s
@@ -68,6 +70,8 @@ class TrackRun(pl.Callback):
         left_s = (trainer.max_steps - step) / steps_per_s
         if self.deadline_s is not None:
             left_s = min(left_s, max(0.0, self.deadline_s - time.time()))
+        if budget_minutes := self.config.training.budget_minutes:
+            left_s = min(left_s, max(0.0, 60 * budget_minutes * (1 - module.share_used)))
         self._post(
             trainer,
             f"loss {losses['loss']:.3f}, {speed['audio_s_per_s']:.0f} s of audio/s, "

@@ -20,7 +20,8 @@ from ww_models import Denoiser, DenoisingLoss, score_clip
 class DenoisingModule(pl.LightningModule):
     """Trains `model` on Batch(noisy, clean) and scores it on stored validation mixtures.
 
-    last_step: optimizer steps of the whole run, with which the decay of the learning rate ends.
+    last_step: optimizer steps of the whole run, with which the decay of the learning rate ends; where the run has a
+    budget of time, `share_used` of it (0 to 1), which is for others to set on all ranks alike, takes their place.
 
     After each validation `validation_scores` holds the mean of every metric over all ranks' mixtures, the same
     whatever the number of ranks, and `examples` a few (noisy, clean, estimate) triples of (T,) for eyes and ears.
@@ -33,7 +34,7 @@ class DenoisingModule(pl.LightningModule):
         if config.training.compile:
             model.compile()  # in place: names in checkpoints stay as they are
         self.loss = DenoisingLoss(config.loss, config.model.sample_rate)
-        self.config, self.last_step = config, last_step
+        self.config, self.last_step, self.share_used = config, last_step, 0.0
         self.on_loss: Callable[[int, np.ndarray, Tensor], None] | None = None
         self.validation_scores: dict[str, float] = {}
         self.examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -114,6 +115,8 @@ class DenoisingModule(pl.LightningModule):
         config, last = self.config.optimizer, self.last_step
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)
+        if self.config.training.budget_minutes:
+            return config.decayed(self.share_used)
         return config.decayed((step - config.warmup_steps) / max(1, last - config.warmup_steps))
 
 

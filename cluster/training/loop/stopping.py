@@ -1,5 +1,5 @@
-"""When a training run ends: at its last step, when its time is up, when its score has stopped getting better, or when
-it is told to.
+"""When a training run ends: at its last step, when its time is up or used, when its score has stopped getting better,
+or when it is told to.
 """
 
 from __future__ import annotations
@@ -21,15 +21,51 @@ class StopAtLimits(pl.Callback):
     """Ends training at its last step or deadline, and has Lightning validate (and so save) there, whichever step it is.
 
     deadline_s: on rank 0's clock, seconds since 1970; Lightning's own Timer would begin anew with each restart of the
-    workers. is_told_to_stop: asked on rank 0; then the run is cut: it ends at once, where nothing but its state is
-    saved. A validation would take too long, and not be one of those that a run which goes on has.
+    workers. budget_s: time to train for, validations left out and earlier starts counted; on all ranks the module's
+    `share_used` is how much of it is used. is_told_to_stop: asked on rank 0; then the run is cut: it ends at once,
+    where nothing but its state is saved. A validation would take too long, and not be one of those that a run which
+    goes on has.
     All ranks look together, about once a second, since each time costs a message.
     """
 
-    def __init__(self, deadline_s: float | None, is_told_to_stop: Callable[[], bool] = lambda: False) -> None:
-        self.deadline_s, self.is_told_to_stop = deadline_s, is_told_to_stop
+    def __init__(
+        self,
+        deadline_s: float | None,
+        is_told_to_stop: Callable[[], bool] = lambda: False,
+        budget_s: float = 0.0,
+    ) -> None:
+        self.deadline_s, self.is_told_to_stop, self.budget_s = deadline_s, is_told_to_stop, budget_s
         self.is_cut = False
         self._look_at_step, self._looked_at_step, self._looked_s = 0, 0, 0.0
+        self._trained_s = 0.0
+        self._since_s: float | None = None  # while training
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds of training in all starts of the run; rank 0's count."""
+        return self._trained_s + (0.0 if self._since_s is None else time.monotonic() - self._since_s)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trained_s": self.trained_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._trained_s = state_dict["trained_s"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._since_s = time.monotonic()
+        self._share_time(trainer, module, trainer.strategy.broadcast(self.trained_s))
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._trained_s, self._since_s = self.trained_s, None
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._since_s = time.monotonic()
+
+    def _share_time(self, trainer: pl.Trainer, module: Any, trained_s: float) -> None:
+        """What is used of the budget, as rank 0 has told."""
+        if self.budget_s:
+            module.share_used = trained_s / self.budget_s
+            trainer.should_stop |= trained_s >= self.budget_s
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,8 +76,10 @@ class StopAtLimits(pl.Callback):
         if step >= trainer.max_steps:
             trainer.should_stop = True
         elif step >= self._look_at_step:
-            is_late, is_told, self._look_at_step = trainer.strategy.broadcast(self._look(trainer, step))
+            look = trainer.strategy.broadcast((*self._look(trainer, step), self.trained_s))
+            is_late, is_told, self._look_at_step, trained_s = look
             trainer.should_stop |= is_late or is_told
+            self._share_time(trainer, module, trained_s)
             # A step that is validated anyway is saved by that.
             if is_told and (batch_idx + 1) % int(trainer.val_check_batch or 1):
                 self.is_cut, trainer.limit_val_batches = True, 0
@@ -75,7 +113,9 @@ class StopWithoutGain(EarlyStopping):
         )
 
 
-def was_stopped(callback_states: dict[str, Any]) -> bool:
-    """Whether early stopping had ended the run whose checkpoint holds these states."""
+def was_stopped(callback_states: dict[str, Any], budget_s: float = 0.0) -> bool:
+    """Whether early stopping or a used budget had ended the run whose checkpoint holds these states."""
     going = EarlyStoppingReason.NOT_STOPPED.value
-    return any(state.get("stopping_reason", going) != going for state in callback_states.values() if state)
+    states = [state for state in callback_states.values() if state]
+    is_used = bool(budget_s) and any(state.get("trained_s", 0.0) >= budget_s for state in states)
+    return is_used or any(state.get("stopping_reason", going) != going for state in states)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from cluster.runs.folder import claim_run_folder
@@ -97,6 +98,33 @@ def test_a_run_whose_time_is_up_validates_saves_and_ends(tmp_path: Path) -> None
     resumed = train(config, tmp_path, resume_at=1)
     assert resumed.keep.steps == [3, 6]
     assert_equal(resumed.trained, whole.trained, 0.0)
+
+
+def test_a_budget_of_time_ends_the_run_and_its_learning_rate_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validations do not count, earlier starts of the run do."""
+    now_s = [0.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now_s[0])
+
+    def wait_s(batch: int) -> float:
+        now_s[0] += 10
+        return 0.0
+
+    class SlowValidation(pl.Callback):
+        def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            now_s[0] += 1000
+
+    size = ["training.max_steps=100", "training.budget_minutes=1.4", "optimizer.final_rate_fraction=0.1"]
+    slow = {"wait_s": wait_s, "callbacks": lambda watch_loss: [SlowValidation()]}
+    whole = train(settings(*size), tmp_path, **slow)
+    assert whole.keep.steps == whole.validated == [3, 6, 9]
+    assert whole.module._rate_fraction(9) == pytest.approx(0.1)
+    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=False)["callbacks"] for step in (6, 9)]
+    assert [was_stopped(state, 84.0) for state in states] == [False, True]
+    resumed = train(settings(*size), tmp_path, resume_at=6, **slow)
+    assert resumed.keep.steps == [9]
+    assert 0.5 < resumed.module._rate_fraction(0) / 0.1 <= 1.0
 
 
 @pytest.mark.parametrize(("step", "validated"), [(4, [3]), (3, [3])])
