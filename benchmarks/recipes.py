@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from cluster.feeding.blocks import MixedItems, mix_positions
 from cluster.feeding.stream import FeedConfig
-from cluster.settings.experiment import ExperimentConfig, load_config
+from cluster.settings.experiment import ExperimentConfig
 from cluster.training.loop.weight_average import update
+from cluster.tuning.tries import read_tries
 from ww_data import Corpus, open_corpus
 from ww_models import Denoiser, DenoisingLoss, build_model, save_bundle, score_clip
 
@@ -71,15 +71,11 @@ def parser() -> argparse.ArgumentParser:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Try:
     name: str
-    preset: str
-    settings: tuple[str, ...]
+    config: ExperimentConfig
+    change: str
     data: str
     out: Path
     minutes: float
-
-    @property
-    def config(self) -> ExperimentConfig:
-        return load_config(self.preset, self.settings)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -166,7 +162,7 @@ def run(one: Try) -> None:
     heard_s = trainer.steps * one.config.training.batch_size * item_s
     scores = score(trainer.shipped, open_corpus(one.data))
     save_bundle(one.out / "bundle", trainer.shipped)
-    result = {"settings": [one.preset, *one.settings], "minutes": one.minutes, "steps": trainer.steps}
+    result = {"change": one.change, "minutes": one.minutes, "steps": trainer.steps}
     result |= {"hours_heard": heard_s / 3600, **scores}
     part = one.out / "result.json.part"
     part.write_text(json.dumps(result, indent=1))
@@ -196,8 +192,7 @@ def table(tries: list[Try]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for one in tries:
-        change = "; ".join(one.settings) or f"preset {one.preset}"
-        result = one.result
+        change, result = one.change, one.result
         if result is None:
             lines.append(f"| {one.name} | {change} | not finished | | | | |")
             continue
@@ -213,21 +208,18 @@ def table(tries: list[Try]) -> str:
 
 def main() -> None:
     args = parser().parse_args()
-    listed = yaml.safe_load(args.tries.read_text())
     tries = [
         Try(
             name=name,
-            preset=values["preset"],
-            settings=tuple(values.get("set", ())),
+            config=one.config,
+            change=one.in_words,
             data=args.data,
             out=args.out / name,
             minutes=args.minutes,
         )
-        for name, values in listed.items()
+        for name, one in read_tries(args.tries).items()
         if not args.only or name in args.only
     ]
-    for one in tries:
-        one.config  # noqa: B018  wrong settings end here, not after an hour
     todo = [one for one in tries if one.result is None]
     context = multiprocessing.get_context("spawn")
     # A process each: its CPU time is that of one try.

@@ -82,16 +82,22 @@ def config_from(arguments: argparse.Namespace, source: Source | None = None) -> 
 
     source: weights to start from, which the model's settings come with.
     """
-    overrides = list(arguments.overrides)
-    if arguments.workers is not None:
-        overrides += _workers(arguments.workers)
-    if arguments.gpus_per_worker is not None:
-        overrides.append(f"resources.gpus_per_worker={arguments.gpus_per_worker}")
+    overrides = overrides_from(arguments)
     if getattr(arguments, "resume", None) and arguments.preset is None:
         started_with = read_run_config(open_run(arguments.storage, arguments.resume))
         return override(started_with.to_dict(), overrides)
     preset = arguments.preset or DEFAULT_PRESET
     return load_config(preset, overrides) if source is None else finetune_config(source, preset, overrides)
+
+
+def overrides_from(arguments: argparse.Namespace) -> list[str]:
+    """The settings that the command line gives, as KEY=VALUE."""
+    overrides = list(arguments.overrides)
+    if arguments.workers is not None:
+        overrides += _workers(arguments.workers)
+    if arguments.gpus_per_worker is not None:
+        overrides.append(f"resources.gpus_per_worker={arguments.gpus_per_worker}")
+    return overrides
 
 
 def _workers(text: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Searches for the best settings: Ray Tune with Optuna, each trial a training run of its own.
+"""Searches for the best settings: Ray Tune, each trial a training run of its own.
+
+With --space, Optuna draws the settings of each trial. With --tries, a file lists them, each to be run once:
+{name: {preset: NAME, set: [KEY=VALUE, ...]}}; to give all the same time, --set training.budget_minutes=25.
 
 A range is KEY=LOW..HIGH, uniform, or KEY=LOW..HIGH:log; a list is KEY=A,B,C. The objective is a measure of the
 validation mixtures, never the loss, which falls when its weights do.
@@ -10,6 +13,7 @@ example: python -m jobs.tune --data data/mine --preset tiny --trials 4 \\
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 from rich.console import Console
@@ -17,9 +21,12 @@ from rich.table import Table
 
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
-from cluster.tuning import SweepResult, check_sweep, parse_space, run_sweep, standing
+from cluster.settings.experiment import ConfigError
+from cluster.tuning.space import parse_space
+from cluster.tuning.sweep import SweepResult, check_sweep, run_sweep, run_tries, standing
+from cluster.tuning.tries import read_tries
 from jobs.cli import main, make_parser
-from jobs.train import add_training_options, config_from, run_name
+from jobs.train import DEFAULT_PRESET, add_training_options, config_from, overrides_from, run_name
 from ww_models.quality import MEASURES
 
 
@@ -28,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     add_training_options(parser)
     option = parser.option
     option("--space KEY=LOW..HIGH", "setting to search; repeat", action="append", default=[])
-    option("--trials N", "training runs in all", type=int, default=8)
+    option("--tries FILE", "settings to compare, each as it stands, instead of --space")
+    option("--trials N", "training runs in all, of --space", type=int, default=8)
     option("--concurrent N", "training runs at a time", type=int, default=1)
     option(
         "--metric",
@@ -41,17 +49,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.tries and arguments.space:
+        raise ConfigError("--tries lists all settings that are tried; leave --space out")
     config = config_from(arguments)
-    dimensions = parse_space(arguments.space, config)
-    name, trials = arguments.name or f"sweep-{run_name(arguments)}", arguments.trials
+    name = arguments.name or f"sweep-{run_name(arguments)}"
     sweep = (arguments.data, arguments.storage, name)
-    options = {"trials": trials, "measure": arguments.metric, "max_concurrent_trials": arguments.concurrent}
-    folder, _ = check_sweep(config, *sweep, **options)  # before Ray takes seconds to start
+    options = {"measure": arguments.metric, "max_concurrent_trials": arguments.concurrent}
+    if arguments.tries:
+        tries = read_tries(arguments.tries, arguments.preset or DEFAULT_PRESET, overrides_from(arguments))
+        trials, start = len(tries), functools.partial(run_tries, tries, *sweep, **options)
+        configs = [one.config for one in tries.values()]
+    else:
+        dimensions, trials, configs = parse_space(arguments.space, config), arguments.trials, [config]
+        start = functools.partial(run_sweep, config, dimensions, *sweep, trials=trials, **options)
+    for each in configs:  # before Ray takes seconds to start
+        folder, _ = check_sweep(each, *sweep, trials, **options)
     try:
         with connect() as where:
             print(f"{trials} trials on {where}, raising {arguments.metric}")
             with progress("trials") as report:
-                result = run_sweep(config, dimensions, *sweep, **options, progress=report)
+                result = start(progress=report)
     except KeyboardInterrupt:
         if stands := standing(folder, arguments.data):
             print(f"{folder}{stands}", file=sys.stderr)

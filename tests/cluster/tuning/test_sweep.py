@@ -11,7 +11,8 @@ import pytest
 
 from cluster.runs.folder import read_run_config
 from cluster.settings.experiment import ConfigError, load_config
-from cluster.tuning import parse_space, run_sweep, standing, with_settings
+from cluster.tuning.space import parse_space, with_settings
+from cluster.tuning.sweep import run_sweep, standing
 from jobs import train
 from tests.cluster.sockets import assert_loopback, listening
 from ww_data import Storage

@@ -1,4 +1,4 @@
-"""A sweep: Ray Tune with Optuna over dotted settings, each trial a Ray Train run of its own.
+"""A sweep: Ray Tune with Optuna over dotted settings, or tries one by one; each trial a Ray Train run of its own.
 
 The objective is a measure of the validation mixtures, never the weighted loss, which falls when the swept weights do.
 """
@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import ray
 import yaml
@@ -25,9 +24,11 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.errors import one_line
 from cluster.machine.placement import check_placement
 from cluster.runs.folder import BUNDLE_FOLDER
-from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
+from cluster.settings.experiment import ConfigError, ExperimentConfig
 from cluster.training.checks import check_measure, check_rate
 from cluster.training.run import run_training
+from cluster.tuning.space import Dimension, plain, with_settings
+from cluster.tuning.tries import Try
 from ww_data import Corpus, Storage, open_corpus
 from ww_data.parallel import Progress
 from ww_models import BundleError, read_bundle_info
@@ -35,98 +36,17 @@ from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
 
 _TABLE_FILE, _TUNE_FOLDER = "sweep.json", ".tune"
+_TRY = "try"  # the one parameter of trials that are tries
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 
 
 @dataclasses.dataclass(frozen=True)
-class Dimension:
-    """One swept setting. extremes: values of which each must be a valid setting; sampler: Ray Tune's."""
-
-    path: str
-    extremes: tuple[Any, ...]
-    sampler: Any
-
-
-@dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """rows: one per trial, the one of the best `measure` first: name, the swept settings, scores, error."""
+    """rows: one per trial, the one of the best `measure` first: name, its settings or change, scores, error."""
 
     rows: list[dict[str, Any]]
     measure: str
     folder: Path
-
-
-def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
-    """Reads `path=low..high`, `path=low..high:log` or `path=a,b,c`. Raises ConfigError naming what is wrong."""
-    known = config.flat()
-    dimensions = []
-    for expression in expressions:
-        path, separator, text = expression.partition("=")
-        if not separator or not text:
-            raise ConfigError(
-                f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}"
-            )
-        if path not in known:
-            raise ConfigError(f"unknown setting {path}{nearest(path, list(known))}")
-        dimensions.append(_parse_dimension(path, text, whole=type(known[path]) is int))
-    if not dimensions:
-        raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH")
-    if any(dimension.path == "model.sample_rate" for dimension in dimensions):
-        raise ConfigError("model.sample_rate is that of the corpus, which has one: it cannot be swept")
-    _check_values(dimensions, config)
-    return dimensions
-
-
-def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
-    if ".." not in text:
-        choices = tuple(parse_value(path, item) for item in text.split(","))
-        return Dimension(path, choices, tune.choice(choices))
-    span, _, scale = text.partition(":")
-    if scale not in ("", "log"):
-        raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
-    try:
-        low, high = (float(end) for end in span.split("..", 1))
-    except ValueError as error:
-        raise ConfigError(f"{path}: {span!r} is not LOW..HIGH with two numbers") from error
-    if not low <= high or not math.isfinite(high - low):
-        raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
-    if scale == "log" and low <= 0:
-        raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
-    if not whole:
-        return Dimension(path, (low, high), (tune.loguniform if scale else tune.uniform)(low, high))
-    if not (low.is_integer() and high.is_integer()):
-        raise ConfigError(f"{path} takes whole numbers; got {span}")
-    least, most = int(low), int(high)
-    return Dimension(path, (least, most), (tune.lograndint if scale else tune.randint)(least, most + 1))
-
-
-def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
-    """Each end and each choice must be a valid setting, and some loss term must be able to weigh more than 0."""
-    weights = {
-        path: value for path, value in config.flat().items() if path.startswith("loss.") and "weight" in path
-    }
-    for dimension in dimensions:
-        # Beside another loss term, since one weight alone may well be 0.
-        other = "loss.stft_weight" if dimension.path == "loss.l1_weight" else "loss.l1_weight"
-        for value in dimension.extremes:
-            with_settings(config, {other: 1.0, dimension.path: value})
-        if dimension.path in weights:
-            weights[dimension.path] = max(dimension.extremes)
-    if not any(weights.values()):
-        raise ConfigError("in this space all weights of the loss are 0: there would be nothing to train on")
-
-
-def with_settings(config: ExperimentConfig, settings: Mapping[str, Any]) -> ExperimentConfig:
-    """The config with some dotted settings replaced, checked as any other."""
-    values = config.to_dict()
-    for path, value in settings.items():
-        set_path(values, path, _plain(value))
-    return ExperimentConfig.from_dict(values)
-
-
-def _plain(value: Any) -> Any:
-    """Samplers give numpy's numbers; settings are Python's."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_sweep(
@@ -161,7 +81,7 @@ def standing(folder: Path, corpus_uri: str) -> str:
     """What a sweep has come to, and how to go on where it was cut; "" for a folder that holds none."""
     if (folder / _TABLE_FILE).exists():
         return ": a sweep that is done"
-    names = sorted(path.name for path in folder.glob("trial_*"))
+    names = sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name != _TUNE_FOLDER)
     done = [name for name in names if (folder / name / BUNDLE_FOLDER).exists()]
     words = [f"done with a bundle: {', '.join(done) or 'none'}"]
     if rest := [name for name in names if name not in done]:
@@ -200,22 +120,74 @@ def run_sweep(
     Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
     folder, corpus = check_sweep(config, corpus_uri, storage, name, trials, measure, max_concurrent_trials)
-    share = ray.cluster_resources().get("CPU", 0.0) / max_concurrent_trials
-    of_trials = dataclasses.replace(config, resources=config.resources.resolved(share))
-    check_placement(of_trials.resources)
+    values = _checked_values(config, max_concurrent_trials)
     trainable = tune.with_parameters(
-        _run_trial, values=of_trials.to_dict(), corpus_uri=corpus.storage.uri, folder=str(folder)
+        _run_trial, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)
     )
+    space = {dimension.path: dimension.sampler for dimension in dimensions}
+    search = {"num_samples": trials, "search_alg": OptunaSearch(seed=config.seed)}
+    results = _run(trainable, space, folder, trials, measure, max_concurrent_trials, progress, search)
+    drawn = [{path: plain((result.config or {}).get(path)) for path in space} for result in results]
+    rows = [_row(result, settings, folder) for result, settings in zip(results, drawn, strict=True)]
+    rows = _best_first(rows, measure)
+    best = with_settings(config, {path: rows[0][path] for path in space})
+    return _summarise(rows, best, measure, folder)
+
+
+def run_tries(
+    tries: Mapping[str, Try],
+    corpus_uri: str,
+    storage: str | Path,
+    name: str,
+    *,
+    measure: str = "si_sdr_db",
+    max_concurrent_trials: int = 1,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Runs each try once; otherwise as `run_sweep`, and each run has the name of its try."""
+    for one in tries.values():
+        folder, corpus = check_sweep(
+            one.config, corpus_uri, storage, name, len(tries), measure, max_concurrent_trials
+        )
+    values = {each: _checked_values(one.config, max_concurrent_trials) for each, one in tries.items()}
+    trainable = tune.with_parameters(
+        _run_try, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)
+    )
+    space = {_TRY: tune.grid_search(list(tries))}
+    results = _run(trainable, space, folder, len(tries), measure, max_concurrent_trials, progress, {})
+    rows = [_row(result, {"change": tries[_name_of(result)].in_words}, folder) for result in results]
+    rows = _best_first(rows, measure)
+    return _summarise(rows, tries[rows[0]["trial"]].config, measure, folder)
+
+
+def _checked_values(config: ExperimentConfig, concurrent: int) -> dict[str, Any]:
+    """A trial's settings, its resources within its share of the cluster. PlacementError where they find no room."""
+    share = ray.cluster_resources().get("CPU", 0.0) / concurrent
+    resources = config.resources.resolved(share)
+    check_placement(resources)
+    return dataclasses.replace(config, resources=resources).to_dict()
+
+
+def _run(
+    trainable: Any,
+    space: dict[str, Any],
+    folder: Path,
+    trials: int,
+    measure: str,
+    concurrent: int,
+    progress: Progress | None,
+    search: dict[str, Any],
+) -> Any:
+    """search: what Tune is told of how values are chosen, where it is not all of a grid."""
     callbacks: list[tune.Callback] = [_ProgressCallback(trials, measure, progress)]
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
-        param_space={dimension.path: dimension.sampler for dimension in dimensions},
+        param_space=space,
         tune_config=tune.TuneConfig(
             metric=measure,
             mode="max",
-            num_samples=trials,
-            max_concurrent_trials=max_concurrent_trials,
-            search_alg=OptunaSearch(seed=config.seed),
+            max_concurrent_trials=concurrent,
+            **search,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -227,11 +199,15 @@ def run_sweep(
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study
     # Tune would return as if all were done; a KeyboardInterrupt leaves through the caller's `connect()`.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    return _summarise(tuner.fit(), dimensions, config, measure, folder)
+    return tuner.fit()
 
 
 def _trial_name(trial: Any) -> str:
-    return f"trial_{trial.trial_id}"
+    return str(trial.config.get(_TRY) or f"trial_{trial.trial_id}")
+
+
+def _name_of(result: Any) -> str:
+    return Path(result.path).name
 
 
 class _ProgressCallback(tune.Callback):
@@ -262,29 +238,35 @@ class _ProgressCallback(tune.Callback):
 
 
 def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
-    config = with_settings(ExperimentConfig.from_dict(values), settings)
+    _train(with_settings(ExperimentConfig.from_dict(values), settings), corpus_uri, folder)
+
+
+def _run_try(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
+    _train(ExperimentConfig.from_dict(values[settings[_TRY]]), corpus_uri, folder)
+
+
+def _train(config: ExperimentConfig, corpus_uri: str, folder: str) -> None:
     trial = tune.get_context().get_trial_name()
     run_training(config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False)
 
 
-def _summarise(
-    results: Any, dimensions: Sequence[Dimension], config: ExperimentConfig, measure: str, folder: Path
-) -> SweepResult:
-    rows = [_row(result, dimensions, folder) for result in results]
-    rows.sort(key=lambda row: (bool(row["error"]), -row.get(measure, -math.inf)))
+def _best_first(rows: list[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
     if all(row["error"] for row in rows):
         raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
-    best = with_settings(config, {dimension.path: rows[0][dimension.path] for dimension in dimensions})
+    return sorted(rows, key=lambda row: (bool(row["error"]), -row.get(measure, -math.inf)))
+
+
+def _summarise(rows: list[dict[str, Any]], best: ExperimentConfig, measure: str, folder: Path) -> SweepResult:
     table = json.dumps({"metric": measure, "rows": rows}, indent=2)
     preset = yaml.safe_dump(best.to_dict(), sort_keys=False)
     write_whole({folder / _TABLE_FILE: table.encode(), folder / "best.yaml": preset.encode()})
     return SweepResult(rows, measure, folder)
 
 
-def _row(result: Any, dimensions: Sequence[Dimension], folder: Path) -> dict[str, Any]:
+def _row(result: Any, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One trial's line of the table; its scores are those of the bundle it leaves, which is its best checkpoint."""
-    trial = Path(result.path).name
-    row = {"trial": trial} | {d.path: _plain((result.config or {}).get(d.path)) for d in dimensions}
+    trial = _name_of(result)
+    row = {"trial": trial, **settings}
     if result.error:
         return row | {"error": one_line(result.error)[-300:]}
     try:
