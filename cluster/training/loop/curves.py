@@ -41,12 +41,15 @@ class TrackRun(pl.Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # within a step
         of_step, self._of_step = self._of_step, []
-        if self._since_step is None:  # the first step holds all the starting up: measure from after it
-            self._restart_clock(trainer)
-        elif trainer.global_step % self.config.tracking.log_every_steps == 0:
+        is_first, step = self._since_step is None, trainer.global_step
+        if is_due := step % self.config.tracking.log_every_steps == 0:
             assert isinstance(module, DenoisingModule)
             losses = {name: sum(float(part[name]) for part in of_step) / len(of_step) for name in of_step[0]}
-            self._add_point(trainer, module, losses, batch.noisy.shape[-1] / module.model.sample_rate)
+            if is_first:
+                self.tracker.scalars("train", losses, step)
+            else:
+                self._add_point(trainer, module, losses, batch.noisy.shape[-1] / module.model.sample_rate)
+        if is_due or is_first:  # the first step holds all the starting up: speed is measured from after it
             self._restart_clock(trainer)
 
     def _add_point(
