@@ -45,6 +45,8 @@ class TrackRun(pl.Callback):
         if is_due := step % self.config.tracking.log_every_steps == 0:
             assert isinstance(module, DenoisingModule)
             losses = {name: sum(float(part[name]) for part in of_step) / len(of_step) for name in of_step[0]}
+            if self.watch_loss.skip:
+                losses["skipped_steps"] = self.watch_loss.skipped
             if is_first:
                 self.tracker.scalars("train", losses, step)
             else:
@@ -66,8 +68,6 @@ class TrackRun(pl.Callback):
             "audio_s_per_s": steps_per_s * self.config.training.items_per_step * item_s,
             "data_wait_fraction": waited_s / elapsed_s,
         }
-        if self.watch_loss.skip:
-            speed["skipped_steps"] = self.watch_loss.skipped
         self.tracker.scalars("train", {**losses, **speed}, step)
         # At this speed, validations aside; early stopping may end it before.
         left_s = (trainer.max_steps - step) / steps_per_s

@@ -106,6 +106,7 @@ def test_the_progress_line_shows_the_remaining_time(
 def test_skipped_steps_are_logged(run: TimedRun) -> None:
     points = run.train("tracking.log_every_steps=1", "training.skip_bad_batches=5", step_s=1.0, bad=(1, 3, 4))
     assert [(step, values["skipped_steps"]) for step, values in points] == [
+        (1, 0),
         (2, 1),
         (3, 1),
         (4, 2),
