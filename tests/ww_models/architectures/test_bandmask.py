@@ -6,7 +6,8 @@ import torch
 
 from tests.ww_models.samples import heard, noise, small, speech_like
 from ww_models import PRESETS, BandMask, DenoisingLoss, LossConfig, build_model
-from ww_models.architectures.bandmask import filtered
+from ww_models.architectures.bandmask import COMPRESSION, POWER_FLOOR, filtered
+from ww_models.layers.short_time import band_shares
 from ww_models.streaming.onnx_engine import OnnxEngine
 from ww_models.streaming.streamer import Streamer
 
@@ -133,3 +134,77 @@ def test_the_transforms_stay_as_they_are_in_int8() -> None:
     assert sorted(tuple(item.dims) for item in large) == sorted(
         [(256, hidden), (hidden, 640), *5 * [(hidden, hidden)], *4 * [(hidden, 2 * hidden)]]
     )
+
+
+def by_the_formula(model: BandMask, noisy_T: np.ndarray) -> np.ndarray:
+    """What the model's docstring says, with complex numbers and a frame at a time, in double precision."""
+    config, part = model.config, {name: value.double().numpy() for name, value in model.state_dict().items()}
+    size, hop, num_low = config.fft_size, config.hop, config.num_low_bins
+    num_frames = -(-len(noisy_T) // hop) + size // hop - 1
+    padded = np.zeros(num_frames * hop + size - hop)
+    padded[size - hop : size - hop + len(noisy_T)] = noisy_T
+    place = np.arange(size) + 0.5
+    window = np.sin(np.pi * place / size) * np.sqrt(4 / size / (size // hop))
+    wave = np.exp(-2j * np.pi / size * np.outer(place - size / 2, np.arange(size // 2) + 0.5))
+    shares = band_shares(config.num_bands, size // 2, config.sample_rate / size).numpy()
+    state, spectra = (
+        np.zeros((config.gru_layers, config.hidden)),
+        np.zeros((num_frames + config.num_taps - 1, size // 2), complex),
+    )
+    output = np.zeros_like(padded)
+    for m in range(num_frames):
+        spectrum = (window * padded[m * hop : m * hop + size]) @ wave
+        spectra[m + config.num_taps - 1] = spectrum
+        power = np.abs(spectrum) ** 2 + POWER_FLOOR
+        low = spectrum[:num_low] * power[:num_low] ** ((COMPRESSION - 1) / 2)
+        x = np.concatenate([np.log(shares @ power / shares.sum(1)), low.real, low.imag])
+        x = (x - part["norm.running_mean"]) / np.sqrt(part["norm.running_var"] + model.norm.eps)
+        x = linear(part, "front", x * part["norm.weight"] + part["norm.bias"])
+        x = (x - x.mean()) / np.sqrt(x.var() + model.front_norm.eps)
+        x = silu(x * part["front_norm.weight"] + part["front_norm.bias"])
+        for layer in range(config.gru_layers):
+            x = state[layer] = gru_cell(part, layer, x, state[layer])
+        x = linear(part, "head", silu(linear(part, "back", x)))
+        gains = sigmoid(linear(part, "bins", x[: config.num_bands]))
+        taps = x[config.num_bands :].reshape(config.num_taps, 2, num_low)
+        result = gains * spectrum
+        result[:num_low] += ((taps[:, 0] + 1j * taps[:, 1]) * spectra[m : m + config.num_taps, :num_low]).sum(
+            0
+        )
+        output[m * hop : m * hop + size] += window * (wave.conj() @ result).real
+    return output[size - hop : size - hop + len(noisy_T)]
+
+
+def linear(part: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    return np.asarray(part[f"{name}.weight"] @ x + part[f"{name}.bias"])
+
+
+def gru_cell(part: dict[str, np.ndarray], layer: int, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """As torch.nn.GRU has it."""
+    ours, theirs = (
+        part[f"gru.weight_{kind}_l{layer}"] @ value + part[f"gru.bias_{kind}_l{layer}"]
+        for kind, value in (("ih", x), ("hh", state))
+    )
+    (r, z, n), (state_r, state_z, state_n) = np.split(ours, 3), np.split(theirs, 3)
+    r, z = sigmoid(r + state_r), sigmoid(z + state_z)
+    return np.asarray((1 - z) * np.tanh(n + r * state_n) + z * state)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    return x * sigmoid(x)
+
+
+@pytest.mark.parametrize("name", ["bandmask", "bandmask-dense"])
+def test_the_network_is_its_formula(name: str) -> None:
+    model = heard(small(name, normalize="none"))
+    assert isinstance(model, BandMask)
+    noisy = speech_like(2000) + noise(2000)
+    with torch.no_grad():
+        given = model.double()(noisy.double())[0, 0].numpy()
+    expected = by_the_formula(model, noisy[0, 0].double().numpy())
+    assert np.abs(expected).max() > 0.01
+    assert np.abs(given - expected).max() <= 1e-5 * np.abs(expected).max()
