@@ -5,9 +5,9 @@
 
 All systems get the same mixtures in one run. PESQ (wide band), STOI, ESTOI, SI-SDR, and with --dnsmos DNSMOS P.835 of
 `speechmos`, which takes a CPU second a clip and more: means of gains over the noisy sound, with paired bootstrap
-intervals over the clips. *Clean in* is what a system makes of clean speech, *silence in* the level it gives for digital
-silence. *Cost*: CPU seconds per second of audio on one thread, the conversion to a peer's rate included; systems take
-turns, clip by clip.
+intervals over the clips; then what the first bundle is above each other system, likewise. *Clean in* is what a system
+makes of clean speech, *silence in* the level it gives for digital silence. *Cost*: CPU seconds per second of audio on
+one thread, the conversion to a peer's rate included; systems take turns, clip by clip.
 """
 
 from __future__ import annotations
@@ -186,6 +186,12 @@ def column(found: dict, name: str, measure_name: str) -> np.ndarray:
     return np.array([row[measure_name] for row in found["systems"][name]["rows"]])
 
 
+def above(before: np.ndarray, after: np.ndarray, digits: int) -> str:
+    """The mean difference, and its interval."""
+    gain = paired_interval(before, after, num_resamples=2000, confidence=0.95, seed=0)
+    return f"{gain.mean:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})"
+
+
 def overall(found: dict) -> list[list[str]]:
     """The table: a header, then a row for each system."""
     measures = [name for name in DIGITS if name in found["systems"][NOISY]["rows"][0]]
@@ -198,8 +204,7 @@ def overall(found: dict) -> list[list[str]]:
             if name == NOISY:
                 cells.append(f"{np.nanmean(after):.{digits}f}")
                 continue
-            gain = paired_interval(before, after, num_resamples=2000, confidence=0.95, seed=0)
-            cells.append(f"{gain.mean:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})")
+            cells.append(above(before, after, digits))
         if name == NOISY:
             rows.append([*cells, "", "", "", "", ""])
             continue
@@ -210,6 +215,20 @@ def overall(found: dict) -> list[list[str]]:
             f"{about['silence_dbfs']:.0f}",
         ]
         rows.append([*cells, *harm_cells, latency, f"{about['cost']:.4f}"])
+    return rows
+
+
+def first_above_others(found: dict) -> list[list[str]]:
+    """By how much the first system (a bundle, where one is given) is above each other one, clip by clip."""
+    first, *others = (name for name in found["systems"] if name != NOISY)
+    measures = [name for name in DIGITS if name in found["systems"][NOISY]["rows"][0]]
+    rows = [[f"{first} above", *measures]]
+    for name in others:
+        cells = []
+        for each in measures:
+            theirs, ours, digits = column(found, name, each), column(found, first, each), DIGITS[each]
+            cells.append(above(theirs, ours, digits))
+        rows.append([name, *cells])
     return rows
 
 
@@ -267,14 +286,13 @@ def main() -> None:
     args = parser().parse_args()
     found = measure(args)
     console = Console(width=None if os.isatty(1) else 240)
-    for rows in (overall(found), by_snr(found)):
+    tables = [overall(found), first_above_others(found), by_snr(found)]
+    for rows in tables:
         show(console, rows)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "quality.json").write_text(json.dumps(found, indent=1))
-        (args.out / "quality.md").write_text(
-            "\n".join(as_markdown(rows) for rows in (overall(found), by_snr(found)))
-        )
+        (args.out / "quality.md").write_text("\n".join(map(as_markdown, tables)))
         draw(found, args.out / "quality.png")
         console.print(f"written to {args.out}")
 

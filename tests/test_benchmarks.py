@@ -166,7 +166,7 @@ def test_recipes_are_tried_once_and_stand_in_a_table(small_corpus: Path, tmp_pat
 def test_quality_is_measured_beside_the_noisy_sound(bundle: Path, small_corpus: Path, tmp_path: Path) -> None:
     options = ("--bundle", str(bundle), "--clips", "3", "--out", str(tmp_path))
     done = run_benchmark("quality", "--data", str(small_corpus), *options)
-    assert_table(done, ("noisy", "fp32", "int8", "silence in"))
+    assert_table(done, ("noisy", "fp32", "int8", "silence in", "fp32 above"))
     assert imread(tmp_path / "quality.png").shape[0] > 500
     systems = json.loads((tmp_path / "quality.json").read_text())["systems"]
     assert [len(about["rows"]) for about in systems.values()] == [3, 3, 3]
