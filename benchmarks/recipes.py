@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import json
 import multiprocessing
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,7 @@ class Trainer:
 
     def train(self, seconds: float, log: Any) -> None:
         start, losses = time.process_time(), []
-        batch, told, parent = self.config.training.batch_size, 0.0, os.getppid()
+        batch, told, parent = self.config.training.batch_size, 0.0, multiprocessing.parent_process()
         while (used := time.process_time() - start) < seconds:
             mixed = self._mixed(STEPS_AT_ONCE)
             for i in range(STEPS_AT_ONCE):
@@ -111,7 +110,7 @@ class Trainer:
                 losses.append(self._step(noisy, clean, used / seconds))
             if used - told > 60:
                 told = used
-                if os.getppid() != parent:
+                if parent is not None and not parent.is_alive():
                     raise SystemExit("the program that started this try is gone")
                 recent = float(np.mean(losses[-200:]))
                 print(f"{used / 60:.1f} min, {self.steps} steps, loss {recent:.4f}", file=log, flush=True)
