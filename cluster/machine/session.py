@@ -95,7 +95,6 @@ def _no_cluster(address: str, reason: object) -> ConnectionError:
 
 def _start_local(num_cpus: int | None) -> Iterator[str]:
     global _owns_ray
-    import ray
 
     with contextlib.ExitStack() as stack:
         try:
@@ -107,11 +106,18 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
             yield f"local Ray, {_describe_resources()}"
         finally:
             _owns_ray = False
-            ray.shutdown()
+            _stop()
+
+
+def _stop() -> None:
+    """Interrupted within it, Ray would forget half, and make its folder anew at the exit."""
+    import ray
+
+    with termination.delayed():
+        ray.shutdown()
 
 
 def _start_or_try_again(stack: contextlib.ExitStack, num_cpus: int | None) -> None:
-    import ray
 
     for is_last in (False, True):
         try:
@@ -119,7 +125,7 @@ def _start_or_try_again(stack: contextlib.ExitStack, num_cpus: int | None) -> No
             return
         except Exception as error:  # Ray raises several unrelated types here
             reason = one_line(error)[:200]
-            ray.shutdown()
+            _stop()
             guard.end_started()  # Ray has forgotten what it had started by then
             stack.close()
             if is_last:

@@ -75,6 +75,12 @@ def is_mpeg_frame(head: bytes) -> bool:
     )
 
 
+def is_surely_sound(head: bytes) -> bool:
+    """Whether bytes are what a file of sound begins with, and nothing else: a frame of MPEG is told by a few bits."""
+    is_mp4 = head[4:8] == b"ftyp"
+    return (head[:4] in _MAGIC and kind_of_head(head) is not None) or is_mp4 or id3_bytes(head) > 0
+
+
 def kind_of_head(head: bytes) -> Kind | None:
     """The kind of file that begins with these bytes (`HEAD_BYTES` of them), if it is an accepted one."""
     kind = _MAGIC.get(head[:4])

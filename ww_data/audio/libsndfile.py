@@ -38,14 +38,15 @@ class LibsndfileReader:
         self.subtype: str = self._file.subtype
         if self.subtype.startswith("MPEG"):  # whose length libsndfile guesses
             raise unreadable("it holds MPEG sound")
-        self.num_frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else None
+        self._frames_there = min(self._file.frames, link.num_frames or self._file.frames)
+        self.num_frames = self._frames_there if self._frames_there < _UNKNOWN_FRAMES else None
         self._is_ogg = self.subtype in ("VORBIS", "OPUS")
         self._has_ogg_order = self._is_ogg and not (self.num_channels > 2 and _is_discrete(source))
         has_standard = self._file.format == "FLAC" or self._has_ogg_order
         self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
-        num_read = min(start, self._file.frames)
+        num_read = min(start, self._frames_there)
         try:
             if start:
                 self._file.seek(num_read)
@@ -62,7 +63,7 @@ class LibsndfileReader:
 
     def _num_next(self, num_read: int) -> int:
         """How many frames to ask for: none behind the last, for the rest of a FLAC that was cut is no frame."""
-        return min(BLOCK_FRAMES, self._file.frames - num_read)
+        return min(BLOCK_FRAMES, self._frames_there - num_read)
 
     def close(self) -> None:
         self._file.close()

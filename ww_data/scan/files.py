@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 from urllib.parse import quote
 
 from ww_data.audio import source_name
+from ww_data.audio.kinds import HEAD_BYTES, is_surely_sound
 from ww_data.manifest import Role
 from ww_data.storage import Storage
 
 Grouping = Literal["auto", "folder", "prefix", "file"]
 
 _READABLE = re.compile(
-    r"\.(wave?|bwf|amb|flac|og[gav]|opus|mp[1234]|mpga|m4[abrv]|aac|mov|qta|3gp|3g2|web[ma]|mk[av]|aif[fc]?|au|snd|caf|"
-    r"w64|rf64)\Z",
+    r"\.(wave?|bwf|amb|flac|og[gavx]|opus|mp[1234]|mpga|mpeg|mpa|m4[abprv]|f4[av]|aac|adts|mov|qta?|3ga|3gpp?|3g2|"
+    r"web[ma]|mk[av]|aif[fc]?|au|snd|caff?|w64|rf64|bw64)\Z",
     re.IGNORECASE,
 )
 # Known as audio, but not read: listed with a reason, so that nobody wonders where they went.
 _UNREADABLE = re.compile(
-    r"\.(wma|amr|ape|wv|shn|sph|e?ac3|dts|tta|tak|ds[fd]|dff|spx|ra|rm|voc|vox|gsm|mpc)\Z", re.IGNORECASE
+    r"\.(wma|amr|awb|ape|wv|shn|sph|e?ac3|dts|tta|tak|ds[fds]|dss|ds2|dvf|msv|dff|spx|ra|rm|voc|vox|gsm|mpc|"
+    r"wmv|asf|avi|flv|mpg|vob|m2ts)\Z",
+    re.IGNORECASE,
+)
+# Known as something else: not looked into. All other files are, for what sound begins with.
+_NO_SOUND = re.compile(
+    r"\.(txt|md|rst|html?|xml|json[l5]?|ya?ml|toml|ini|cfg|[ct]sv|xlsx?|docx?|pdf|tex|lab|textgrid|eaf|trn|stm|ctm|rttm|"
+    r"srt|vtt|cue|m3u8?|pls|nfo|log|zip|t?gz|bz2|xz|7z|tar|rar|parquet|arrow|npy|npz|h5|mat|pkl|pth?|onnx|mid|midi|"
+    r"jpe?g|png|gif|bmp|tiff?|svg|webp|heic|ico|asd|reapeaks|aup3?|pek|cfa|py|sh|js|c|h|m|java|exe|dll|so|db|ds_store)\Z",
+    re.IGNORECASE,
 )
 # Folders that data sets deal their files to: they say nothing about who speaks.
 SPLIT_FOLDERS = {
@@ -80,7 +91,9 @@ def find_audio(root: str | os.PathLike[str]) -> list[AudioFile]:
 
 def _list(storage: Storage) -> Iterator[AudioFile]:
     for file in storage.files():
-        if _is_audio(file.name) and not any(part.startswith(".") for part in file.name.split("/")):
+        if any(part.startswith(".") for part in file.name.split("/")):
+            continue
+        if _is_audio(file.name, functools.partial(storage.open, file.name)):
             yield AudioFile(
                 path=storage.child(quote(file.name)).uri,
                 name=file.name,
@@ -105,8 +118,9 @@ def _walk(root: Path) -> Iterator[AudioFile]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and _is_audio(name):
-                yield _found(root, Path(folder, name))
+            path = Path(folder, name)
+            if not name.startswith(".") and _is_audio(name, functools.partial(_open_regular, path)):
+                yield _found(root, path)
     for path in closed:
         yield _found(root, path, "folder cannot be opened")
 
@@ -131,8 +145,25 @@ def _found(root: Path, path: Path, reason: str = "") -> AudioFile:
     )
 
 
-def _is_audio(name: str) -> bool:
-    return bool(_READABLE.search(name) or _UNREADABLE.search(name))
+def _is_audio(name: str, open_file: Callable[[], Any]) -> bool:
+    """By its ending; where nobody knows that, by what it begins with: recorders and messengers have endings of their
+    own.
+    """
+    if _READABLE.search(name) or _UNREADABLE.search(name):
+        return True
+    if _NO_SOUND.search(name):
+        return False
+    try:
+        with open_file() as file:
+            return is_surely_sound(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise OSError(f"{path} is not a regular file")
+    return path.open("rb")
 
 
 def _why_unreadable(name: str) -> str:

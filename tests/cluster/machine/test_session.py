@@ -109,3 +109,32 @@ def test_sigterm_while_ray_starts_ends_it_quietly() -> None:
     assert command.returncode == termination.EXIT_CODE, errors
     assert "SIG" not in errors
     assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))
+
+
+def test_sigterm_while_ray_is_shut_down_leaves_no_folder() -> None:
+    """Half shut down, Ray would do it again at the exit, and make its folder anew for that."""
+    code = (
+        "import os, signal, time\n"
+        "from ray._private import node\n"
+        "from cluster.machine import session, termination\n"
+        "end = node.Node.kill_all_processes\n"
+        "def told(self, *arguments, **options):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.1)\n"
+        "    end(self, *arguments, **options)\n"
+        "node.Node.kill_all_processes = told\n"
+        "termination.obey()\n"
+        "try:\n"
+        "    with session.connect(num_cpus=1):\n"
+        "        pass\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(termination.EXIT_CODE)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment
+    ) as command:
+        _, errors = command.communicate(timeout=240)
+    assert command.returncode == termination.EXIT_CODE, errors
+    assert "Traceback" not in errors
+    assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))

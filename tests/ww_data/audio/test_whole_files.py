@@ -266,6 +266,21 @@ def test_a_stretch_begins_where_it_should() -> None:
         np.testing.assert_array_equal(rest, whole[9_000:])
 
 
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_what_fills_up_the_last_block_is_no_sound(subtype: str) -> None:
+    """A WAV in blocks states how much of them is sound; where that cannot be, they are taken whole."""
+    x_TC = sound(1.0, rate=8000)[:5051, :1]
+    file = by_libsndfile("WAV", x_TC, 8000, subtype)
+    at = file.index(b"fact") + 8
+    whole = samples_of(with_bytes(file, at, struct.pack("<I", 0)))
+    for stated in (5051, 5100):
+        given = samples_of(with_bytes(file, at, struct.pack("<I", stated)))
+        np.testing.assert_array_equal(given, whole[:stated])
+    assert 5051 < len(whole) < 5051 + 600
+    for wrong in (1, 100_000):
+        assert len(samples_of(with_bytes(file, at, struct.pack("<I", wrong)))) == len(whole)
+
+
 def test_integers_of_any_width_come_through() -> None:
     for kind in ("WAV", "AIFF", "CAF", "W64", "AU", "FLAC"):
         for subtype in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW"):

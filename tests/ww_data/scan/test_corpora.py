@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ww_data import LAYOUTS, CorpusError, Storage
 from ww_data.scan.corpora import find_recordings
-from ww_data.scan.files import Recording, find_audio
+from ww_data.scan.files import Recording, _list, find_audio
 
 GROUPING = {"speech": "auto", "noise": "file", "rir": "auto"}
 
@@ -283,6 +284,31 @@ def test_no_ending_of_a_file_of_sound_is_overlooked(tmp_path: Path) -> None:
     lay_out(tmp_path, [*names, "a.txt", "a.wavelet"])
     assert sorted(file.name for file in find_audio(tmp_path)) == sorted(names)
     assert not any(file.skip_reason for file in find_audio(tmp_path))
+
+
+def test_sound_with_an_ending_that_nobody_knows_is_told_by_its_bytes(tmp_path: Path) -> None:
+    """Messengers and recorders have endings of their own; what is no sound, or may be none, is passed over."""
+    beginnings = {
+        "WhatsApp Audio.mpeg": b"\xff\xfb\x90\0",  # known as MP3
+        "voice.3ga": b"\0\0\0\x18ftypmp42",
+        "recorder.xyz": b"RIFF\x24\0\0\0WAVEfmt ",
+        "no ending": b"fLaC\0\0\0\x22",
+        "call.rec": b"OggS\0\2" + bytes(10),
+        "talk.dat": b"ID3\4\0\0\0\0\0\0" + bytes(6),
+    }
+    others = {
+        "list.txt": b"RIFF\x24\0\0\0WAVEfmt ",
+        "picture.xyz": b"RIFF\x24\0\0\0WEBPVP8 ",
+        "words.xyz": "h\u00e9llo".encode("utf-16"),  # its first bytes might be a frame of MP3
+        "empty": b"",
+    }
+    for name, content in {**beginnings, **others}.items():
+        (tmp_path / name).write_bytes(content)
+    assert {file.name for file in _list(Storage(tmp_path))} == set(beginnings)  # as at an address
+    os.mkfifo(tmp_path / "pipe")
+    found = find_audio(tmp_path)
+    assert {file.name for file in found} == set(beginnings)
+    assert not any(file.skip_reason for file in found)
 
 
 def test_the_test_sets_of_dns_are_left_out_of_its_training_data(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ww_data.audio.containers.mp4 import read_boxes
-from ww_data.audio.containers.wave import channel_mask, consistent
+from ww_data.audio.containers.wave import channel_mask, consistent, frames_of_blocks
 from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
 from ww_data.audio.kinds import HEAD_BYTES
 from ww_data.audio.windows import Link, find_other, read_at
@@ -98,6 +98,7 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
     magic = read_at(file, start, 4)
     form = _FORMS.get(magic, _FORMS[b"FORM"])
     place, mask, long_sizes, sounds = start + form.first, 0, -1, 0
+    fmt, stated, sound_bytes = b"", 0, 0
     edits: dict[int, bytes] = {}
     while chunk := _au_sound(file, start, magic) if magic in _AU else _chunk(file, form, place, end):
         if sounds and chunk.start + chunk.size > end:
@@ -109,8 +110,10 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
             mask = channel_mask(fmt)
             if fmt != consistent(fmt, form.header[0]):
                 edits[chunk.start] = consistent(fmt, form.header[0])
+        elif chunk.id == b"fact":
+            stated = int.from_bytes(read_at(file, chunk.start, 4), "little")
         elif chunk.id == form.sound_id:
-            sounds += 1
+            sounds, sound_bytes = sounds + 1, chunk.size
             if magic in (b"RF64", b"BW64") and chunk.size == 0xFFFFFFFF and long_sizes > 0:
                 size = struct.unpack("<Q", read_at(file, long_sizes + 8, 8).ljust(8, b"\0"))[0]
                 chunk = chunk._replace(size=size, field=long_sizes + 8, code="<Q")
@@ -125,7 +128,9 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
     if sounds > 1:
         raise AudioError("holds its sound in several pieces: convert it to FLAC")
     link_end = min(place, end) if sounds else end
-    return Link(start=start, end=link_end, head=_edited(file, start, edits), channel_mask=mask)
+    num_frames = frames_of_blocks(fmt, stated, sound_bytes) if magic == b"RIFF" else 0
+    head = _edited(file, start, edits)
+    return Link(start=start, end=link_end, head=head, channel_mask=mask, num_frames=num_frames)
 
 
 def _chunk(file: BinaryIO, form: _Form, place: int, end: int) -> _Chunk | None:

@@ -7,6 +7,7 @@ import struct
 from ww_data.audio.errors import AudioError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_IN_BLOCKS = (2, 0x11, 0x31)  # ADPCM of Microsoft and of IMA, GSM 6.10
 _BITS_AT = 14
 _MAX_BYTES = 4  # of a sample, as an integer
 
@@ -15,6 +16,18 @@ def channel_mask(fmt: bytes) -> int:
     """Which speakers the channels are for; only WAVE_FORMAT_EXTENSIBLE says so."""
     is_extensible = len(fmt) >= 24 and fmt[:2] == b"\xfe\xff"
     return int.from_bytes(fmt[20:24], "little") if is_extensible else 0
+
+
+def frames_of_blocks(fmt: bytes, stated: int, num_bytes: int) -> int:
+    """The frames that a WAV states, where its blocks have room for them and the last one for more; 0 otherwise.
+
+    stated: by its chunk "fact". num_bytes: of all blocks.
+    """
+    if len(fmt) < 20 or int.from_bytes(fmt[:2], "little") not in _IN_BLOCKS:
+        return 0
+    block_bytes, block_frames = (int.from_bytes(fmt[at : at + 2], "little") for at in (12, 18))
+    room = -(-num_bytes // max(1, block_bytes)) * block_frames
+    return stated if room - block_frames < stated < room else 0
 
 
 def consistent(fmt: bytes, order: str) -> bytes:
