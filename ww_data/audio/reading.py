@@ -149,7 +149,7 @@ class Recording:
     def _open_link(self, link: Link) -> Reader:
         window = Window(self._file, link)
         is_whole = link.start == 0 and link.end == self._num_bytes and not link.head
-        if self._kind in ("mp3", "aac", "mp4", "webm"):
+        if self._kind in ("mp3", "aac", "mp4", "webm") or link.begins_before_0:
             return FfmpegReader(window, self._kind)
         try:
             if self._path and is_whole and self._kind != "flac":

@@ -20,7 +20,8 @@ class Link:
     """A stream in a file: where it begins and ends, and what is to be read in place of its first bytes, where a writer
     left a length open. channel_mask: WAV's word for which speakers its channels are for; 0 if it does not say.
     is_cut_out: of a longer stream, with that one's numbers, so that no decoder finds a place in it. gaps: begins
-    and ends of what is left out, in order. num_frames: where the last block holds more than the sound; else 0."""
+    and ends of what is left out, in order. num_frames: where the last block holds more than the sound; else 0.
+    begins_before_0: on its clock, which libsndfile does not mind."""
 
     start: int
     end: int
@@ -29,6 +30,7 @@ class Link:
     is_cut_out: bool = False
     gaps: tuple[tuple[int, int], ...] = ()
     num_frames: int = 0
+    begins_before_0: bool = False
 
 
 class Window(io.RawIOBase):

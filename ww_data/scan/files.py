@@ -27,7 +27,7 @@ _READABLE = re.compile(
 # Known as audio, but not read: listed with a reason, so that nobody wonders where they went.
 _UNREADABLE = re.compile(
     r"\.(wma|amr|awb|ape|wv|shn|sph|e?ac3|dts|tta|tak|ds[fds]|dss|ds2|dvf|msv|dff|spx|ra|rm|voc|vox|gsm|mpc|"
-    r"wmv|asf|avi|flv|mpg|vob|m2ts)\Z",
+    r"wmv|asf|avi|flv|mpg|vob|m2ts?|mts|pcm|raw)\Z",
     re.IGNORECASE,
 )
 # Known as something else: not looked into. All other files are, for what sound begins with.
@@ -37,6 +37,8 @@ _NO_SOUND = re.compile(
     r"jpe?g|png|gif|bmp|tiff?|svg|webp|heic|ico|asd|reapeaks|aup3?|pek|cfa|py|sh|js|c|h|m|java|exe|dll|so|db|ds_store)\Z",
     re.IGNORECASE,
 )
+_TRANSPORT_BYTES = 188  # of MPEG's transport stream, from one "G" to the next
+_LOOK_BYTES = _TRANSPORT_BYTES + 1
 # Folders that data sets deal their files to: they say nothing about who speaks.
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -155,7 +157,10 @@ def _is_audio(name: str, open_file: Callable[[], Any]) -> bool:
         return False
     try:
         with open_file() as file:
-            return is_surely_sound(file.read(HEAD_BYTES))
+            head = file.read(_LOOK_BYTES)
+            return (
+                is_surely_sound(head[:HEAD_BYTES]) or head[::_TRANSPORT_BYTES] == b"GG"
+            )  # a camcorder's film
     except OSError:
         return False
 

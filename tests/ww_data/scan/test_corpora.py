@@ -295,12 +295,14 @@ def test_sound_with_an_ending_that_nobody_knows_is_told_by_its_bytes(tmp_path: P
         "no ending": b"fLaC\0\0\0\x22",
         "call.rec": b"OggS\0\2" + bytes(10),
         "talk.dat": b"ID3\4\0\0\0\0\0\0" + bytes(6),
+        "film.ts": 2 * (b"G" + bytes(187)),
     }
     others = {
         "list.txt": b"RIFF\x24\0\0\0WAVEfmt ",
         "picture.xyz": b"RIFF\x24\0\0\0WEBPVP8 ",
         "words.xyz": "h\u00e9llo".encode("utf-16"),  # its first bytes might be a frame of MP3
         "empty": b"",
+        "program.ts": b"GET: string;",
     }
     for name, content in {**beginnings, **others}.items():
         (tmp_path / name).write_bytes(content)

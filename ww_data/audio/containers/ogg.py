@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from ww_data.audio.containers.chunks import check_tail
 from ww_data.audio.containers.opus import OpusRate
+from ww_data.audio.containers.vorbis import VorbisStart
 from ww_data.audio.errors import cut_short, damaged, several_tracks
 from ww_data.audio.windows import Link, find_bytes, read_at
 
@@ -40,6 +41,11 @@ class _Page(NamedTuple):
     def content(self) -> bytes:
         return self.data[_HEADER_BYTES + len(self.lengths) :]
 
+    @property
+    def ends(self) -> bool:
+        """Whether it is its stream's last."""
+        return bool(self.data[5] & 4)
+
     def packet_beginnings(self) -> Iterator[int]:
         """The first bytes of the packets that begin here."""
         place, goes_on = 0, self.data[5] & 1
@@ -47,6 +53,17 @@ class _Page(NamedTuple):
             if not goes_on:
                 yield from self.content[place : place + min(1, length)]
             place, goes_on = place + length, length == 255
+
+    @property
+    def packets(self) -> list[bytes]:
+        """What stands here of each packet; the last may go on, on the next page."""
+        parts, place, is_new = list[bytes](), 0, True
+        for length in self.lengths:
+            if is_new:
+                parts.append(b"")
+            parts[-1] += self.content[place : place + length]
+            place, is_new = place + length, length < 255
+        return parts
 
 
 class _Clock:
@@ -78,7 +95,7 @@ class _Group:
         self._clocks: dict[bytes, _Clock] = {}
         self._first: _Page | None = None  # of the sound
         self._first_place = start
-        self._opus_rate = OpusRate(b"")
+        self._opus_rate, self._vorbis_start = OpusRate(b""), VorbisStart(b"")
 
     def add(self, page: _Page, place: int) -> bool:
         """Whether a page is what should come next. Raises AudioError where a second sound begins."""
@@ -87,9 +104,14 @@ class _Group:
         if page.is_sound:
             if self._first and self._first.stream != page.stream:
                 raise several_tracks(2)
-            self._first, self._first_place, self._opus_rate = page, place, OpusRate(page.content)
-        elif self._first and self._first.stream == page.stream and page.time:
-            self._opus_rate.add(page.packet_beginnings())
+            self._first, self._first_place = page, place
+            self._opus_rate, self._vorbis_start = OpusRate(page.content), VorbisStart(page.content)
+        elif self._first and self._first.stream == page.stream:
+            if page.time:
+                self._opus_rate.add(page.packet_beginnings())
+            if self._vorbis_start.is_waiting:
+                is_last_whole = not page.lengths.endswith(b"\xff")
+                self._vorbis_start.add(page.packets, is_last_whole, page.time, page.ends)
         return page.begins or is_next
 
     def link(self, file: BinaryIO, start: int, end: int) -> Link:
@@ -100,7 +122,7 @@ class _Group:
             if better := self._opus_rate.better_head():
                 page = self._first.data[: -len(better)] + better
                 head = read_at(file, self.start, self._first_place - self.start) + _with_checksum(page)
-        return Link(start=self.start, end=end, head=head)
+        return Link(start=self.start, end=end, head=head, begins_before_0=self._vorbis_start.begins_before_0)
 
 
 def find_streams(file: BinaryIO, start: int, end: int) -> Iterator[Link]:

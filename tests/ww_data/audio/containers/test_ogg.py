@@ -75,6 +75,18 @@ def test_a_clock_that_does_not_begin_at_zero_loses_nothing() -> None:
     np.testing.assert_array_equal(samples_of(b"".join(late)), samples_of(OGGS["VORBIS"]))
 
 
+def test_a_clock_that_begins_before_zero_loses_nothing() -> None:
+    """A Vorbis that was cut without being encoded again; decoders would stop too early by what lies before 0."""
+    ogg = OGGS["VORBIS"]
+    pages = pages_of(ogg)
+    first = next(place for place, page in enumerate(pages) if time_of(page) > 0)
+    for before in (1, 2000, time_of(pages[first])):
+        early = [at_time(page, time_of(page) - before) if time_of(page) > 0 else page for page in pages]
+        given, whole = samples_of(b"".join(early)), samples_of(ogg)
+        assert abs(len(given) - len(whole)) <= 1
+        np.testing.assert_allclose(given[: len(whole)][:-64], whole[: len(given)][:-64], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "ogg", [*OGGS.values(), by_ffmpeg("ogg", "flac", X, RATE)], ids=[*OGGS.keys(), "FLAC"]
 )
