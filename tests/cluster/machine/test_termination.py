@@ -90,6 +90,8 @@ def test_told_again_while_it_tidies_up_it_ends_without_a_word() -> None:
 import argparse, atexit, os, signal, time
 from jobs import cli
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+
 def tidy_up():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
