@@ -12,7 +12,8 @@ import pytest
 from cluster.runs.folder import read_run_config
 from cluster.settings.experiment import ConfigError, load_config
 from cluster.tuning.space import parse_space, with_settings
-from cluster.tuning.sweep import run_sweep, standing
+from cluster.tuning.sweep import run_sweep, run_tries, standing
+from cluster.tuning.tries import read_tries
 from jobs import train
 from tests.cluster.sockets import assert_loopback, listening
 from ww_data import Storage
@@ -104,3 +105,26 @@ def test_sweep_runs_each_trial_as_its_own_training_run(
         assert read_run_config(Storage(run_dir)).loss.l1_weight == pytest.approx(row["loss.l1_weight"])
     best = load_config(str(result.folder / "best.yaml"))
     assert best == with_settings(TINY, {"loss.l1_weight": weights[0][0], "loss.stft_weight": weights[0][1]})
+
+
+@pytest.mark.cluster
+def test_tries_run_each_as_it_stands_for_the_same_time(
+    local_ray: str, small_corpus: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "tries.yaml"
+    file.write_text("base:\nquick: {set: [optimizer.learning_rate=2e-3, training.validate_every_steps=1]}\n")
+    # So little time that the first step uses it up.
+    shared = ["training.max_steps=40", "training.validate_every_steps=2", "training.budget_minutes=1e-4"]
+    tries = read_tries(file, "tiny", shared)
+    result = run_tries(tries, str(small_corpus), tmp_path, "tries")
+    rows = {row["trial"]: row for row in result.rows}
+    assert set(rows) == {"base", "quick"}
+    assert not any(row["error"] for row in result.rows)
+    assert rows["base"]["change"] == "preset tiny"
+    assert result.rows[0]["si_sdr_db"] >= result.rows[1]["si_sdr_db"]
+    for name, one in tries.items():
+        assert read_run_config(Storage(result.folder / name)).optimizer == one.config.optimizer
+        steps = sorted(path.name for path in (result.folder / name).glob("checkpoint_*"))
+        assert steps == ["checkpoint_000000001"]
+    best = load_config(str(result.folder / "best.yaml"))
+    assert best.optimizer == tries[result.rows[0]["trial"]].config.optimizer
