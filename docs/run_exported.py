@@ -14,7 +14,10 @@ import onnxruntime
 
 def denoise(model: str, noisy: np.ndarray, sample_rate: int) -> np.ndarray:
     """(samples,) float32, full scale +-1 -> the same shape, aligned."""
-    how = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
+    try:
+        how = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"the .json beside {model} cannot be read ({error}): name an exported model")
     if (how.get("format"), how.get("format_version")) != ("wave-wizard-stream", 1):
         sys.exit(f"{model} is no export of version 1, by the .json beside it: export the model again")
     if sample_rate != how["sample_rate"]:
@@ -44,11 +47,18 @@ def main() -> None:
     try:
         with wave.open(source) as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
-            data = file.readframes(file.getnframes())
+            num_frames = file.getnframes()
+            data = file.readframes(num_frames)
     except (wave.Error, EOFError, OSError) as error:
         sys.exit(f"{source} cannot be read ({error}): give a WAV file, 16-bit PCM, mono")
     if (channels, width) != (1, 2):
         sys.exit(f"{source} has {channels} channel(s) of {8 * width} bits: convert it to 16-bit mono first")
+    if len(data) != 2 * num_frames or (not data and Path(source).stat().st_size > 1000):
+        sys.exit(
+            f"{source} holds {len(data)} bytes of sound, its header says {2 * num_frames}: copy it again"
+        )
+    if not Path(target).parent.is_dir():
+        sys.exit(f"{target} cannot be written, there is no such folder: make it first")
     clean = denoise(model, np.frombuffer(data, "<i2").astype(np.float32) / 32768, rate)
     with wave.open(target, "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))

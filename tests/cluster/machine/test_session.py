@@ -138,3 +138,14 @@ def test_sigterm_while_ray_is_shut_down_leaves_no_folder() -> None:
     assert command.returncode == termination.EXIT_CODE, errors
     assert "Traceback" not in errors
     assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))
+
+
+def test_auto_where_no_ray_runs_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or where it was found and does not answer: Ray would wait for minutes, deaf to signals."""
+    from ray._private import services
+
+    for found in (set[str](), {"127.0.0.1:9"}):
+        monkeypatch.setattr(services, "find_gcs_addresses", found.copy)
+        monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: None)
+        with pytest.raises(ConnectionError, match="no Ray cluster answers at"):
+            next(session._join("auto"))

@@ -54,11 +54,29 @@ def test_the_noise_of_pairs_goes_with_its_speech(tmp_path: Path) -> None:
     assert noise.level_dbfs == pytest.approx(10 * np.log10(expected), abs=0.01)
 
 
+@pytest.mark.parametrize("fault", ["quieter", "inverted", "later", "of another recording"])
+def test_a_difference_that_holds_the_clean_sound_is_no_noise(tmp_path: Path, fault: str) -> None:
+    """Level, time and content of both sides: what their rates and lengths do not tell."""
+    _write_pairs(tmp_path, "trainset", ["p1", "p2", "p3"], 0)
+    clean = np.round(syllables(0, 1.0) * 16000) / 32768
+    noise = np.round(hiss(0, 1.0) * 16000) / 32768
+    noisy = {
+        "quieter": 0.5 * (clean + noise),
+        "inverted": -(clean + noise),
+        "later": np.roll(clean, RATE // 20) + noise,
+        "of another recording": np.round(syllables(99, 1.0) * 16000) / 32768 + noise,
+    }[fault]
+    write_audio(tmp_path / "noisy_trainset_wav" / "p1_000.wav", noisy, RATE)
+    skipped = {clip.id: clip.skip_reason for clip in scan_corpus(corpus_dirs=tmp_path).skipped}
+    assert set(skipped) == {f"{role}/clean_trainset_wav/p1_000.wav" for role in ("noise", "speech")}
+    assert "of their difference is the clean sound" in skipped["noise/clean_trainset_wav/p1_000.wav"]
+
+
 def test_a_changed_clean_side_is_noticed(tmp_path: Path) -> None:
     _write_pairs(tmp_path, "trainset", ["p1", "p2", "p3", "p4"], 0)
     before = scan_corpus(corpus_dirs=tmp_path)
     path = tmp_path / "clean_trainset_wav" / "p1_000.wav"
-    write_audio(path, syllables(77, 1.0), RATE)
+    write_audio(path, 0.5 * (syllables(0, 1.0) + 0.2 * hiss(77, 1.0)), RATE)
     os.utime(path, ns=(10**18, 10**18))
     read: list[str] = []
     assert scan_corpus(corpus_dirs=tmp_path, known=before, executor=counting(read)) == scan_corpus(
