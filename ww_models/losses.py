@@ -24,13 +24,18 @@ NOISE_ONLY_RMS = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the terms, 0 or more, not all zero; the two factors are those of the STFT term's parts."""
+    """Weights of the terms, 0 or more, not all zero; the two factors are those of the STFT term's parts.
+
+    compressed_erb_power: frequencies count in the compressed term by this power of how narrow an ear's filters are
+        there (1 / ERB; Glasberg and Moore, 1990), on average alike: 0 all the same, 1 low ones far more than high ones.
+    """
 
     l1_weight: float = 1.0
     stft_weight: float = 1.0
     compressed_weight: float = 0.0
     si_sdr_weight: float = 0.0
     stoi_weight: float = 0.0
+    compressed_erb_power: float = 0.0
     spectral_convergence_factor: float = 0.5
     log_magnitude_factor: float = 0.5
 
@@ -67,12 +72,14 @@ class DenoisingLoss(nn.Module):
     """
 
     def __init__(self, config: LossConfig, sample_rate: int | None = None) -> None:
-        """sample_rate: in Hz, asked for by the term "stoi" alone."""
+        """sample_rate: in Hz, asked for by the term "stoi" and by `compressed_erb_power`."""
         super().__init__()
         self.config = config
         self._min_samples = 1
+        for name in ("stoi_weight", "compressed_erb_power"):
+            is_told = sample_rate is not None or not getattr(config, name)
+            require(is_told, f"loss {name} is above 0: give the sample rate, too")
         if config.stoi_weight:
-            require(sample_rate is not None, "loss stoi_weight is above 0: give the sample rate, too")
             self.intelligibility = Intelligibility(int(sample_rate or 0))
             self._min_samples = self.intelligibility.min_samples
         if config.stft_weight:
@@ -81,6 +88,10 @@ class DenoisingLoss(nn.Module):
                 self._min_samples = max(self._min_samples, fft // 2 + 1)
         if config.compressed_weight:
             self.register_buffer("compressed_window", torch.hann_window(COMPRESSED_FFT), persistent=False)
+            shares = (
+                _erb_shares(config.compressed_erb_power, sample_rate) if config.compressed_erb_power else None
+            )
+            self.register_buffer("compressed_shares", shares, persistent=False)
             self._min_samples = max(self._min_samples, COMPRESSED_FFT // 2 + 1)
 
     def forward(self, estimate: Tensor, clean: Tensor, noisy: Tensor | None = None) -> LossTerms:
@@ -136,38 +147,52 @@ class DenoisingLoss(nn.Module):
     def _compressed_term(self, estimate_BT: Tensor, clean_BT: Tensor) -> Tensor:
         padding = COMPRESSED_FFT // 2, COMPRESSED_FFT // 2
         padded = (F.pad(x_BT[:, None], padding, "reflect")[:, 0] for x_BT in (estimate_BT, clean_BT))
-        return _CompressedDistance.apply(*padded, self.get_buffer("compressed_window"))
+        return _CompressedDistance.apply(*padded, self.compressed_window, self.compressed_shares)
 
 
 class _CompressedDistance(torch.autograd.Function):
     """Two signals (B, T) -> the mean, over frames and frequencies of their spectra with compressed magnitudes, of 0.7
-    times the squared difference of magnitudes and 0.3 times that of the complex numbers.
+    times the squared difference of magnitudes and 0.3 times that of the complex numbers; shares (F,) or None: how much
+    each frequency counts.
 
     The gradient is written out; left to autograd, this takes as long as a small model. On a CPU each item by itself
     stays in the cache from its samples to their gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, estimate_BT: Tensor, clean_BT: Tensor, window: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, estimate_BT: Tensor, clean_BT: Tensor, window: Tensor, shares: Tensor | None
+    ) -> Tensor:
         gradient_BT = torch.zeros_like(estimate_BT) if ctx.needs_input_grad[0] else None
         size = 1 if estimate_BT.device.type == "cpu" else len(estimate_BT)
         estimates, cleans = estimate_BT.split(size), clean_BT.split(size)
         gradients = [None] * len(estimates) if gradient_BT is None else gradient_BT.split(size)
         items = zip(estimates, cleans, gradients, strict=True)
-        distances = [_compressed_distance(*item, window) for item in items]
+        distances = [_compressed_distance(*item, window, shares) for item in items]
         ctx.save_for_backward(gradient_BT)
         ctx.num_parts = len(distances)
         return torch.stack(distances).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient_BT,) = ctx.saved_tensors
-        return gradient_BT * (grad / ctx.num_parts), None, None
+        return gradient_BT * (grad / ctx.num_parts), None, None, None
+
+
+def _erb_shares(power: float, sample_rate: int | None) -> Tensor:
+    """(F,), of mean 1."""
+    hz = torch.arange(COMPRESSED_FFT // 2 + 1) * (int(sample_rate or 0) / COMPRESSED_FFT)
+    shares = (1 + 0.00437 * hz) ** -power
+    return shares / shares.mean()
 
 
 def _compressed_distance(
-    estimate_NT: Tensor, clean_NT: Tensor, gradient_NT: Tensor | None, window: Tensor
+    estimate_NT: Tensor,
+    clean_NT: Tensor,
+    gradient_NT: Tensor | None,
+    window: Tensor,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """The distance of some items; its gradient by the estimate is added to `gradient_NT`."""
     x, y, scale, magnitude, power = _compressed(estimate_NT, window)
@@ -175,7 +200,9 @@ def _compressed_distance(
     between = magnitude - clean_magnitude
     x_error = torch.addcmul(x * scale, clean_x, clean_scale, value=-1)
     y_error = torch.addcmul(y * scale, clean_y, clean_scale, value=-1)
-    squares = [part.flatten().dot(part.flatten()) for part in (between, x_error, y_error)]
+    parts = between, x_error, y_error
+    counted = parts if shares is None else [part * shares for part in parts]
+    squares = [one.flatten().dot(part.flatten()) for one, part in zip(counted, parts, strict=True)]
     if gradient_NT is not None:
         # How the distance grows with the log of the power, through both compressed magnitudes and what scales parts.
         along = between.mul_(magnitude).mul_(0.7 * COMPRESSED_POWER)
@@ -183,6 +210,8 @@ def _compressed_distance(
         along.add_(inner, alpha=0.3 * (COMPRESSED_POWER - 1)).div_(power)
         x_slope = torch.addcmul(along * x, scale, x_error, value=0.3)
         y_slope = torch.addcmul(along * y, scale, y_error, value=0.3)
+        if shares is not None:
+            x_slope, y_slope = x_slope * shares, y_slope * shares
         _add_signal(torch.complex(x_slope, y_slope), gradient_NT, window * (2 / x.numel()))
     return (0.7 * squares[0] + 0.3 * (squares[1] + squares[2])) / x.numel()
 

@@ -215,8 +215,10 @@ def test_a_segment_too_short_for_the_largest_stft_is_a_clear_error() -> None:
 
 
 def test_stoi_asks_for_the_sample_rate() -> None:
-    with pytest.raises(ValueError, match="give the sample rate"):
+    with pytest.raises(ValueError, match="stoi_weight is above 0: give the sample rate"):
         DenoisingLoss(ONLY["stoi"])
+    with pytest.raises(ValueError, match="compressed_erb_power is above 0: give the sample rate"):
+        DenoisingLoss(LossConfig(compressed_weight=1, compressed_erb_power=1))
 
 
 def test_shapes_that_differ_are_an_error() -> None:
@@ -253,8 +255,12 @@ def test_the_loss_on_a_gpu_is_that_on_the_cpu() -> None:
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-4)
 
 
-def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> None:
+@pytest.mark.parametrize("erb_power", [0.0, 0.5])
+def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula(erb_power: float) -> None:
     """Against autograd through the plain formula, in double precision."""
+    config = LossConfig(**{**OFF, "compressed_weight": 1.0}, compressed_erb_power=erb_power)
+    shares = (24.7 * (1 + 4.37 * torch.linspace(0, 8, 257, dtype=torch.float64)[:, None])) ** -erb_power
+    shares /= shares.mean()
     noisy, clean = pair(batch=3, num_samples=4001)
     noisy[1] = 0  # and an item of silence
     level = clean.square().mean(-1, keepdim=True).sqrt()
@@ -269,13 +275,14 @@ def test_the_compressed_term_has_the_value_and_the_gradient_of_its_formula() -> 
     for dtype in (torch.float32, torch.float64):
         estimate = noisy.to(dtype).requires_grad_()
         if dtype is torch.float32:
-            value = loss_of(ONLY["compressed"])(estimate, clean).total
+            value = loss_of(config)(estimate, clean).total
         else:
             (given, magnitude), (wanted, wanted_magnitude) = (
                 compressed((x / level)[:, 0]) for x in (estimate, clean.double())
             )
-            value = 0.7 * (magnitude - wanted_magnitude).square().mean()
-            value = value + 0.3 * torch.view_as_real(given - wanted).square().sum(-1).mean()
+            value = 0.7 * (shares * (magnitude - wanted_magnitude).square()).mean()
+            error = torch.view_as_real(given - wanted).square().sum(-1)
+            value = value + 0.3 * (shares * error).mean()
         (gradient,) = torch.autograd.grad(3 * value, estimate)
         results.append((value.detach().double(), gradient.double()))
     (value, gradient), (expected, expected_gradient) = results
