@@ -62,8 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         dimensions, trials, configs = parse_space(arguments.space, config), arguments.trials, [config]
         start = functools.partial(run_sweep, config, dimensions, *sweep, trials=trials, **options)
-    for each in configs:  # before Ray takes seconds to start
-        folder, _ = check_sweep(each, *sweep, trials, **options)
+    folder, _ = check_sweep(configs, *sweep, trials, **options)  # before Ray takes seconds to start
     try:
         with connect() as where:
             print(f"{trials} trials on {where}, raising {arguments.metric}")

@@ -62,8 +62,6 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 
 
 def _join(address: str) -> Iterator[str]:
-    import ray
-
     # Before Ray is at it: where nobody answers it waits for minutes, deaf to signals, or ends the whole process.
     where = _resolved(address)
     _check_answers(where)
@@ -75,7 +73,7 @@ def _join(address: str) -> Iterator[str]:
     try:
         yield f"Ray at {address}, {_describe_resources()}"
     finally:
-        ray.shutdown()
+        _stop()
 
 
 def _resolved(address: str) -> str:

@@ -36,7 +36,7 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
             raise ConfigError(f"unknown setting {path}{nearest(path, list(known))}")
         dimensions.append(_parse_dimension(path, text, whole=type(known[path]) is int))
     if not dimensions:
-        raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH")
+        raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH, or --tries FILE")
     if any(dimension.path == "model.sample_rate" for dimension in dimensions):
         raise ConfigError("model.sample_rate is that of the corpus, which has one: it cannot be swept")
     _check_values(dimensions, config)

@@ -50,7 +50,7 @@ class SweepResult:
 
 
 def check_sweep(
-    config: ExperimentConfig,
+    configs: Sequence[ExperimentConfig],
     corpus_uri: str,
     storage: str | Path,
     name: str,
@@ -58,10 +58,14 @@ def check_sweep(
     measure: str = "si_sdr_db",
     max_concurrent_trials: int = 1,
 ) -> tuple[Path, Corpus]:
-    """The sweep's folder and its corpus, if all is well that can be told without Ray; raises like `run_sweep`."""
+    """The sweep's folder and its corpus, if all is well that can be told without Ray; raises like `run_sweep`.
+
+    configs: what trials start from.
+    """
     if measure not in MEASURES:
         raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
-    check_measure(config, measure)
+    for config in configs:
+        check_measure(config, measure)
     if trials < 1 or max_concurrent_trials < 1:
         raise ConfigError(
             f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
@@ -73,7 +77,8 @@ def check_sweep(
         raise ConfigError(f"{folder} exists already{standing(folder, corpus_uri)}; choose another --name")
     Storage(folder).check_writable()
     corpus = open_corpus(corpus_uri)  # a damaged one ends the sweep, not each trial
-    check_rate(config, corpus.sample_rate, corpus_uri)
+    for config in configs:
+        check_rate(config, corpus.sample_rate, corpus_uri)
     return folder, corpus
 
 
@@ -119,7 +124,7 @@ def run_sweep(
     Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
     Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
     """
-    folder, corpus = check_sweep(config, corpus_uri, storage, name, trials, measure, max_concurrent_trials)
+    folder, corpus = check_sweep([config], corpus_uri, storage, name, trials, measure, max_concurrent_trials)
     values = _checked_values(config, max_concurrent_trials)
     trainable = tune.with_parameters(
         _run_trial, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)
@@ -145,10 +150,10 @@ def run_tries(
     progress: Progress | None = None,
 ) -> SweepResult:
     """Runs each try once; otherwise as `run_sweep`, and each run has the name of its try."""
-    for one in tries.values():
-        folder, corpus = check_sweep(
-            one.config, corpus_uri, storage, name, len(tries), measure, max_concurrent_trials
-        )
+    configs = [one.config for one in tries.values()]
+    folder, corpus = check_sweep(
+        configs, corpus_uri, storage, name, len(tries), measure, max_concurrent_trials
+    )
     values = {each: _checked_values(one.config, max_concurrent_trials) for each, one in tries.items()}
     trainable = tune.with_parameters(
         _run_try, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)

@@ -87,6 +87,21 @@ def test_nobody_reads_the_logs_that_nobody_asked_for(local_ray: str) -> None:
     assert not any("log_monitor" in command for command in commands)
 
 
+def command_of(code: str) -> subprocess.Popen[str]:
+    """A program that starts a Ray of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def assert_ends_quietly(command: subprocess.Popen[str]) -> None:
+    """By SIGTERM, without a trace, and without a folder left."""
+    _, errors = command.communicate(timeout=240)
+    assert command.returncode == termination.EXIT_CODE, errors
+    assert "SIG" not in errors
+    assert "Traceback" not in errors
+    assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))
+
+
 def test_sigterm_while_ray_starts_ends_it_quietly() -> None:
     """While its C++ starts in this process, too, which would print a trace and abort."""
     code = (
@@ -97,18 +112,12 @@ def test_sigterm_while_ray_starts_ends_it_quietly() -> None:
         "except KeyboardInterrupt:\n"
         "    raise SystemExit(termination.EXIT_CODE)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment
-    ) as command:
+    with command_of(code) as command:
         log = f"ww-ray-{command.pid}-*/session_latest/logs/python-core-driver-*"
         while not any(Path("/tmp").glob(log)) and command.poll() is None:
             time.sleep(0.01)
         command.send_signal(signal.SIGTERM)
-        _, errors = command.communicate(timeout=240)
-    assert command.returncode == termination.EXIT_CODE, errors
-    assert "SIG" not in errors
-    assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))
+        assert_ends_quietly(command)
 
 
 def test_sigterm_while_ray_is_shut_down_leaves_no_folder() -> None:
@@ -130,14 +139,8 @@ def test_sigterm_while_ray_is_shut_down_leaves_no_folder() -> None:
         "except KeyboardInterrupt:\n"
         "    raise SystemExit(termination.EXIT_CODE)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment
-    ) as command:
-        _, errors = command.communicate(timeout=240)
-    assert command.returncode == termination.EXIT_CODE, errors
-    assert "Traceback" not in errors
-    assert not any(Path("/tmp").glob(f"ww-ray-{command.pid}-*"))
+    with command_of(code) as command:
+        assert_ends_quietly(command)
 
 
 def test_auto_where_no_ray_runs_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
