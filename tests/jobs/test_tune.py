@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.environment import interruptible, private_environment
 from ww_models import load_bundle
 
 
@@ -21,8 +20,7 @@ def test_a_sweep_that_is_interrupted_says_how_it_stands(small_corpus: Path, tmp_
         *(sys.executable, "-m", "jobs.tune", "--data", str(small_corpus), "--preset", "tiny", *steps),
         *("--space", "loss.l1_weight=0..5", "--trials", "3", "--storage", str(tmp_path), "--name", "sweep"),
     ]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    sweep = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    sweep = interruptible(command, private_environment())
     try:
         deadline, folder = time.monotonic() + 600, tmp_path / "sweep"
         while len(list(folder.glob("trial_*"))) < 2:  # the first is done, since one runs at a time

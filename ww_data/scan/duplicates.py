@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ww_data.manifest import SPLITS, Clip
@@ -13,12 +13,17 @@ STAYS = {"": 0, "train": 1, "val": 2, "test": 3}
 
 
 def leave_out_copies(
-    clips: Sequence[Clip], hints: Mapping[str, str], known: Mapping[str, Clip], labels: Mapping[str, str]
+    clips: Sequence[Clip],
+    hints: Mapping[str, str],
+    known: Mapping[str, Clip],
+    labels: Mapping[str, str],
+    known_copies: Collection[tuple[str, str]] = (),
 ) -> tuple[list[Clip], dict[str, str]]:
     """Keep one of several copies: the one in use before, else the held-out one, then the first.
 
     Clean sides of pairs stay beside it, for the sake of their noises, unless their speakers belong to different
-    splits: `labels` says which. The second result says for speakers that have a sound in common which one to deal in
+    splits: `labels` says which. `known_copies`, by id and sound, stay left out, whatever splits they would agree on
+    now. The second result says for speakers that have a sound in common which one to deal in
     their place. The noises of pairs are left for `leave_out_noises`.
     """
     recorded = {f"speech/{clip.name}" for clip in clips if clip.minus and not clip.skip_reason}
@@ -36,6 +41,7 @@ def leave_out_copies(
         other = kept.get(clip.content_hash, clip)
         if not clip.skip_reason and other is not clip and not (clip.minus and other.minus):
             is_twin = clip.id in recorded and other.id in recorded and other.role == clip.role
+            is_twin &= (clip.id, clip.content_hash) not in known_copies
             if not (is_twin and speakers.join(clip.speaker, other.speaker)):
                 clip = _left_out(clip, other, hints)
         result.append(clip)

@@ -43,7 +43,7 @@ class Dealer:
         for clip in known:
             known_splits[clip.role][clip.speaker] = clip.split
         labels = _labels(dealt, hints) | known_splits["speech"]
-        dealt, stand_ins = leave_out_copies(dealt, hints, found, labels)
+        dealt, stand_ins = leave_out_copies(dealt, hints, found, labels, self._known_copies())
         # What is in use already was dealt under the same rules, perhaps with fewer hints.
         new_hints = {name: hint for name, hint in hints.items() if name not in found}
         for role in ROLES:
@@ -70,6 +70,14 @@ class Dealer:
             return []
         return [clip for clip in self.known.clips if clip.split]
 
+    def _known_copies(self) -> set[tuple[str, str]]:
+        """Id and sound of each clip that was left out for another with that sound."""
+        used = {clip.content_hash for clip in self._known()}
+        clips = self.known.clips if self.known and used else ()
+        return {
+            (clip.id, clip.content_hash) for clip in clips if not clip.split and clip.content_hash in used
+        }
+
     def _deal_role(
         self,
         clips: Sequence[Clip],
@@ -79,14 +87,14 @@ class Dealer:
         fixed: Mapping[str, str],
         stand_ins: Mapping[str, str],
     ) -> list[Clip]:
-        held_out = _held_out_groups(clips, role, hints)
-        fixed = {**held_out, **fixed}
-        clips = [_without_conflict(clip, role, new_hints, held_out, fixed) for clip in clips]
+        held_out = _of_joined(_held_out_groups(clips, role, hints), stand_ins)
+        fixed = {**held_out, **_of_joined(fixed, stand_ins)}
+        clips = [_without_conflict(clip, role, new_hints, held_out, fixed, stand_ins) for clip in clips]
         group_of = {clip.speaker: stand_ins.get(clip.speaker, clip.speaker) for clip in _usable(clips, role)}
         group_seconds: defaultdict[str, float] = defaultdict(float)
         for clip in _usable(clips, role):
             group_seconds[group_of[clip.speaker]] += clip.seconds
-        fixed = {group_of[speaker]: split for speaker, split in fixed.items() if speaker in group_of}
+        fixed = {group: split for group, split in fixed.items() if group in group_seconds}
         num_free, empty = len(group_seconds) - len(fixed), splits_without_groups(fixed)
         if num_free >= len(empty):
             split_of = assign_splits(
@@ -134,14 +142,28 @@ def _labels(clips: Sequence[Clip], hints: Mapping[str, str]) -> dict[str, str]:
     return of_train | _held_out_groups(clips, "speech", hints)
 
 
+def _of_joined(splits: Mapping[str, str], stand_ins: Mapping[str, str]) -> dict[str, str]:
+    """The split of each group and of those that are dealt with it: the one held out most, where they have several."""
+    joined: dict[str, str] = {}
+    for speaker, split in splits.items():
+        first = stand_ins.get(speaker, speaker)
+        joined[first] = max(joined.get(first, ""), split, key=STAYS.__getitem__)
+    return joined
+
+
 def _without_conflict(
-    clip: Clip, role: str, hints: Mapping[str, str], held_out: Mapping[str, str], fixed: Mapping[str, str]
+    clip: Clip,
+    role: str,
+    hints: Mapping[str, str],
+    held_out: Mapping[str, str],
+    fixed: Mapping[str, str],
+    stand_ins: Mapping[str, str],
 ) -> Clip:
     """A clip whose own hint is another split than its group's is left out, so that no held-out set is changed."""
-    hint = hints.get(clip.id, "")
-    if clip.role != role or clip.skip_reason or not hint or clip.speaker not in held_out:
+    hint, first = hints.get(clip.id, ""), stand_ins.get(clip.speaker, clip.speaker)
+    if clip.role != role or clip.skip_reason or not hint or first not in held_out:
         return clip
-    split, group = fixed[clip.speaker], GROUP_WORDS[role].removesuffix("s")
+    split, group = fixed[first], GROUP_WORDS[role].removesuffix("s")
     if hint == split:
         return clip
     reason = f"its {group} is in another split ({clip.speaker} is in {split}, not {hint})"

@@ -185,7 +185,13 @@ def _within(seconds: float, ask: Callable[[], _Answer]) -> _Answer:
 
 def _shut_down(timeout_s: float) -> None:
     """Ends Serve, or leaves that to the end of Ray where Serve does not answer any more."""
+
+    def knock() -> None:
+        with contextlib.suppress(Exception):  # an error is an answer, too
+            serve.status()
+
     with contextlib.suppress(ServingError):
+        _within(SHUTDOWN_MARGIN_S * patience(), knock)
         _within(timeout_s + 2 * SHUTDOWN_MARGIN_S, lambda: _end_serve(timeout_s))
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from cluster.runs.checkpoints import CheckpointError, Checkpoints
 from cluster.settings.experiment import ConfigError, load_config
 from cluster.training.run import TrainingError, TrainingResult, run_training
-from tests.cluster.environment import private_environment
+from tests.cluster.environment import interruptible, private_environment
 from tests.cluster.sockets import assert_on_loopback
 from tests.cluster.training.cut_runs import (
     INTERVAL,
@@ -58,23 +59,12 @@ def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
     assert_same_end(run, whole, tmp_path)
 
 
-def interrupted(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    """A started command that Ctrl-C ends also where the tests run in the background, which ignores it."""
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:
     """Its last checkpoint is damaged meanwhile, and one after it was never finished: an earlier one is resumed from."""
     train, run = [sys.executable, "-m", "jobs.train"], Storage(tmp_path / "cut")
-    process = interrupted(
+    process = interruptible(
         [*train, *command_line(small_corpus, tmp_path), "--name", "cut"], private_environment()
     )
     children: list[psutil.Process] = []
@@ -121,13 +111,17 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_a_command_that_is_told_to_end(
     storage, train = f"{start}/my runs{options}", [sys.executable, "-m", "jobs.train"]
     run = Storage(f"{start}/my runs/cut{options}")
     environment = private_environment()
-    process = interrupted([*train, *command_line(small_corpus, storage), "--name", "cut"], environment)
+    process = interruptible([*train, *command_line(small_corpus, storage), "--name", "cut"], environment)
     try:
         wait_until(lambda: has_checkpoint(run, INTERVAL), "a checkpoint")
         assert_on_loopback(process.pid)
         train_workers(psutil.Process(process.pid))[-1].send_signal(signal.SIGKILL)
         wait_until(lambda: len(starts(run)) == 2 and has_checkpoint(run, 2 * INTERVAL), "it went on")
+        slow = train_workers(psutil.Process(process.pid))[-1]
+        slow.suspend()  # or a fast machine would be done before it hears of the end
         process.send_signal(signal.SIGTERM)
+        time.sleep(2)
+        slow.resume()
         _, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
