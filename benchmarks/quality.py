@@ -7,7 +7,9 @@ All systems get the same mixtures in one run. PESQ (wide band), STOI, ESTOI, SI-
 `speechmos`, which takes a CPU second a clip and more: means of gains over the noisy sound, with paired bootstrap
 intervals over the clips; then what the first bundle is above each other system, likewise. *Clean in* is what a system
 makes of clean speech, *silence in* the level it gives for digital silence. *Cost*: CPU seconds per second of audio on
-one thread, the conversion to a peer's rate included; systems take turns, clip by clip.
+one thread, the conversion to a peer's rate included; systems take turns, clip by clip. *Drift*, with --drift-minutes:
+a minute of the mixtures is played so many times to each of our streams; the level of what changed from the second time
+to the last, relative to the sound itself.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     add("--oracles", metavar="DIR", help="where pip has put the peers (--target DIR)")
     add("--clips", type=int, metavar="N", help="of all, evenly taken (default: all)")
     add("--dnsmos", action="store_true", help="measure DNSMOS, too")
+    add("--drift-minutes", type=int, default=0, metavar="N", help="measure drift over so long (default: not)")
     add("--out", type=Path, metavar="DIR", help="folder for quality.json, quality.md and quality.png")
     return parser
 
@@ -164,6 +167,16 @@ def harm(
     return means | {"silence_dbfs": float(level_dbfs)}
 
 
+def drift_db(system: System, taken: list[Clip], minutes: int) -> float:
+    """What the same minute becomes after so many minutes, less what it was, relative to that. Its last second is left
+    out: the stream ends there, and looks ahead to nothing.
+    """
+    minute_T = np.resize(np.concatenate([clip.noisy_T for clip in taken[:15]]), 60 * SAMPLE_RATE)
+    played = system.enhance(np.tile(minute_T, minutes)).reshape(minutes, -1)[:, :-SAMPLE_RATE]
+    second, last = played[1].astype(np.float64), played[-1].astype(np.float64)
+    return float(10 * np.log10(np.sum((last - second) ** 2) / np.sum(second**2) + 1e-30))
+
+
 def measure(args: argparse.Namespace) -> dict[str, object]:
     taken, score = clips(args), functools.partial(scores, with_dnsmos=args.dnsmos)
     systems = [*bundles(args.bundle), *peers(args.oracles)]
@@ -179,6 +192,9 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             few = taken[:: max(1, len(taken) // 40)]
             found[system.name] |= harm(system, few, pool.map)
             found[system.name] |= {"latency_ms": system.latency_ms, "parameters": system.parameters}
+    if args.drift_minutes:
+        for system in track([one for one in systems if one.parameters], "drift"):
+            found[system.name] |= {"drift_db": drift_db(system, taken, args.drift_minutes)}
     return {"clips": [clip.name for clip in taken], "snr_db": snr_db, "systems": found}
 
 
@@ -216,6 +232,12 @@ def overall(found: dict) -> list[list[str]]:
         ]
         rows.append([*cells, *harm_cells, latency, f"{about['cost']:.4f}"])
     return rows
+
+
+def drift(found: dict) -> list[list[str]]:
+    systems = found["systems"].items()
+    rows = [[name, f"{about['drift_db']:.0f}"] for name, about in systems if "drift_db" in about]
+    return [["system", "drift dB"], *rows]
 
 
 def first_above_others(found: dict) -> list[list[str]]:
@@ -284,9 +306,13 @@ def draw(found: dict, file: Path) -> None:
 
 def main() -> None:
     args = parser().parse_args()
+    if args.drift_minutes and args.drift_minutes < 3:
+        raise SystemExit(f"error: --drift-minutes is {args.drift_minutes}: give at least 3, or 0 for none")
     found = measure(args)
     console = Console(width=None if os.isatty(1) else 240)
     tables = [overall(found), first_above_others(found), by_snr(found)]
+    if args.drift_minutes:
+        tables.append(drift(found))
     for rows in tables:
         show(console, rows)
     if args.out:
