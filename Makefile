@@ -32,7 +32,7 @@ else
 endif
 
 # Runs of training beside the rest; what measures how calls keep their time comes after both.
-TRAINING := $(addprefix tests/cluster/,training tuning tracking test_job_submit.py test_preparation.py)
+TRAINING := $(addprefix tests/cluster/,training tuning test_job_submit.py test_preparation.py)
 IN_TIME := $(addprefix tests/cluster/serving/,live/test_busy_neighbours.py files/test_pace.py)
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
 ifeq ($(ARGS),)

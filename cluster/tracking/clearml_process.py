@@ -246,7 +246,14 @@ class ClearMLSession:
             return
         from clearml import OutputModel
 
-        output = OutputModel(task=self._task, name=model["name"], framework="PyTorch")
+        # A start that was killed or stopped has left its model: the next one's takes its place.
+        before = [each.model for each in getattr(self._task.data.models, "output", None) or []]
+        output = OutputModel(
+            task=self._task,
+            name=model["name"],
+            framework="PyTorch",
+            base_model_id=before[-1] if before else None,
+        )
         output.update_weights(weights_filename=model["path"], auto_delete_file=False, async_enable=False)
         values = {title: {"value": value, "type": "float"} for title, value in model["metrics"].items()}
         output.set_all_metadata(values)

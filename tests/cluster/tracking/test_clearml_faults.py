@@ -86,6 +86,15 @@ def test_an_interrupted_training_is_not_left_running(
     wait_until(lambda: not list((tmp_path / "cut" / "tracking" / "clearml").glob("messages-*")))
 
 
+def test_a_start_after_a_model_was_registered_replaces_it(server: ClearMLServer, tmp_path: Path) -> None:
+    """As when the workers are killed while they end: the run is resumed and ends once more."""
+    for steps in ("(10, 20)", "(30,)"):
+        run(tmp_path, server.environment, steps=steps)
+        (model,) = server.models.values()
+        assert server.only_task["models"]["output"][0]["model"] == model["id"]
+        assert model["uri"].removeprefix(server.address) in server.files
+
+
 def test_a_broken_clearml_conf_is_told_and_the_messages_are_kept(
     server: ClearMLServer, tmp_path: Path
 ) -> None:
