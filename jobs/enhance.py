@@ -114,10 +114,10 @@ def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
 
 def check_targets(tasks: Sequence[Task]) -> None:
     """Raises ValueError where a result would replace an input or another result, before any is written."""
-    sources = {task.source.resolve() for task in tasks}
+    sources = {_real(task.source) for task in tasks}
     seen: dict[Path, Path] = {}
     for task in tasks:
-        target = task.target.resolve()
+        target = _real(task.target)
         if target in sources:
             raise ValueError(f"{task.target} is an input and would be overwritten; choose another --out")
         if target in seen:
@@ -138,7 +138,12 @@ def _target(path: Path) -> Path:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    return _real(path).is_relative_to(_real(folder))
+
+
+def _real(path: Path) -> Path:
+    """Like resolve(), which raises on a link to itself."""
+    return Path(os.path.realpath(path))
 
 
 if __name__ == "__main__":

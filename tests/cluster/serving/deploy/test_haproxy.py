@@ -323,6 +323,13 @@ def test_what_is_set_for_ray_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch)
             assert (os.environ.get(CALLBACK) is not None) == (choice == "ray")
         assert CALLBACK not in os.environ
         assert not haproxy.is_before_replicas()
+    with haproxy.proxy_before_replicas("auto", "::1"):  # where it would not find the replicas
+        assert not haproxy.is_before_replicas()
+    with (
+        pytest.raises(ValueError, match="not on ::1: take one of them, or --proxy ray"),
+        haproxy.proxy_before_replicas("haproxy", "::1"),
+    ):
+        pass
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.7:6379")
     with haproxy.proxy_before_replicas("auto"):
         assert not haproxy.is_before_replicas()
