@@ -7,9 +7,9 @@ All systems get the same mixtures in one run. PESQ (wide band), STOI, ESTOI, SI-
 `speechmos`, which takes a CPU second a clip and more: means of gains over the noisy sound, with paired bootstrap
 intervals over the clips; then what the first bundle is above each other system, likewise. *Clean in* is what a system
 makes of clean speech, *silence in* the level it gives for digital silence. *Cost*: CPU seconds per second of audio on
-one thread, the conversion to a peer's rate included; systems take turns, clip by clip. *Drift*, with --drift-minutes:
-a minute of the mixtures is played so many times to each of our streams; the level of what changed from the second time
-to the last, relative to the sound itself.
+one thread, the conversion to a peer's rate included; systems take turns, clip by clip. With --drift-minutes a minute of
+the mixtures is played so many times to each of our streams: SI-SDR of the first time and of the last, and the level of
+what changed from the second to the last, relative to the sound itself.
 """
 
 from __future__ import annotations
@@ -167,14 +167,28 @@ def harm(
     return means | {"silence_dbfs": float(level_dbfs)}
 
 
-def drift_db(system: System, taken: list[Clip], minutes: int) -> float:
-    """What the same minute becomes after so many minutes, less what it was, relative to that. Its last second is left
-    out: the stream ends there, and looks ahead to nothing.
+def drift(system: System, taken: list[Clip], minutes: int) -> dict[str, float]:
+    """Of the same minute of mixtures, over and over in one stream: SI-SDR of the first time and of the last, and the
+    level of what changed from the second time to the last, relative to that. The last second is left out: the stream
+    ends there, and looks ahead to nothing.
     """
-    minute_T = np.resize(np.concatenate([clip.noisy_T for clip in taken[:15]]), 60 * SAMPLE_RATE)
-    played = system.enhance(np.tile(minute_T, minutes)).reshape(minutes, -1)[:, :-SAMPLE_RATE]
+    some = taken[:: max(1, len(taken) // 15)]
+    noisy_T, clean_T = (
+        np.resize(np.concatenate([getattr(clip, side) for clip in some]), 60 * SAMPLE_RATE)
+        for side in ("noisy_T", "clean_T")
+    )
+    played = system.enhance(np.tile(noisy_T, minutes)).reshape(minutes, -1)[:, :-SAMPLE_RATE]
     second, last = played[1].astype(np.float64), played[-1].astype(np.float64)
-    return float(10 * np.log10(np.sum((last - second) ** 2) / np.sum(second**2) + 1e-30))
+    changed = np.sum((last - second) ** 2) / np.sum(second**2)
+    first_si_sdr_db, last_si_sdr_db = (
+        score_clip(clean_T[:-SAMPLE_RATE], each, SAMPLE_RATE, perceptual=False).si_sdr_db
+        for each in (played[0], played[-1])
+    )
+    return {
+        "first_minute_si_sdr_db": first_si_sdr_db,
+        "last_minute_si_sdr_db": last_si_sdr_db,
+        "drift_db": float(10 * np.log10(changed + 1e-30)),
+    }
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
@@ -194,7 +208,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             found[system.name] |= {"latency_ms": system.latency_ms, "parameters": system.parameters}
     if args.drift_minutes:
         for system in track([one for one in systems if one.parameters], "drift"):
-            found[system.name] |= {"drift_db": drift_db(system, taken, args.drift_minutes)}
+            found[system.name] |= drift(system, taken, args.drift_minutes)
     return {"clips": [clip.name for clip in taken], "snr_db": snr_db, "systems": found}
 
 
@@ -234,10 +248,14 @@ def overall(found: dict) -> list[list[str]]:
     return rows
 
 
-def drift(found: dict) -> list[list[str]]:
-    systems = found["systems"].items()
-    rows = [[name, f"{about['drift_db']:.0f}"] for name, about in systems if "drift_db" in about]
-    return [["system", "drift dB"], *rows]
+def over_time(found: dict) -> list[list[str]]:
+    """What a long stream does to the sound."""
+    rows = [["system", "SI-SDR dB, first minute", "last minute", "changed, dB"]]
+    keys = ("first_minute_si_sdr_db", "last_minute_si_sdr_db", "drift_db")
+    for name, about in found["systems"].items():
+        if keys[0] in about:
+            rows.append([name, *(f"{about[key]:.{0 if key == 'drift_db' else 2}f}" for key in keys)])
+    return rows
 
 
 def first_above_others(found: dict) -> list[list[str]]:
@@ -312,7 +330,7 @@ def main() -> None:
     console = Console(width=None if os.isatty(1) else 240)
     tables = [overall(found), first_above_others(found), by_snr(found)]
     if args.drift_minutes:
-        tables.append(drift(found))
+        tables.append(over_time(found))
     for rows in tables:
         show(console, rows)
     if args.out:

@@ -50,7 +50,9 @@ class TrainingConfig:
 
     A step is an optimizer step, everywhere: in limits, in intervals, in curves.
 
-    batch_size: items of one batch over all workers. accumulate: batches whose gradients one step adds up.
+    batch_size: items of one batch over all workers. crops_in_a_row: how many of them the model hears as one signal, one
+        after another, so that recurrent layers learn to go on longer than a crop; of a worker's share that does not
+        divide by it, the greatest common divisor. accumulate: batches whose gradients one step adds up.
     max_steps: steps in all; 0 leaves it to max_epochs. max_epochs: passes over the training segments, 0 for no such
         limit. Whichever ends first decides, and the learning rate's decay ends with it.
     max_minutes: time that one start of the run may take, restarts of workers included; then it validates, saves and
@@ -74,6 +76,7 @@ class TrainingConfig:
     """
 
     batch_size: int = 32
+    crops_in_a_row: int = 1
     accumulate: int = 1
     max_steps: int = 100_000
     max_epochs: float = 0.0
@@ -92,7 +95,7 @@ class TrainingConfig:
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "validate_every_steps"):
+        for name in ("batch_size", "crops_in_a_row", "accumulate", "validate_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         for name in ("max_steps", "patience", "num_val_mixtures", "num_pesq_mixtures", "skip_bad_batches"):

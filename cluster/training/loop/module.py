@@ -49,12 +49,18 @@ class DenoisingModule(pl.LightningModule):
         torch.manual_seed((self.config.seed * 1_000_003 + batch_number) * 4099 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        losses = self.loss(self.model(batch.noisy), batch.clean, batch.noisy)
+        losses = self.loss(self._estimate(batch.noisy), batch.clean, batch.noisy)
         terms = {name: value.detach() for name, value in losses.terms.items()}
         if self.on_loss is not None:
             self.on_loss(self.global_step + 1, batch.positions, losses.total.detach())
         # Lightning divides "loss" by the number of accumulated batches; this is the batch's own, for the curves.
         return {"loss": losses.total, "batch_loss": losses.total.detach(), "terms": terms}
+
+    def _estimate(self, noisy: Tensor) -> Tensor:
+        """(B, 1, T) -> (B, 1, T): of crops that follow each other in one signal, `crops_in_a_row`."""
+        count = math.gcd(len(noisy), self.config.training.crops_in_a_row)
+        joined = noisy.reshape(len(noisy) // count, 1, -1)
+        return self.model(joined).reshape(noisy.shape)
 
     def on_validation_epoch_start(self) -> None:
         self._rows, self.examples = [], []
