@@ -13,34 +13,23 @@ help: ## this list
 demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, start to finish; SPEECH=dir NOISE=dir for your own sounds
 	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)") $(ARGS)
 
-# Two runs of pytest at once, since each mostly waits for processes to start: $(1) and $(2) say which tests. What the
-# first says comes at the end.
-define beside
-	@cd $(ROOT) && log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
-	{ { $(1); } >"$$log" 2>&1 & } && beside=$$! && { $(2); code=$$?; wait $$beside || code=$$?; cat "$$log"; exit $$code; }
-endef
-PYTEST := $(PY) -m pytest --durations=10
-
+# What needs no Ray keeps one core busy, the rest mostly waits for processes to start: both at once take little more than
+# the longer one. With ARGS, one run of just that.
 WITHOUT_RAY := tests/ww_data tests/ww_models
 test: $(VENV)/.installed-dev ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
 ifeq ($(ARGS),)
-	@cd $(ROOT) && $(VENV)/bin/ruff check .
-	$(call beside,$(MAKE) --no-print-directory lint && $(PYTEST) -m "not cluster" $(WITHOUT_RAY),$(PYTEST) -m "not cluster" $(WITHOUT_RAY:%=--ignore=%))
+	@cd $(ROOT) && $(VENV)/bin/ruff check . && log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
+	{ { $(MAKE) --no-print-directory lint && $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY); } >"$$log" 2>&1 & } && \
+	beside=$$! && \
+	{ $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY:%=--ignore=%); code=$$?; \
+	wait $$beside || code=$$?; cat "$$log"; exit $$code; }
 else
 	@$(MAKE) --no-print-directory lint
-	@cd $(ROOT) && $(PYTEST) -m "not cluster" $(ARGS)
+	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" --durations=20 $(ARGS)
 endif
 
-# Runs of training beside the rest; what measures how calls keep their time comes after both.
-TRAINING := $(addprefix tests/cluster/,training tuning test_job_submit.py test_preparation.py)
-IN_TIME := $(addprefix tests/cluster/serving/,live/test_busy_neighbours.py files/test_pace.py)
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
-ifeq ($(ARGS),)
-	$(call beside,$(PYTEST) -m cluster $(TRAINING),$(PYTEST) -m cluster $(TRAINING:%=--ignore=%) $(IN_TIME:%=--ignore=%))
-	@cd $(ROOT) && $(PYTEST) -m cluster $(IN_TIME)
-else
-	@cd $(ROOT) && $(PYTEST) -m cluster $(ARGS)
-endif
+	@cd $(ROOT) && $(PY) -m pytest -m cluster --durations=20 $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
