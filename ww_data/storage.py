@@ -25,6 +25,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 _COPY_BYTES = 1 << 22
+# name:secret@, where a secret may hold / and @. A name alone is no key (abfs://container@account/corpus), nor is a
+# port, which buckets have not.
+_KEYS = re.compile(r"[^/]*://[^/@?]*:(?!\d+/).*@|(?:s3|gc?s)\w*://[^/@?]*:.*@", re.IGNORECASE)
+# Query parameters that are keys.
+_SECRET = re.compile(r"([?&](?:\w*(?:secret|token|password|key)\w*|sig)=)[^&]+", re.IGNORECASE)
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")  # all others are fsspec's
 _URI_CHARACTERS = ":/?&=%+,;~!$'()*@"  # what is left as it is: spaces, umlauts and the like are quoted
 
@@ -217,12 +222,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wave-wizard"
 
 
+def _without_secrets(uri: str) -> str:
+    """What an error may show of an address."""
+    return _SECRET.sub(r"\1...", re.sub(r"://.*@", "://...@", uri))
+
+
 def _file_system(uri: str, is_local: bool) -> tuple[pafs.FileSystem, str]:
     if is_local:
         return pafs.LocalFileSystem(), uri
-    if re.match(r"[^/]*://[^/@]*:[^/@]*@", uri):  # a name alone is no key: abfs://container@account/corpus
+    if _KEYS.match(uri) or _SECRET.search(uri):
         raise StorageError(
-            f"{uri.partition('://')[0]}://...{uri.partition('@')[2]}: keys do not belong in an address, which ends up "
+            f"{_without_secrets(uri)}: keys do not belong in an address, which ends up "
             "in logs and files: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
     if uri.partition("://")[0] in _ARROW_SCHEMES:

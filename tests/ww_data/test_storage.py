@@ -94,10 +94,29 @@ def test_options_stay_with_an_address() -> None:
     assert storage.child("noise").uri == "s3://bucket/corpus/noise?endpoint_override=http://127.0.0.1:9"
 
 
-def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://me:hush@bucket/corpus",
+        "s3://me:hush/hush@bucket/corpus",  # secrets hold / and @, too
+        "s3://me:12/hush@bucket/corpus",
+        "s3://me:hush@hush@bucket/corpus",
+        "sftp://me:hush/hush@host/corpus",
+        "s3://bucket/corpus?secret_key=hush&region=eu",
+        "abfs://container@account/corpus?sig=hush",
+    ],
+)
+def test_keys_in_an_address_are_refused_and_not_repeated(address: str) -> None:
     with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
-        Storage("s3://me:hush@bucket/corpus")
+        Storage(address)
     assert "hush" not in str(caught.value)
+
+
+def test_a_colon_in_a_path_is_no_key() -> None:
+    storage = Storage("s3://bucket/a:b@c?endpoint_override=http://127.0.0.1:9")
+    assert storage.address("x.bin") == "s3://bucket/a:b@c/x.bin"
+    with pytest.raises(StorageError, match=r"hdfs://nowhere\.invalid:1/a@b: cannot be reached"):
+        Storage("hdfs://nowhere.invalid:1/a@b")
 
 
 def test_an_unknown_address_is_one_clear_error() -> None:

@@ -23,8 +23,8 @@ def leave_out_copies(
 
     Clean sides of pairs stay beside it, for the sake of their noises, unless their speakers belong to different
     splits: `labels` says which. `known_copies`, by id and sound, stay left out, whatever splits they would agree on
-    now. The second result says for speakers that have a sound in common which one to deal in
-    their place. The noises of pairs are left for `leave_out_noises`.
+    now. The second result says for speakers that have a sound in common which one to deal in their place. The noises
+    of pairs are left for `leave_out_noises`.
     """
     recorded = {f"speech/{clip.name}" for clip in clips if clip.minus and not clip.skip_reason}
 
@@ -41,8 +41,8 @@ def leave_out_copies(
         other = kept.get(clip.content_hash, clip)
         if not clip.skip_reason and other is not clip and not (clip.minus and other.minus):
             is_twin = clip.id in recorded and other.id in recorded and other.role == clip.role
-            is_twin &= (clip.id, clip.content_hash) not in known_copies
-            if not (is_twin and speakers.join(clip.speaker, other.speaker)):
+            may_join = is_twin and (clip.id, clip.content_hash) not in known_copies
+            if not (may_join and speakers.join(clip.speaker, other.speaker)):
                 clip = _left_out(clip, other, hints)
         result.append(clip)
     return result, {speaker: speakers.first(speaker) for speaker in sorted(speakers.above)}
