@@ -183,9 +183,22 @@ def take_port_alone() -> None:
 
     def reuse_address(sock: socket.socket) -> bool:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.__class__ = _ListensOnceBound
         return True
 
     http_util.set_socket_reuse_port = reuse_address
+
+
+class _ListensOnceBound(socket.socket):
+    """Between binding and listening, which comes later, another such socket could be bound to the port, and nobody
+    looks at the error that it meets when it listens.
+    """
+
+    __slots__ = ()
+
+    def bind(self, address: Any) -> None:
+        super().bind(address)
+        self.listen()
 
 
 def keep_replica_on_loopback() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -31,3 +32,36 @@ def test_turns_of_ray_data_are_short_unless_blocks_lie_ready_and_nothing_happens
     at_work = [0.05] * 5
     at_rest = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]  # the first one found something new
     assert lengths_s == at_work + at_rest + [0.05, 0.1] + [0.05] * 2
+
+
+def test_of_two_proxies_that_were_told_one_port_the_second_learns_it_before_either_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.serve._private import http_util
+
+    monkeypatch.setattr(http_util, "set_socket_reuse_port", http_util.set_socket_reuse_port)
+    ray_internals.take_port_alone()
+    with socket.socket() as first, socket.socket() as second:
+        for each in (first, second):
+            assert http_util.set_socket_reuse_port(each)
+        first.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="in use"):
+            second.bind(first.getsockname())
+        first.listen(100)  # uvicorn does, later
+
+
+def test_a_port_that_was_left_a_moment_ago_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private import http_util
+
+    monkeypatch.setattr(http_util, "set_socket_reuse_port", http_util.set_socket_reuse_port)
+    ray_internals.take_port_alone()
+    address = ("127.0.0.1", 0)
+    for _ in range(2):
+        with socket.socket() as server:
+            http_util.set_socket_reuse_port(server)
+            server.bind(address)
+            address = server.getsockname()
+            client = socket.create_connection(address)
+            connection, _peer = server.accept()
+            connection.close()  # the server's side first: its port is in TIME_WAIT
+            client.close()
