@@ -16,6 +16,7 @@ its frames: the end of a clip is what a stream followed by silence returns.
 
 import copy
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 
 from ww_models.checks import require
 from ww_models.denoiser import Denoiser, ModelConfig
-from ww_models.layers.gru import GRU
+from ww_models.layers.gru import GRU, retention_of
 from ww_models.layers.short_time import ShortTime, band_shares
 from ww_models.layers.step import StreamingStep
 from ww_models.layers.step_layers import Memory, StepRecurrent, norm_as_affine
@@ -44,6 +45,8 @@ class BandMaskConfig(ModelConfig):
     num_bands       bands whose power is heard and whose gain is set, 2 to fft_size / 2
     num_low_bins    lowest bins, which are heard as they are and filtered, 1 to fft_size / 2
     num_taps        frames that this filter reaches over: the newest and those before it
+    memory_s        time in which a recurrent state that nothing renews falls to 1/e, 0 for no limit. Without one it
+                    gathers over minutes what the crops of training are too short to show to it
     """
 
     fft_size: int = 512
@@ -53,11 +56,13 @@ class BandMaskConfig(ModelConfig):
     hidden: int = 256
     gru_layers: int = 2
     num_taps: int = 3
+    memory_s: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("hop", "hidden", "gru_layers", "num_taps"):
             self.check(f"bandmask {field}", getattr(self, field) >= 1, "give at least 1")
+        self.check("bandmask memory_s", 0 <= self.memory_s < math.inf, "give 0 or more")
         require(
             self.fft_size >= 2 * self.hop and self.fft_size % (2 * self.hop) == 0,
             f"bandmask fft_size is {self.fft_size} with hop {self.hop}: give a multiple of twice the hop",
@@ -123,7 +128,9 @@ class BandMask(Denoiser):
         num_features = num_bands + 2 * num_low
         self.norm = nn.BatchNorm1d(num_features)
         self.front, self.front_norm = nn.Linear(num_features, hidden), nn.LayerNorm(hidden)
-        self.gru = GRU(hidden, hidden, config.gru_layers, bidirectional=not config.causal)
+        retention = retention_of(config.memory_s, config.hop / config.sample_rate)
+        directions = {"bidirectional": not config.causal, "retention": retention}
+        self.gru = GRU(hidden, hidden, config.gru_layers, **directions)
         self.back = nn.Linear(hidden if config.causal else 2 * hidden, hidden)
         # Gains of bands, then taps: (tap, real and imaginary part, bin), the oldest frame's first.
         self.head = nn.Linear(hidden, num_bands + config.num_taps * 2 * num_low)

@@ -165,7 +165,7 @@ class StepRecurrent(nn.Module):
     def __init__(self, name: str, rnn: nn.GRU | nn.LSTM) -> None:
         super().__init__()
         self.name, self.size, self.is_lstm = name, rnn.hidden_size, isinstance(rnn, nn.LSTM)
-        self.num_layers = rnn.num_layers
+        self.num_layers, self.retention = rnn.num_layers, getattr(rnn, "retention", 1.0)
         for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(rnn.all_weights):
             if self.is_lstm:
                 # One product for both: the weights are read in one go.
@@ -214,6 +214,7 @@ class StepRecurrent(nn.Module):
             r, z = torch.addmm(gate, state, weights["state"]).sigmoid().split(size, dim=-1)
             n = (new + r * torch.addmm(weights["bias_state_new"], state, weights["state_new"])).tanh()
             state = n + z * (state - n)
+            state = state if self.retention == 1 else self.retention * state
             state = state if is_on is None else state * is_on[row]
             outputs.append(state)
         memory.kept[name] = state
