@@ -46,7 +46,7 @@ PRESETS: Mapping[str, dict[str, Any]] = {
         "residual": True,
     },
     "gatewave-compact": {"name": "gatewave", "hidden": 24, "depth": 4, "gru_layers": 2, "residual": True},
-    "bandmask-compact": {"name": "bandmask", "normalize": "none", "hidden": 192},
+    "bandmask-compact": {"name": "bandmask", "normalize": "none", "hidden": 192, "memory_s": 3.2},
 }
 
 

@@ -152,6 +152,7 @@ def by_the_formula(model: BandMask, noisy_T: np.ndarray) -> np.ndarray:
         np.zeros((num_frames + config.num_taps - 1, size // 2), complex),
     )
     output = np.zeros_like(padded)
+    kept = np.exp(-hop / config.sample_rate / config.memory_s) if config.memory_s else 1.0
     for m in range(num_frames):
         spectrum = (window * padded[m * hop : m * hop + size]) @ wave
         spectra[m + config.num_taps - 1] = spectrum
@@ -163,7 +164,7 @@ def by_the_formula(model: BandMask, noisy_T: np.ndarray) -> np.ndarray:
         x = (x - x.mean()) / np.sqrt(x.var() + model.front_norm.eps)
         x = silu(x * part["front_norm.weight"] + part["front_norm.bias"])
         for layer in range(config.gru_layers):
-            x = state[layer] = gru_cell(part, layer, x, state[layer])
+            x = state[layer] = kept * gru_cell(part, layer, x, state[layer])
         x = linear(part, "head", silu(linear(part, "back", x)))
         gains = sigmoid(linear(part, "bins", x[: config.num_bands]))
         taps = x[config.num_bands :].reshape(config.num_taps, 2, num_low)
