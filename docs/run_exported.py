@@ -4,11 +4,16 @@ Needs numpy and onnxruntime, nothing else. MODEL.json lies beside MODEL.onnx and
 """
 
 import json
+import os
 import sys
 import wave
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault(
+    "ORT_DISABLE_TELEMETRY", "1"
+)  # before it is imported: it would tell its maker of each session
 import onnxruntime
 
 

@@ -51,6 +51,7 @@ def main(
     parsed = parser.parse_args(arguments)
     termination.obey()
     try:
+        _refuse_empty(parser, parsed)
         run(parsed)
     except KeyboardInterrupt:
         was_told = termination.was_received()
@@ -66,3 +67,10 @@ def main(
         print(f"error: {words or one_line(error)}", file=sys.stderr)
         sys.exit(1 if words else 2)
     sys.exit(0)
+
+
+def _refuse_empty(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """As a folder, it would be the one that the command runs in."""
+    for name, value in vars(parsed).items():
+        if "" in (value if isinstance(value, list) else [value]) and parser.get_default(name) != "":
+            raise ValueError(f"{name} is empty, as a variable is that was never set: give it a value")

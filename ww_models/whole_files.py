@@ -6,13 +6,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+_MAX_STEM = 50  # characters, of up to 4 bytes: a name may have 255 bytes
+
 
 def write_whole(files: Mapping[Path, bytes]) -> None:
     """All are written before the first is renamed, so that a full disk leaves what was there."""
     temporaries: dict[Path, Path] = {}
     try:
         for path, content in files.items():
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            temporary = path.with_name(f".{path.name[:_MAX_STEM]}.{secrets.token_hex(4)}")
             with temporary.open("xb") as file:  # tempfile would hide them from whom the umask lets read
                 temporaries[path] = temporary
                 file.write(content)

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.settings.experiment import ConfigError, ExperimentConfig, differences
 from ww_data import Storage
-from ww_data.storage import first_line
+from ww_data.storage import first_line, held_alone
 
 FAILURE_FILE, TRACKING_FOLDER, BUNDLE_FOLDER = "failure.txt", "tracking", "bundle"
 METRICS_FILE = "metrics.jsonl"  # in the tracking folder: a line for each point of a curve, and for each start
 _RECORD_FILE = "run.json"
+_LOCK_FILE = ".lock"
 
 
 def open_run(storage: str | Path, name: str) -> Storage:
@@ -85,6 +87,8 @@ def check_run_folder(
             f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
             "the settings it has, or start a new run under another name"
         )
+    with trained_alone(run):
+        pass
 
 
 def claim_run_folder(
@@ -100,6 +104,20 @@ def claim_run_folder(
             run.write(_RECORD_FILE, json.dumps(settings, indent=2).encode())
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def trained_alone(run: Storage) -> Iterator[None]:
+    """Two must not train into one folder of a file system at the same time. Raises ConfigError."""
+    with contextlib.ExitStack() as held:
+        if run.is_local:
+            try:
+                held.enter_context(held_alone(run.path(_LOCK_FILE)))
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{run} is being trained by another command: wait for its end, or end it"
+                ) from None
+        yield
 
 
 def _settings(config: ExperimentConfig, manifest_hash: str, finetuned_from: str) -> dict[str, Any]:

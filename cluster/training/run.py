@@ -36,6 +36,7 @@ from cluster.runs.folder import (
     claim_run_folder,
     open_run,
     read_finetuned_from,
+    trained_alone,
 )
 from cluster.runs.result import TrainingResult, collect_result
 from cluster.settings.experiment import ConfigError, ExperimentConfig
@@ -85,7 +86,7 @@ def run_training(
     check_placement(resources)
     _set_up(run, config, corpus, resume, finetune)
     training, finetuned_from = config.training, read_finetuned_from(run)
-    with run_notes() as notes:
+    with trained_alone(run), run_notes() as notes:
         job = WorkerJob(
             config=config,
             resources=resources,

@@ -139,6 +139,17 @@ def test_tune_refuses_a_space_without_loss(refuse: Callable[..., str]) -> None:
     assert "nothing to train on" in refuse("tune", "--data", "x", "--preset", "tiny", *space)
 
 
+@pytest.mark.parametrize("job", ["enhance", "prepare", "train"])
+def test_a_value_that_is_empty_is_no_folder(refuse: Callable[..., str], job: str, sounds: Path) -> None:
+    """Of a variable that is not set: it would be the folder where the command runs."""
+    words = {
+        "enhance": ("--bundle", "x", "--out", "", sounds / "speech"),
+        "prepare": ("--speech", "", "--noise", sounds / "noise", "--out", sounds / "out"),
+        "train": ("--data", "x", "--storage", ""),
+    }[job]
+    assert "is empty" in refuse(job, *words)
+
+
 def test_demo_wants_both_folders_or_none(refuse: Callable[..., str]) -> None:
     assert "belong together" in refuse("demo", "--speech", "x")
 

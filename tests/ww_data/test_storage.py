@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import pickle
 import re
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from ww_data.storage import Storage, StorageError
+from ww_data.storage import Storage, StorageError, held_alone, whole_file
 
 
 @pytest.fixture(params=["folder", "address"])
@@ -141,3 +144,34 @@ def test_what_is_wrong_with_an_address_is_told_in_a_line(address: str, words: st
 def test_a_container_before_the_account_is_no_key() -> None:
     address = "abfs://container@account.dfs.core.windows.net/corpus"
     assert Storage(address).address("x.bin") == f"{address}/x.bin"
+
+
+def test_a_lock_is_held_by_one_also_where_it_is_removed_between_two_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, held = tmp_path / ".lock", ExitStack()
+    first = ExitStack()
+    first.enter_context(held_alone(path))
+    with pytest.raises(BlockingIOError), held_alone(path):
+        pass
+
+    def let_another_in(lock: IO[str], how: int) -> None:
+        """The second has opened the first one's file, which is gone when it takes it."""
+        monkeypatch.undo()
+        first.close()
+        held.enter_context(held_alone(path))
+        fcntl.flock(lock, how)
+
+    monkeypatch.setattr("ww_data.storage.fcntl.flock", let_another_in)
+    with pytest.raises(BlockingIOError), held_alone(path):
+        pass
+    held.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".wav", "ы" * 125 + ".wav", "x" * 250 + ".flac"])
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path, name: str) -> None:
+    with whole_file(tmp_path / name) as partial:
+        assert partial.suffix == Path(name).suffix
+        partial.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

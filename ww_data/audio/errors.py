@@ -57,12 +57,17 @@ def unreadable(why: str) -> AudioError:
 
 
 def bad_beginning(error: BaseException) -> AudioError:
-    """For what a decoder does not begin with. Its own words are about its insides: they only tell two cases apart."""
+    """For what a decoder does not begin with."""
+    return _of_decoder(error, "its beginning")
+
+
+def bad_sound(error: BaseException | None = None) -> AudioError:
+    """For what a decoder does not go on with."""
+    return _of_decoder(error, "a part of its sound")
+
+
+def _of_decoder(error: BaseException | None, what: str) -> AudioError:
+    """Its own words are about its insides: they only tell two cases apart."""
     if any(word in str(error).lower() for word in _WORDS_FOR_UNKNOWN):
         return unreadable("its sound is stored in a way that is not known here")
-    return AudioError("cannot be read as audio (its beginning is damaged): copy it again")
-
-
-def bad_sound() -> AudioError:
-    """For what a decoder does not go on with."""
-    return AudioError("cannot be read as audio (a part of its sound is damaged): copy it again")
+    return AudioError(f"cannot be read as audio ({what} is damaged): copy it again")

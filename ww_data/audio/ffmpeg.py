@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ww_data.audio.containers.chunks import MAX_MISSING
+from ww_data.audio.containers.chunks import MAX_MISSING, MAX_MISSING_S
 from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import MIN_GAP_S, Block, SampleType, converted, silence
@@ -30,9 +30,8 @@ _SPEAKERS = (
 )
 _BUFFER_BYTES = 1 << 16
 _MAX_PLANES = 8
-# Streams without a container have tags between their frames: so many packets, and this part, may be none.
+# Where streams without a container were cut and joined, so many packets may be none.
 _MAX_BAD_PACKETS = 3
-_MAX_BAD = 0.01
 _WITHOUT_CONTAINER = ("mp3", "aac")
 # Containers with a clock leave out what was not recorded: so much nobody waits for. Clocks that are rounded, or run
 # a little faster than samples come, go ahead in smaller steps than any frame.
@@ -89,7 +88,7 @@ class FfmpegReader:
         if num_read < (self.num_frames or 0):  # it goes over damaged frames
             raise bad_sound()
         missing_s = 0.0 if self._clock_s is None else self._end_s - self._clock_s
-        if missing_s > MAX_MISSING * self._end_s + MIN_GAP_S:
+        if missing_s > min(MAX_MISSING * self._end_s, MAX_MISSING_S) + MIN_GAP_S:
             raise cut_short(num_read, num_read + round(missing_s * self.sample_rate), "samples")
 
     def close(self) -> None:
@@ -113,21 +112,20 @@ class FfmpegReader:
         """Frames of FFmpeg's, over what is no packet of sound, where there may be such."""
         import av
 
-        num_packets = num_bad = num_good = 0
+        num_bad = num_good = 0
         try:
             for packet in self._container.demux(self._stream):
-                num_packets += 1
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
                     num_bad += 1
-                    if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS + _MAX_BAD * num_packets:
+                    if not self._may_be_bad or num_bad > _MAX_BAD_PACKETS:
                         raise
                 else:
                     num_good += 1
                     yield from frames
         except av.FFmpegError as error:
-            raise bad_sound() if num_good else bad_beginning(error) from error
+            raise bad_sound(error) if num_good else bad_beginning(error) from error
 
     def _samples(self) -> Iterator[Block]:
         frame, self._first = self._first, None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import soundfile
 
-from ww_data.audio.containers.chunks import MAX_MISSING
+from ww_data.audio.containers.chunks import MAX_MISSING, MAX_MISSING_S
 from ww_data.audio.errors import bad_beginning, bad_sound, cut_short, has_gaps, unreadable
 from ww_data.audio.reader import BLOCK_FRAMES, MIN_GAP_S, SPEAKERS, Block, SampleType, from_ogg_order
 from ww_data.audio.windows import Link, Window
@@ -58,7 +58,7 @@ class LibsndfileReader:
         num_missing = (self.num_frames or 0) - num_read
         if self._is_ogg and num_missing > MIN_GAP_S * self.sample_rate:  # whose pages were all found
             raise has_gaps(num_read, num_read + num_missing)
-        if num_missing > MAX_MISSING * (self.num_frames or 0):
+        if num_missing > min(MAX_MISSING * (self.num_frames or 0), MAX_MISSING_S * self.sample_rate):
             raise cut_short(num_read, num_read + num_missing, "samples")
 
     def _num_next(self, num_read: int) -> int:

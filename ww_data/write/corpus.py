@@ -43,18 +43,33 @@ def write_corpus(
     lacks are an error, unless `drop_missing`. `executor` spreads the work; `progress(done, total, what)` counts clips.
     Raises CorpusError if the folder holds anything else, or if a file changed since it was scanned.
     """
+    with alone(open_storage(out_uri)):
+        return write_corpus_alone(
+            manifest, out_uri, drop_missing=drop_missing, executor=executor, progress=progress, **settings
+        )
+
+
+def write_corpus_alone(
+    manifest: Manifest,
+    out_uri: str | os.PathLike[str],
+    *,
+    drop_missing: bool,
+    executor: Executor,
+    progress: Progress | None,
+    **settings: Any,
+) -> Corpus:
+    """`write_corpus` for who holds the folder already."""
     settings = checked_settings(**settings, seed=manifest.seed)
     manifest.check()
     storage = open_storage(out_uri)
-    with alone(storage):
-        before = checked_folder(storage, settings)
-        settings = settings if before is None else before.settings
-        known = Manifest(clips=()) if before is None else before.manifest()
-        lost = set() if before is None else lost_files(before)
-        writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, executor, progress)
-        if before is None or lost or not _is_written(manifest, known):
-            writer.write()
-        writer.remove_leftovers()
+    before = checked_folder(storage, settings)
+    settings = settings if before is None else before.settings
+    known = Manifest(clips=()) if before is None else before.manifest()
+    lost = set() if before is None else lost_files(before)
+    writer = _Writer(manifest, storage, settings, before, known, lost, drop_missing, executor, progress)
+    if before is None or lost or not _is_written(manifest, known):
+        writer.write()
+    writer.remove_leftovers()
     return open_corpus(out_uri)
 
 

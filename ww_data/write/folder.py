@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ww_data.corpus.corpus import CORPUS_FILE, Corpus, DamagedCorpusError, read_corpus_file
 from ww_data.manifest import CorpusError, Manifest
-from ww_data.storage import Storage, StorageError
+from ww_data.storage import Storage, StorageError, held_alone
 from ww_data.write.parts import PROGRESS_FOLDER
 
 _LOCK_FILE = ".lock"
@@ -78,26 +78,28 @@ def lost_files(corpus: Corpus) -> set[str]:
     return {name for name, about in corpus.files.items() if there.get(name) != about["bytes"]}
 
 
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
 @contextmanager
 def alone(storage: Storage) -> Iterator[None]:
     """Two runs must not write into one folder of this machine at the same time."""
     if not storage.is_local or (storage.path().exists() and not storage.path().is_dir()):
         yield
         return
-    lock_path = storage.path(_LOCK_FILE)
-    try:
-        storage.path().mkdir(parents=True, exist_ok=True)
-        lock = lock_path.open("w")
-    except OSError as error:
-        raise CorpusError(
-            f"{storage}: cannot be written ({error.strerror}): choose another folder"
-        ) from error
-    with lock:
+    is_new = not storage.path().exists()
+    with ExitStack() as held:
+        if is_new:
+            held.callback(_remove_if_empty, storage.path())  # nothing came of it
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            storage.path().mkdir(parents=True, exist_ok=True)
+            held.enter_context(held_alone(storage.path(_LOCK_FILE)))
         except BlockingIOError:
             raise CorpusError(f"{storage}: another run is writing there: wait for it") from None
-        try:
-            yield
-        finally:
-            lock_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CorpusError(
+                f"{storage}: cannot be written ({error.strerror}): choose another folder"
+            ) from error
+        yield

@@ -11,6 +11,7 @@ import pytest
 
 from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound, with_bytes
 from ww_data import AudioError, read_audio
+from ww_data.audio.errors import bad_sound
 
 X = sound(0.5, 48_000)
 MADE: dict[str, Callable[[], bytes]] = {
@@ -64,3 +65,10 @@ def test_a_damaged_file_is_refused_in_plain_words_if_at_all(name: str) -> None:
 def test_what_is_not_decoded_here_is_named(code: int, name: str) -> None:
     with pytest.raises(AudioError, match=rf"its sound is encoded with {name}\): convert it to WAV or FLAC"):
         read_audio(io.BytesIO(with_bytes(MADE["WAV"](), 20, code.to_bytes(2, "little"))))
+
+
+def test_what_a_decoder_cannot_do_is_no_damage() -> None:
+    """As pauses in AMR: whoever copies it again meets the same."""
+    error = bad_sound(RuntimeError("Not yet implemented in FFmpeg, patches welcome"))
+    assert "is stored in a way that is not known here" in str(error)
+    assert "a part of its sound is damaged" in str(bad_sound(RuntimeError("Invalid data found")))

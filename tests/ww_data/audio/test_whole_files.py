@@ -144,6 +144,20 @@ def test_a_header_is_held_against_what_is_there(kind: str) -> None:
     np.testing.assert_array_equal(samples_of(file + b"TAG" + b"x" * 125), X)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "CAF", "W64", "AU", "RF64", "FLAC", "OGG", "MP3"])
+def test_a_hundredth_of_a_long_file_is_missed(kind: str) -> None:
+    file = by_libsndfile(kind, sound(60.0))
+    assert "is cut short" in reason(file[: len(file) * 991 // 1000])
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac")])
+def test_a_hole_in_frames_is_damage_though_it_is_a_hundredth(container: str, codec: str) -> None:
+    options = {"write_xing": "0"} if container == "mp3" else {}  # or it would say how many frames there were
+    file = by_ffmpeg(container, codec, sound(60.0, 48_000), 48_000, **options)
+    hole = len(file) * 8 // 1000
+    assert "is damaged" in reason(with_bytes(file, len(file) // 2, bytes(hole)))
+
+
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "CAF", "W64", "AU", "RF64"])
 def test_sound_behind_the_end_is_no_tag_for_looking_like_letters(kind: str) -> None:
     sound_like_letters = b"wxyz" + np.random.default_rng(0).bytes(4000)

@@ -1,9 +1,11 @@
 """The engine on ONNX Runtime: it gives what torch gives, and int8 nearly so, each stream by itself."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,3 +315,23 @@ def test_a_model_that_lets_nothing_through_can_be_int8() -> None:
     for value in model.parameters():
         value.data *= 1e-6
     assert OnnxEngine.from_model(model, "int8").spec.precision == "int8"
+
+
+def test_onnx_runtime_tells_nobody_and_leaves_nothing(tmp_path: Path) -> None:
+    """By itself it writes a session's id into the temporary folder, and events to send into the home of its user."""
+    program = """
+from ww_models import build_model
+from ww_models.streaming.onnx_engine import OnnxEngine
+OnnxEngine.from_model(build_model("demucs", hidden=2, depth=1, normalize="none"))
+"""
+    places = {"TMPDIR": tmp_path / "temporary", "HOME": tmp_path / "home"}
+    for place in places.values():
+        place.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), **{name: str(path) for name, path in places.items()}},
+        check=True,
+        timeout=240,
+    )
+    left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in left if path.name == ".ses" or "onnxruntime" in str(path)], left

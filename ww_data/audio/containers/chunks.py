@@ -16,8 +16,11 @@ from ww_data.audio.errors import AudioError, cut_short, longer_than_it_says
 from ww_data.audio.kinds import HEAD_BYTES
 from ww_data.audio.windows import Link, find_other, read_at
 
-# A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping.
+# A file that lacks more than this part of what its header promises is broken; less is an encoder's sloppy bookkeeping,
+# if it is little besides: an hour's hundredth is none.
 MAX_MISSING = 0.01
+MAX_MISSING_S = 0.05
+_MAX_MISSING_BYTES = 2048
 # What may follow the last chunk: a tag, a chunk known to be none of sound that was cut, padding, or an oversight of so
 # many bytes. More is sound no length speaks of: four letters alone prove nothing.
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
@@ -120,7 +123,8 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
             if _is_open(file, form, chunk, end):
                 edits[chunk.field] = _size(chunk, end, form.in_header)
                 return Link(start=start, end=end, head=_edited(file, start, edits), channel_mask=mask)
-            if end - chunk.start < (1 - MAX_MISSING) * chunk.size:
+            most = min(MAX_MISSING * chunk.size, _MAX_MISSING_BYTES)
+            if end - chunk.start < chunk.size - most:
                 raise cut_short(end - chunk.start, chunk.size, "bytes of sound")
         place = _after(file, form, chunk)
         if magic in _AU:

@@ -27,7 +27,7 @@ _KBPS = {  # by whether it is MPEG 1, and the layer
     (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256, 0),
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 }
-# A cut within a frame, where a file ends and another begins, costs so many frames.
+# A cut within a frame, where a file ends and another begins, costs so many frames of a stream.
 _MAX_LOST_FRAMES = 3
 _MAX_CUT_BYTES = 1 << 16
 _TAG_ENDS = (b"APETAGEX", b"LYRICS200", b"LYRICSEND")  # of tags whose length stands at their end
@@ -69,7 +69,7 @@ class _Stream:
         came = self._num_frames
         if came > self._promised + 1 and self._num_before_tag:
             came = self._num_before_tag  # and what follows is another file
-        if came < (1 - MAX_MISSING) * self._promised:
+        if came < self._promised - min(MAX_MISSING * self._promised, _MAX_LOST_FRAMES):
             raise cut_short(came, self._promised, "frames")
         head = read_at(file, self._start, _LOOK_BYTES)
         at = max(head.find(b"Xing\0"), head.find(b"Info\0"))
@@ -86,7 +86,7 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
     little in between is no frame.
     """
     streams: list[_Stream] = []
-    sound = largest = 0
+    largest = 0
     junk = first_junk = tail = 0  # bytes that are no frame, where, and how many of them are the last
     for what, place, size, head in _pieces(file, kind, _sound_within(file, kind, 0, start), end):
         if what == "frame":
@@ -94,7 +94,7 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
             if not streams or says is not None or streams[-1].has_ended():
                 streams.append(_Stream(place, promised=says or 0))
             streams[-1].add(place, min(place + size, end))
-            sound, largest = sound + size, max(largest, size)
+            largest = max(largest, size)
         elif what == "tag" and streams:
             streams[-1].add_tag(place, place + size)
         elif what == "junk":
@@ -105,7 +105,7 @@ def find_streams(file: BinaryIO, kind: Kind, start: int, end: int) -> list[Link]
             raise unreadable("it is an MP3 in free format, whose frames do not say how long they are")
         return [Link(start=start, end=end)]  # a decoder says what it is
     links = [stream.link(file) for stream in streams]
-    most = MAX_MISSING * sound + _MAX_LOST_FRAMES * largest
+    most = _MAX_LOST_FRAMES * largest * len(streams)
     if tail > most:
         _check_end(file, start, end - tail, end)
     if junk - tail > most:
