@@ -80,10 +80,11 @@ def marked(mark: str) -> list[int]:
 
 
 def _end(mark: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while (
-        pids := marked(mark)
-    ) and time.monotonic() < deadline:  # again: one may have started another meanwhile
+    deadline, found_none = time.monotonic() + _PATIENCE_S, 0
+    # Again: one may have started another meanwhile, and what is about to become another program shows no environment.
+    while found_none < 3 and time.monotonic() < deadline:
+        pids = marked(mark)
+        found_none = 0 if pids else found_none + 1
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
