@@ -101,7 +101,9 @@ def design_test(
         raise ListeningError("an anchor belongs to --mode mushra: leave it out")
     stimuli = (*chosen, *anchors, CLEAN) if mode == MUSHRA else chosen
     if len(stimuli) > len(LETTERS):
-        raise ListeningError(f"{len(stimuli)} stimuli on a screen; at most {len(LETTERS)}: name fewer --systems")
+        raise ListeningError(
+            f"{len(stimuli)} stimuli on a screen; at most {len(LETTERS)}: name fewer --systems"
+        )
     turns = choose_clips(source.clips, len(source.clips), seed)
     clips = turns[:num_clips]
     training = turns[num_clips] if len(turns) > num_clips else clips[0]

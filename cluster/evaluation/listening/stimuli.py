@@ -14,12 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from cluster.evaluation.listening.loudness import ABSOLUTE_GATE_LUFS, block_powers, gate, loudness_lufs
+from cluster.evaluation.listening.loudness import block_powers, gate, loudness_lufs
 from cluster.evaluation.listening.source import CLEAN, ListeningError
 from ww_data.dsp import FloatArray
 
 LEVEL_LUFS = -26.0
 PEAK = 0.98  # of full scale, the most of any sample
+SILENCE_LU = 60.0  # so far below the reference there is nothing to bring up
 LOW_ANCHOR, MID_ANCHOR = "anchor 3.5 kHz", "anchor 7 kHz"
 ANCHORS_HZ = {LOW_ANCHOR: 3500.0, MID_ANCHOR: 7000.0}
 _TRANSITION_HZ, _STOP_DB = 500.0, 60.0  # BS.1534-3 asks for 25 dB at 4 kHz, 50 dB at 4.5 kHz
@@ -63,7 +64,9 @@ def make_stimuli(
         key: loudness_lufs(block_powers(signal_T, sample_rate), counted_M) for key, signal_T in heard.items()
     }
     matched = {
-        key: signal_T * 10 ** ((lufs[CLEAN] - lufs[key]) / 20) if lufs[key] > ABSOLUTE_GATE_LUFS else signal_T
+        key: signal_T * 10 ** ((lufs[CLEAN] - lufs[key]) / 20)
+        if lufs[key] > lufs[CLEAN] - SILENCE_LU
+        else signal_T
         for key, signal_T in heard.items()
     }
     peak = max(float(np.abs(signal_T).max()) for signal_T in matched.values())
