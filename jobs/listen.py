@@ -14,6 +14,7 @@ example: python -m jobs.listen --report runs/first/report --clips 12
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from cluster.evaluation.listening.analysis import (
     ListeningSummary,
@@ -122,15 +123,21 @@ def show(summary: ListeningSummary) -> None:
         _show_preference(preference)
     if not summary.mushra and not summary.preferences:
         print("no answers about this report yet")
-    if summary.num_foreign:
-        print(f"note: {summary.num_foreign} answers are about other reports and left out")
-    if summary.num_damaged:
-        print(f"note: {summary.num_damaged} damaged lines are left out")
+    for num, what in (
+        (summary.num_foreign, ("answer about other reports is", "answers about other reports are")),
+        (summary.num_damaged, ("damaged line is", "damaged lines are")),
+    ):
+        if num:
+            print(f"note: {num} {what[num > 1]} left out")
+
+
+def make_table(title: str, *headers: str) -> Table:
+    return Table(*(Column(header, no_wrap=True) for header in headers), title=title, title_justify="left")
 
 
 def _show_mushra(result: MushraResult) -> None:
     listeners = f"{len(result.listeners)} listeners, {result.num_clips} clips, {result.num_answers} screens"
-    table = Table("", "rating 0..100", "95 % interval", "against noisy", "95 % interval", title=listeners)
+    table = make_table(listeners, "", "rating", "95 % interval", "over noisy", "95 % interval")
     for system in result.systems:
         row = [f"{system.rating.mean:.1f}", f"{system.rating.low:.1f} to {system.rating.high:.1f}"]
         if change := system.improvement:
@@ -145,12 +152,13 @@ def _show_mushra(result: MushraResult) -> None:
 
 def _show_preference(preference: Preference) -> None:
     listeners = f"{len(preference.listeners)} listeners, {preference.num_clips} clips"
-    table = Table("", "preferred", "share", "95 % interval", title=listeners)
+    table = make_table(listeners, "", "preferred", "share", "95 % interval")
     low, high = 100 * preference.low, 100 * preference.high
     shares = (preference.share, low, high), (1 - preference.share, 100 - high, 100 - low)
     names = (preference.first, preference.num_first), (preference.second, preference.num_second)
     for (name, num), (share, least, most) in zip(names, shares, strict=True):
-        table.add_row(name, str(num), f"{100 * share:.0f} %", f"{least:.0f} to {most:.0f} %")
+        percent = "–" if math.isnan(share) else f"{100 * share:.0f} %"
+        table.add_row(name, str(num), percent, f"{least:.0f} to {most:.0f} %")
     table.add_row("no difference", str(preference.num_same), "", "")
     Console(soft_wrap=True).print(table)
     for warning in preference.warnings:

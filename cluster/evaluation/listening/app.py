@@ -58,8 +58,8 @@ class Reply(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """One sitting of a listener. screens: the training, then the clips."""
+class Sitting:
+    """One visit of a listener. screens: the training, then the clips."""
 
     id: str
     listener: str
@@ -71,19 +71,19 @@ class Sittings:
 
     def __init__(self, test: ListeningTest, answers: Path) -> None:
         self.test, self._path = test, answers
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, Sitting] = {}
         self._lock = threading.Lock()
         self.sounds = functools.lru_cache(maxsize=32)(self._sounds)
         self._clips = {clip.mixture_id: clip for clip in (*test.clips, test.training)}
 
-    def begin(self, name: str) -> Session:
+    def begin(self, name: str) -> Sitting:
         listener = check_listener(name)
         screens = tuple(self.test.screens(listener))
-        session = Session(id=secrets.token_urlsafe(12), listener=listener, screens=screens)
+        session = Sitting(id=secrets.token_urlsafe(12), listener=listener, screens=screens)
         self._sessions[session.id] = session
         return session
 
-    def find(self, session_id: str, number: int) -> tuple[Session, Screen]:
+    def find(self, session_id: str, number: int) -> tuple[Sitting, Screen]:
         session = self._sessions.get(session_id)
         if session is None:
             what = "the server was started anew since this page began: load the page again, answers are kept"
@@ -107,7 +107,7 @@ class Sittings:
         same = answer.report == test.source.identity and answer.mode == test.mode
         return same and set(answer.order) == set(test.stimuli)
 
-    def store(self, session: Session, screen: Screen, reply: Reply) -> None:
+    def store(self, session: Sitting, screen: Screen, reply: Reply) -> None:
         check_reply(reply, screen, self.test)
         names = dict(zip(screen.letters, screen.order, strict=True)) | {REFERENCE: REFERENCE}
         answer = Answer(

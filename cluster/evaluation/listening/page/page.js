@@ -62,6 +62,7 @@ const test = {
 
   report({ position, heard }) {
     Object.assign(test, { position, heard });
+    test.names.forEach((_, index) => test.isHeard(index) && test.rows.showHeard(index));
     view.showPosition(position / test.sampleRate, test.player.numFrames / test.sampleRate);
   },
 
@@ -117,12 +118,15 @@ const test = {
     picture.show(test.player.region);
   },
 
+  isHeard(index) {
+    return test.heard[index] >= Math.min(HEARD_S * test.sampleRate, test.player.numFrames);
+  },
+
   /** What is still to be done on this screen, as a sentence; empty: nothing is. */
   missing() {
-    const { names, heard, plays, letters, ratings, player, sampleRate, number, answered } = test;
+    const { names, letters, ratings, number, answered } = test;
     if (number === 0 && answered.some(Boolean)) return ""; // has been here before
-    const enough = Math.min(HEARD_S * sampleRate, player.numFrames);
-    const unheard = names.filter((name, i) => !plays[name] || heard[i] < enough);
+    const unheard = names.filter((_, index) => !test.isHeard(index));
     if (unheard.length) return `Listen first, at least a second, to ${unheard.join(", ")}.`;
     if (number === 0) return "";
     if (test.mode === "ab") return test.preferred ? "" : "Say first which one is better, or that neither is.";

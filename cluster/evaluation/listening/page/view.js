@@ -65,6 +65,10 @@ export class Rows {
     (this.rows[index].slider ?? this.rows[index].button).focus({ preventScroll: true });
   }
 
+  showHeard(index) {
+    this.rows[index].row.dataset.heard = "true";
+  }
+
   value(index) {
     const { slider } = this.rows[index];
     return slider && Number(slider.value);
