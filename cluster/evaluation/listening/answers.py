@@ -22,6 +22,7 @@ from typing import Any
 from cluster.evaluation.listening.source import ListeningError
 
 FORMAT, FORMAT_VERSION = "wave-wizard-listening", 1
+_HEAD = f'{{"format": "{FORMAT}", "format_version": {FORMAT_VERSION}, '.encode()  # of every line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read_listening(path: str | os.PathLike[str]) -> Listening:
-    """All answers of a file, oldest first. Raises ListeningError if it cannot be read, or holds damaged lines alone."""
+    """All answers of a file, oldest first. Raises ListeningError if it cannot be read or is another kind of file."""
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -94,7 +95,7 @@ def read_listening(path: str | os.PathLike[str]) -> Listening:
         raise ListeningError(f"{path}: cannot be read ({error.strerror})") from None
     filled = [line for line in lines if line.strip()]
     answers = tuple(answer for line in filled if (answer := _parse(line)) is not None)
-    if filled and not answers:
+    if filled and not answers and not (filled[0].startswith(_HEAD) or _HEAD.startswith(filled[0])):
         raise ListeningError(f"{path}: holds no answers of a listening test; expected what jobs.listen wrote")
     return Listening(answers=answers, num_damaged=len(filled) - len(answers))
 

@@ -33,7 +33,7 @@ def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
     assert read.num_damaged == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=st.data())
 def test_a_file_that_was_cut_anywhere_loses_its_last_line_alone(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "answers.jsonl"
@@ -41,15 +41,17 @@ def test_a_file_that_was_cut_anywhere_loses_its_last_line_alone(tmp_path: Path, 
     for answer in ANSWERS[:2]:
         append_answer(path, answer)
     whole = path.read_bytes()
-    first = whole.index(b"\n") + 1
-    cut = data.draw(st.integers(first, len(whole)))
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    cut = data.draw(st.sampled_from([*ends, *(end + 1 for end in ends)]) | st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
-    is_whole = cut >= len(whole) - 1  # all but its line break
-    assert read_listening(path).answers == tuple(ANSWERS[: 2 if is_whole else 1])
-    append_answer(path, ANSWERS[2])
-    read = read_listening(path)
-    assert read.answers == (*ANSWERS[: 2 if is_whole else 1], ANSWERS[2])
-    assert read.num_damaged == int(first < cut and not is_whole)
+    kept = [answer for answer, end in zip(ANSWERS, ends, strict=False) if cut >= end]
+    is_half = cut not in {0, *ends, *(end + 1 for end in ends)}
+    for more in ([], [ANSWERS[2]]):
+        for answer in more:
+            append_answer(path, answer)
+        read = read_listening(path)
+        assert read.answers == (*kept, *more)
+        assert read.num_damaged == int(is_half)
 
 
 def test_many_writers_at_once_do_not_mix_their_lines(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_a_preference_by_keyboard(tab: Page, report: Path, tmp_path: Path) -> No
     with run_app(build_app(test, path)) as host:
         ben = Listener(tab, host)
         ben.sit_down("ben")
+        _check_that_a_marked_region_repeats(ben)
         for title, key in (("Training", ""), ("Clip 1 of 2", "ArrowRight"), ("Clip 2 of 2", "ArrowDown")):
             ben.wait_for_title(title)
             ben.hear("a", "A")
@@ -182,6 +183,21 @@ def test_a_preference_by_keyboard(tab: Page, report: Path, tmp_path: Path) -> No
     assert first.preferred == test.screens("ben")[1].order[1]
     assert second.preferred is None
     assert tab.complaints == []
+
+
+def _check_that_a_marked_region_repeats(listener: Listener) -> None:
+    tab = listener.tab
+    box = tab.run(
+        "(({x, y, width}) => [x, y, width])(document.getElementById('picture').getBoundingClientRect())"
+    )
+    for kind, part in (("mousePressed", 0.25), ("mouseMoved", 0.5), ("mouseReleased", 0.75)):
+        x, y = box[0] + part * box[2], box[1] + 20
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+    listener.hear("b", "B")
+    for _ in range(30):
+        assert 0.1 <= float(listener.text("time").split()[0]) <= 0.5, "it left the region, a half of 0.6 s"
+    tab.press("Escape")
+    tab.wait("Number(document.getElementById('time').textContent.split(' ')[0]) > 0.5")
 
 
 def test_it_fits_and_is_readable(tab: Page, report: Path, tmp_path: Path) -> None:

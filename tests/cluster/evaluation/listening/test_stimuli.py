@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.evaluation.listening.loudness import block_powers, gate, loudness_lufs
@@ -31,6 +31,7 @@ def lufs_while_somebody_speaks(signal_T: np.ndarray) -> float:
     return loudness_lufs(block_powers(signal_T, SAMPLE_RATE), counted_M)
 
 
+@settings(max_examples=30)
 @given(gain_db=st.floats(-40, 20), noise=st.floats(0, 0.3), level_db=st.floats(-30, 15))
 def test_all_are_of_the_references_loudness(gain_db: float, noise: float, level_db: float) -> None:
     level = 10 ** (level_db / 20)
