@@ -12,7 +12,19 @@ from typing import NoReturn
 
 from jobs import cli
 
-COMMANDS = ("demo", "prepare", "train", "tune", "evaluate", "enhance", "export", "serve", "stream", "promote")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "train",
+    "tune",
+    "evaluate",
+    "enhance",
+    "export",
+    "serve",
+    "stream",
+    "promote",
+    "listen",
+)
 
 
 def main() -> NoReturn:

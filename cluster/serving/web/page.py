@@ -32,12 +32,12 @@ HEADERS = {
 }
 
 
-def add_page(app: FastAPI) -> None:
-    """Adds the page and its files to an application; they need no key, for they hold nothing of anybody."""
+def add_page(app: FastAPI, folder: Path = FOLDER) -> None:
+    """Adds a page and its files to an application; they need no key, for they hold nothing of anybody."""
     # Read once: what a caller asks for is looked up here, and never becomes a path on the disk.
     files = {
-        path.relative_to(FOLDER).as_posix(): (path.read_bytes(), MEDIA_TYPES[path.suffix])
-        for path in FOLDER.rglob("*")
+        path.relative_to(folder).as_posix(): (path.read_bytes(), MEDIA_TYPES[path.suffix])
+        for path in folder.rglob("*")
         if path.suffix in MEDIA_TYPES
     }
 

@@ -18,7 +18,17 @@ from websockets.sync.client import ClientConnection, connect
 from tests.cluster.chromium import chromium
 
 FAKE_MICROPHONE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39}
+KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    " ": 32,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+    "Escape": 27,
+}
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
@@ -94,7 +104,11 @@ class Page:
 
     def press(self, key: str) -> None:
         text = {"Enter": "\r", " ": " "}.get(key, "")
-        codes = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": KEYS[key]}
+        codes = {
+            "key": key,
+            "code": "Space" if key == " " else key,
+            "windowsVirtualKeyCode": KEYS.get(key) or ord(key.upper()),
+        }
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **codes)
         self.call("Input.dispatchKeyEvent", type="keyUp", **codes)
 

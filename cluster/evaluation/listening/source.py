@@ -1,0 +1,146 @@
+"""Where the sounds come from: the examples of a report that jobs.evaluate wrote, and which of them are heard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ww_data import AudioError, read_audio
+from ww_data.dsp import FloatArray
+
+REPORT_FORMAT, REPORT_FORMAT_VERSION = "wave-wizard-evaluation", 1
+NOISY, CLEAN = "noisy", "clean"  # what report.json calls the input and the reference
+BUCKET_DB = 2.5  # SNRs as near as that count as one when clips are chosen
+
+
+class ListeningError(ValueError):
+    """A listening test, or its analysis, that cannot be done as asked; one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportClip:
+    """A mixture of the report that can be heard. audio: {name: file}, "noisy" and "clean" among them."""
+
+    mixture_id: str
+    snr_db: float
+    audio: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A report as the test sees it. systems: "noisy" and the bundles, without the reference."""
+
+    folder: Path
+    identity: str
+    sample_rate: int
+    systems: tuple[str, ...]
+    clips: tuple[ReportClip, ...]
+
+
+def report_identity(manifest_hash: str, sample_rate: int, bundle_ids: Mapping[str, str | None]) -> str:
+    """What answers remember of a report: a hash of the corpus and of what was compared on it.
+
+    bundle_ids: {system: bundle's id, None for "noisy"}. A report of the same bundles on the same corpus has the same
+    identity, however many examples it shows; a bundle that was trained anew under its old name gives another one.
+    """
+    content = [manifest_hash, sample_rate, sorted(bundle_ids.items())]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def open_source(folder: str | os.PathLike[str]) -> Source:
+    """Reads a report's folder. Raises ListeningError if it is none, or damaged, or has nothing to hear."""
+    path = Path(folder) / "report.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}); --report is a folder that jobs.evaluate wrote"
+        raise ListeningError(f"{path}: {what}") from None
+    except ValueError as error:
+        raise _damaged(path, f"it is not JSON, {error}") from None
+    kind = (content.get("format"), content.get("format_version")) if isinstance(content, dict) else None
+    if kind != (REPORT_FORMAT, REPORT_FORMAT_VERSION):
+        expected = f"expected format {REPORT_FORMAT}, version {REPORT_FORMAT_VERSION}"
+        raise ListeningError(f"{path}: no report of this version of jobs.evaluate; {expected}")
+    try:
+        models = {str(system["name"]): system["model"] for system in content["systems"]}
+        bundle_ids = {name: model and str(model["bundle_id"]) for name, model in models.items()}
+        sample_rate = int(content["sample_rate"])
+        clips = tuple(_clip(example, path, sample_rate, [*models, CLEAN]) for example in content["examples"])
+        identity = report_identity(str(content["manifest_hash"]), sample_rate, bundle_ids)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ListeningError):
+            raise
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    if not clips:
+        raise ListeningError(f"{path}: it holds no examples to hear; {how_to_get_more()}")
+    if len({clip.mixture_id for clip in clips}) < len(clips):
+        raise _damaged(path, "a mixture is among its examples twice")
+    return Source(
+        folder=Path(folder), identity=identity, sample_rate=sample_rate, systems=tuple(models), clips=clips
+    )
+
+
+def _clip(example: Mapping[str, Any], path: Path, sample_rate: int, names: Sequence[str]) -> ReportClip:
+    mixture_id, audio = str(example["mixture_id"]), dict(example["audio"])
+    if set(audio) != set(names):
+        came = f"the sounds {', '.join(sorted(audio))}; expected {', '.join(sorted(names))}"
+        raise _damaged(path, f"example {mixture_id} has {came}")
+    if example["sample_rate"] != sample_rate:
+        raise _damaged(
+            path, f"example {mixture_id} is of {example['sample_rate']} Hz, the report of {sample_rate} Hz"
+        )
+    folder = path.parent.resolve()
+    files = {name: (folder / file).resolve() for name, file in audio.items()}
+    for name, file in files.items():
+        if not file.is_relative_to(folder):
+            raise _damaged(path, f"{audio[name]} lies outside the report's folder")
+    return ReportClip(mixture_id=mixture_id, snr_db=float(example["mixture_snr_db"]), audio=files)
+
+
+def _damaged(path: Path, why: str) -> ListeningError:
+    return ListeningError(f"{path}: damaged ({why}); write the report anew with jobs.evaluate")
+
+
+def how_to_get_more(num_clips: int = 12) -> str:
+    """The advice for a report with too few examples."""
+    return f"python -m jobs.evaluate ... --examples {num_clips} writes a report with more"
+
+
+def read_clip(clip: ReportClip, sample_rate: int) -> dict[str, FloatArray]:
+    """The sounds of a clip by name, (T,) each. Raises ListeningError unless all are mono, of one rate and length."""
+    signals = {}
+    for name, file in clip.audio.items():
+        try:
+            signal_TC, rate = read_audio(file)
+        except (AudioError, OSError) as error:
+            raise ListeningError(f"{error}; write the report anew with jobs.evaluate") from error
+        if rate != sample_rate or signal_TC.shape[1] != 1:
+            came = f"{rate} Hz, {signal_TC.shape[1]} channels; expected {sample_rate} Hz, mono"
+            raise ListeningError(f"{file}: {came}; write the report anew with jobs.evaluate")
+        signals[name] = signal_TC[:, 0]
+    lengths = {name: len(signal_T) for name, signal_T in signals.items()}
+    if len(set(lengths.values())) > 1:
+        came = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ListeningError(
+            f"the sounds of {clip.mixture_id} differ in length ({came} samples): write the report anew"
+        )
+    return signals
+
+
+def choose_clips(clips: Sequence[ReportClip], num_clips: int, seed: int) -> list[ReportClip]:
+    """`num_clips` of them (all, if there are fewer), in turn from each SNR; the seed decides, no score does."""
+    rng = np.random.default_rng(seed)
+    buckets: dict[int, list[ReportClip]] = {}
+    for place in rng.permutation(len(clips)):
+        clip = clips[place]
+        buckets.setdefault(int(np.floor(clip.snr_db / BUCKET_DB)), []).append(clip)
+    turns = [(turn, clip) for bucket in buckets.values() for turn, clip in enumerate(bucket)]
+    # Sorting is stable and buckets stand in random order: no SNR is first whenever the turns do not come out even.
+    return [clip for _, clip in sorted(turns, key=lambda turn: turn[0])][:num_clips]
