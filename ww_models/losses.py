@@ -65,14 +65,14 @@ class LossTerms(NamedTuple):
 class DenoisingLoss(nn.Module):
     """forward(estimate, clean, noisy=None), all (B, 1, T) -> LossTerms.
 
-    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB), "stoi" (what is missing to 1);
+    Terms: "l1" (always), "stft", "compressed", "si_sdr" (the negative SI-SDR in dB), "missing_stoi" (to 1);
     those of weight 0 are not computed. Noise-only items (clean side below -60 dBFS) have no SI-SDR, no STOI and no
     spectral convergence; `noisy` gives their level to the compressed term. ValueError if the segments are shorter than
     the terms need.
     """
 
     def __init__(self, config: LossConfig, sample_rate: int | None = None) -> None:
-        """sample_rate: in Hz, asked for by the term "stoi" and by `compressed_erb_power`."""
+        """sample_rate: in Hz, asked for by `stoi_weight` and by `compressed_erb_power`."""
         super().__init__()
         self.config = config
         self._min_samples = 1
@@ -112,8 +112,8 @@ class DenoisingLoss(nn.Module):
             terms["si_sdr"] = negative_si_sdr(estimate_BT, clean_BT, has_speech_B)
         if self.config.stoi_weight:
             stoi_B, is_defined_B = self.intelligibility(estimate_BT, clean_BT)
-            terms["stoi"] = masked_mean(1 - stoi_B, has_speech_B & is_defined_B)
-        weights = {name: getattr(self.config, f"{name}_weight") for name in terms}
+            terms["missing_stoi"] = masked_mean(1 - stoi_B, has_speech_B & is_defined_B)
+        weights = {name: getattr(self.config, f"{name.removeprefix('missing_')}_weight") for name in terms}
         total = sum((weights[name] * terms[name] for name in terms if weights[name]), estimate.new_zeros(()))
         return LossTerms(total, {name: term.detach() for name, term in terms.items()})
 
