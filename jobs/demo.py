@@ -34,7 +34,7 @@ from jobs.cli import main, make_parser
 from jobs.prepare import add_corpus_options, corpus_settings, prepare
 from ww_data import Storage, open_corpus, read_audio, write_audio
 from ww_data.write.corpus import checked_settings
-from ww_models.quality import MEASURES
+from ww_models.quality import VALIDATION_MEASURES
 from ww_models.whole_files import write_whole
 
 NUM_REQUESTS = 5
@@ -173,7 +173,7 @@ def show(report: EvaluationReport) -> None:
     table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
     for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, measure in MEASURES.items():
+    for name, measure in VALIDATION_MEASURES.items():
         gain = enhanced.improvements[name]
         means = (f"{system.means[name].mean:.3f}" for system in (noisy, enhanced))
         table.add_row(measure.label, *means, f"{gain.mean:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}")

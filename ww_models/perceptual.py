@@ -1,12 +1,10 @@
 """PESQ and STOI of one clip; NaN where they are not defined, whatever comes: never an exception, never a crash."""
 
 import math
-import warnings
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray64 = npt.NDArray[np.float64]
+from ww_models.stoi import FloatArray64, stoi_scores
 
 _SILENCE_RMS = 1e-5
 # PESQ's C code has room for 50 utterances and writes beyond it. One has at least 50 frames of 4 ms, between two
@@ -24,6 +22,16 @@ def is_silent(x_T: FloatArray64) -> bool:
 def pesq_rate(sample_rate: int) -> int | None:
     """The rate in Hz at which sound of a rate gets its PESQ, to which it is converted; None where there is none."""
     return 16_000 if sample_rate >= 16_000 else 8_000 if sample_rate == 8_000 else None
+
+
+def at_rate(x_T: FloatArray64, sample_rate: int, wanted: int) -> FloatArray64:
+    """(T,) at `sample_rate` Hz, converted to `wanted` Hz."""
+    if wanted == sample_rate:
+        return x_T
+    from scipy.signal import resample_poly
+
+    divisor = math.gcd(wanted, sample_rate)
+    return resample_poly(x_T, wanted // divisor, sample_rate // divisor)
 
 
 def pesq_note(sample_rate: int) -> str:
@@ -44,12 +52,7 @@ def pesq_score(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int
     rate = pesq_rate(sample_rate)
     if rate is None:
         return math.nan
-    if rate != sample_rate:
-        from scipy.signal import resample_poly
-
-        divisor = math.gcd(rate, sample_rate)
-        steps = rate // divisor, sample_rate // divisor
-        clean_T, estimate_T = resample_poly(clean_T, *steps), resample_poly(estimate_T, *steps)
+    clean_T, estimate_T = (at_rate(each_T, sample_rate, rate) for each_T in (clean_T, estimate_T))
     num_pieces = max(1, math.ceil(len(clean_T) / (PESQ_PIECE_S * rate)))  # of the same length
     pieces = zip(np.array_split(clean_T, num_pieces), np.array_split(estimate_T, num_pieces), strict=True)
     heard = [(clean, estimate) for clean, estimate in pieces if not is_silent(clean)]
@@ -72,13 +75,4 @@ def _pesq_of_piece(clean_T: FloatArray64, estimate_T: FloatArray64, rate: int) -
 
 def stoi_score(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
     """STOI of a clip (T,), 0 to 1."""
-    from pystoi import stoi
-
-    with warnings.catch_warnings():
-        # pystoi warns and returns 1e-5 where fewer than 30 frames hold speech: that is no score.
-        warnings.simplefilter("error")
-        try:
-            value = float(stoi(clean_T, estimate_T, sample_rate))
-        except (RuntimeWarning, UserWarning, ValueError, ZeroDivisionError, IndexError):
-            return math.nan
-    return value if math.isfinite(value) else math.nan
+    return stoi_scores(clean_T, estimate_T, sample_rate, extended=False)[0]
