@@ -84,7 +84,7 @@ def weighted_spectral_slope(clean_T: FloatArray64, estimate_T: FloatArray64, sam
     more."""
     levels = [_band_levels_db(each_T + _EPS, sample_rate) for each_T in (clean_T, estimate_T)]
     slopes = [np.diff(level, axis=0) for level in levels]
-    weights = sum(_slope_weights(*pair) for pair in zip(levels, slopes, strict=True)) / 2
+    weights = np.mean([_slope_weights(*pair) for pair in zip(levels, slopes, strict=True)], axis=0)
     distance_M = (weights * (slopes[0] - slopes[1]) ** 2).sum(0) / weights.sum(0)
     return _mean_of_kept(distance_M)
 
