@@ -84,7 +84,7 @@ def test_noise_is_known_by_folder_or_prefix() -> None:
     ("names", "rate", "seconds", "words"),
     [
         (["a_1.wav"], 16_000, 0.5, "no file for 1 of 2 clips \\(a_2\\)"),
-        (["a_1.wav", "a_2.wav"], 16_000, 0.4, "2 of 2 files .* a_1.wav has 6400 samples, its clip 8000"),
+        (["a_1.wav", "a_2.wav"], 16_000, 0.4, "2 of 2 files .*a_1.wav has 6400 samples, its clip 8000"),
         (["a_1.wav", "a_2.wav"], 8_000, 0.5, "a_1.wav has 8000 Hz, its clip 16000 Hz"),
         ([], 16_000, 0.5, "there is no folder"),
     ],
