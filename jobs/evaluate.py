@@ -6,8 +6,8 @@ the log-spectral distance (dB), each for the clips as they came and after every 
 SNR, kind of noise, speaker and level; what is done to clean speech and to silence; cost on one thread.
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it runs there.
 
-examples: python -m jobs.evaluate --data data/mine --bundle runs/a/bundle runs/b/bundle --out report
-          python -m jobs.evaluate --pairs vbd=test/noisy:test/clean --bundle runs/a/bundle --system other=made/other
+example: python -m jobs.evaluate --data data/mine --bundle runs/a/bundle runs/b/bundle --out report
+         python -m jobs.evaluate --pairs vbd=test/noisy:test/clean --bundle runs/a/bundle --system other=made/other
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ def parser() -> argparse.ArgumentParser:
         "--recogniser MODULE:CALLABLE",
         "measure word errors, too: (samples (T,) float32, sample rate in Hz) -> words. What was said is a .txt beside "
         "the clean file or, without one, what is heard in that",
-        default="",
     )
     option("--out DIR", "folder for the report", default="report")
     option("--clips N", "score only so many clips (default: all)", type=int)
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         systems=_named("--system", arguments.system),
         stream=arguments.stream,
         dnsmos=arguments.dnsmos,
-        recogniser=arguments.recogniser,
+        recogniser=arguments.recogniser or "",
     )
     # Before Ray takes seconds to start, and before all is scored.
     plan = plan_evaluation(request, config)

@@ -43,7 +43,7 @@ def improvement_figure(systems: Sequence[SystemResult], measures: Sequence[str])
     rows = -(-len(measures) // 2)
     with mpl.rc_context(_STYLE | {"svg.hashsalt": "improvement"}):
         figure = Figure(figsize=(9.2, 2.6 * rows), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.08))
-        every_axes = figure.subplots(rows, 2, squeeze=False).flat
+        every_axes = list(figure.subplots(rows, 2, squeeze=False).flat)
         for axes, name in zip(every_axes, measures, strict=False):
             axes.set_title(f"{MEASURES[name].label}: change", loc="left", fontsize=11)
             axes.grid(axis="y", color=_LINE, linewidth=0.8)
@@ -53,7 +53,7 @@ def improvement_figure(systems: Sequence[SystemResult], measures: Sequence[str])
             axes.set_xticks(range(len(levels)), levels, fontsize=10 if len(levels) < 8 else 7)
             axes.set_xlim(-0.6, len(levels) - 0.4)
             axes.set_axisbelow(True)
-        for axes in list(every_axes)[len(measures) :]:
+        for axes in every_axes[len(measures) :]:
             axes.set_axis_off()
         figure.supxlabel("SNR of the clip in dB", fontsize=10)
         return _to_svg(figure, "Change of each measure over the unprocessed clips, by SNR of the clip")
