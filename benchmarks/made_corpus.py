@@ -12,7 +12,7 @@ from ww_data import scan_corpus, write_corpus
 RATE = 16_000
 
 
-def make_corpus(folder: Path, hours: float) -> Path:
+def make_corpus(folder: Path, hours: float, num_test_mixtures: int = 1) -> Path:
     """A corpus of noise in syllables, and of noise, in recordings of a minute; `hours` are those of speech."""
     rng = np.random.default_rng(0)
     syllables_T = np.clip(np.sin(2 * np.pi * 3 * np.arange(60 * RATE) / RATE), 0, 1).astype(np.float32)
@@ -26,5 +26,5 @@ def make_corpus(folder: Path, hours: float) -> Path:
             sound_T = 0.1 * rng.standard_normal(60 * RATE, np.float32) * envelope_T
             soundfile.write(path, np.clip(sound_T, -1, 1), RATE)
     manifest = scan_corpus([folder / "speech"], [folder / "noise"], val_fraction=0.08, test_fraction=0.08)
-    write_corpus(manifest, folder / "corpus", num_val_mixtures=2, num_test_mixtures=1)
+    write_corpus(manifest, folder / "corpus", num_val_mixtures=2, num_test_mixtures=num_test_mixtures)
     return folder / "corpus"

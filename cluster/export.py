@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cluster.enhancement import torch_threads
-from cluster.evaluation.evaluate import choose_mixtures
+from cluster.evaluation.clips import choose_mixtures
 from ww_data import Corpus, open_corpus
 from ww_data.parallel import Progress
 from ww_models import Quality, load_bundle, score_clip, snr_db, stream

@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cluster.evaluation.evaluate import evaluate
+from cluster.evaluation.evaluate import EvaluationRequest, evaluate
 from cluster.evaluation.report import write_report
-from cluster.evaluation.scores import EvaluationReport
+from cluster.evaluation.scores import EvaluationConfig, EvaluationReport
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from cluster.serving.config import ServingConfig
@@ -34,7 +34,7 @@ from jobs.cli import main, make_parser
 from jobs.prepare import add_corpus_options, corpus_settings, prepare
 from ww_data import Storage, open_corpus, read_audio, write_audio
 from ww_data.write.corpus import checked_settings
-from ww_models.quality import MEASURES
+from ww_models.quality import VALIDATION_MEASURES
 from ww_models.whole_files import write_whole
 
 NUM_REQUESTS = 5
@@ -86,7 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
         trained = run_training(config, str(corpus), out, run_name)
         step("3/5  evaluation on speakers and noises that training never saw")
         with progress("evaluating") as report_progress:
-            report = evaluate([trained.bundle], str(corpus), progress=report_progress)
+            request = EvaluationRequest(bundles=(str(trained.bundle),), data=str(corpus))
+            # What streams cost is shown by the endpoint below.
+            report = evaluate(request, EvaluationConfig(timing_s=0, num_harm_clips=8), report_progress)
         page = write_report(report, trained.run_dir / "report")
         step("4/5  serving")
         noisy, enhanced, real_time_factor = through_http(trained, corpus, arguments.port)
@@ -170,10 +172,10 @@ def typical_noisy_clip(corpus: Path) -> tuple[np.ndarray, int]:
 def show(report: EvaluationReport) -> None:
     """The short table: noisy against enhanced, with the interval of the improvement."""
     noisy, enhanced = (system.overall for system in report.systems)
-    table = Table(title=f"{report.num_mixtures} test mixtures of unseen speakers and noises")
+    table = Table(title=f"{report.num_clips} test mixtures of unseen speakers and noises")
     for column in ("", "noisy", "enhanced", "improvement", "95 % interval"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, measure in MEASURES.items():
+    for name, measure in VALIDATION_MEASURES.items():
         gain = enhanced.improvements[name]
         means = (f"{system.means[name].mean:.3f}" for system in (noisy, enhanced))
         table.add_row(measure.label, *means, f"{gain.mean:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}")

@@ -27,7 +27,7 @@ from cluster.tuning.sweep import SweepResult, check_sweep, run_sweep, run_tries,
 from cluster.tuning.tries import read_tries
 from jobs.cli import main, make_parser
 from jobs.train import DEFAULT_PRESET, add_training_options, config_from, overrides_from, run_name
-from ww_models.quality import MEASURES
+from ww_models.quality import VALIDATION_MEASURES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     option(
         "--metric",
         "measure of the validation mixtures to raise",
-        choices=tuple(MEASURES),
+        choices=tuple(VALIDATION_MEASURES),
         default="si_sdr_db",
     )
     option("--name NAME", "name of the sweep (default: preset, date and time)")

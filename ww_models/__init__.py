@@ -2,6 +2,11 @@
 
 # ruff: noqa: F401 -- what is imported here is the public face of the package
 
+import os
+
+# ONNX Runtime would tell its maker of each session, and leave a file in the temporary folder. It looks when imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from ww_models.architectures.bandmask import BandMask, BandMaskConfig
 from ww_models.architectures.demucs import Demucs, DemucsConfig
 from ww_models.architectures.gatewave import GateWave, GateWaveConfig

@@ -26,6 +26,16 @@ def pesq_rate(sample_rate: int) -> int | None:
     return 16_000 if sample_rate >= 16_000 else 8_000 if sample_rate == 8_000 else None
 
 
+def at_rate(x_T: FloatArray64, sample_rate: int, wanted: int) -> FloatArray64:
+    """(T,) at `sample_rate` Hz, converted to `wanted` Hz."""
+    if wanted == sample_rate:
+        return x_T
+    from scipy.signal import resample_poly
+
+    divisor = math.gcd(wanted, sample_rate)
+    return resample_poly(x_T, wanted // divisor, sample_rate // divisor)
+
+
 def pesq_note(sample_rate: int) -> str:
     """What to say beside scores at a rate: "" where PESQ is that of the sound as it is."""
     rate = pesq_rate(sample_rate)
@@ -44,12 +54,7 @@ def pesq_score(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int
     rate = pesq_rate(sample_rate)
     if rate is None:
         return math.nan
-    if rate != sample_rate:
-        from scipy.signal import resample_poly
-
-        divisor = math.gcd(rate, sample_rate)
-        steps = rate // divisor, sample_rate // divisor
-        clean_T, estimate_T = resample_poly(clean_T, *steps), resample_poly(estimate_T, *steps)
+    clean_T, estimate_T = (at_rate(each_T, sample_rate, rate) for each_T in (clean_T, estimate_T))
     num_pieces = max(1, math.ceil(len(clean_T) / (PESQ_PIECE_S * rate)))  # of the same length
     pieces = zip(np.array_split(clean_T, num_pieces), np.array_split(estimate_T, num_pieces), strict=True)
     heard = [(clean, estimate) for clean, estimate in pieces if not is_silent(clean)]
@@ -70,15 +75,17 @@ def _pesq_of_piece(clean_T: FloatArray64, estimate_T: FloatArray64, rate: int) -
     return value if value > 0 else math.nan
 
 
-def stoi_score(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
-    """STOI of a clip (T,), 0 to 1."""
+def stoi_score(
+    clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int, *, extended: bool = False
+) -> float:
+    """STOI of a clip (T,), or ESTOI if extended; 0 to 1."""
     from pystoi import stoi
 
     with warnings.catch_warnings():
         # pystoi warns and returns 1e-5 where fewer than 30 frames hold speech: that is no score.
         warnings.simplefilter("error")
         try:
-            value = float(stoi(clean_T, estimate_T, sample_rate))
+            value = float(stoi(clean_T, estimate_T, sample_rate, extended=extended))
         except (RuntimeWarning, UserWarning, ValueError, ZeroDivisionError, IndexError):
             return math.nan
     return value if math.isfinite(value) else math.nan

@@ -1,11 +1,11 @@
-"""How good an estimate of clean speech is: PESQ, STOI, SNR and SI-SDR of a clip.
+"""How good an estimate of clean speech is: the table of all measures, and the four of validation.
 
 Undefined values (silence, a clip too short) are NaN and never an exception, so that one odd clip neither ends
 an evaluation nor disappears from it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,12 +19,16 @@ MAX_DB = 100.0
 
 @dataclass(frozen=True)
 class Measure:
-    """How a figure of quality is named and written wherever it appears. unit: "" where it has none."""
+    """How a figure of quality is named and written wherever it appears. unit: "" where it has none.
+
+    about: what it says, in a line for people.
+    """
 
     name: str
     title: str
     unit: str
     digits: int  # after the point
+    about: str
     higher_is_better: bool = True
 
     @property
@@ -33,12 +37,47 @@ class Measure:
         return f"{self.title} {self.unit}".rstrip()
 
 
-# The one table of them, in the order in which they are shown; the names are the fields of `Quality`.
+# The one table of them, in the order in which they are shown.
 _ALL = (
-    Measure("pesq", "PESQ", "", 2),
-    Measure("stoi", "STOI", "", 3),
-    Measure("snr_db", "SNR", "dB", 1),
-    Measure("si_sdr_db", "SI-SDR", "dB", 1),
+    Measure(
+        "pesq",
+        "PESQ",
+        "",
+        2,
+        "how good speech sounds, 1 (bad) to 4.6 (flawless), as a listening panel would judge it (ITU-T P.862.2, wide "
+        "band; P.862, narrow band, at 8 kHz)",
+    ),
+    Measure("stoi", "STOI", "", 3, "how well it can be understood, 0 to 1"),
+    Measure("estoi", "ESTOI", "", 3, "the same, made for noise that comes and goes, 0 to 1"),
+    Measure("snr_db", "SNR", "dB", 1, "clean speech over everything else"),
+    Measure("si_sdr_db", "SI-SDR", "dB", 1, "the same, but blind to a mere change of volume"),
+    Measure(
+        "seg_snr_db", "segSNR", "dB", 1, "the SNR of 30 ms at a time, each held between −10 and 35 dB; a mean"
+    ),
+    Measure("csig", "CSIG", "", 2, "how natural the speech sounds, 1 to 5, predicted (Hu and Loizou 2008)"),
+    Measure("cbak", "CBAK", "", 2, "how little the background disturbs, 1 to 5, predicted (the same)"),
+    Measure("covl", "COVL", "", 2, "how good all of it sounds, 1 to 5, predicted (the same)"),
+    Measure(
+        "lsd_db",
+        "LSD",
+        "dB",
+        2,
+        "how far spectra are from the clean ones; lower is better",
+        higher_is_better=False,
+    ),
+    Measure(
+        "dnsmos_sig", "DNSMOS SIG", "", 2, "how good the speech sounds, 1 to 5, without a reference (P.835)"
+    ),
+    Measure("dnsmos_bak", "DNSMOS BAK", "", 2, "how little the background disturbs, 1 to 5 (the same)"),
+    Measure("dnsmos_ovrl", "DNSMOS OVRL", "", 2, "how good all of it sounds, 1 to 5 (the same)"),
+    Measure(
+        "wer",
+        "WER",
+        "%",
+        1,
+        "words that a recogniser gets wrong, of those that were said; lower is better",
+        higher_is_better=False,
+    ),
 )
 MEASURES = {measure.name: measure for measure in _ALL}
 
@@ -52,6 +91,10 @@ class Quality:
     stoi: float
     snr_db: float
     si_sdr_db: float
+
+
+# What validation measures in training, and what a sweep can go by.
+VALIDATION_MEASURES = {field.name: MEASURES[field.name] for field in fields(Quality)}
 
 
 def snr_db(clean: Tensor | np.ndarray, estimate: Tensor | np.ndarray) -> Tensor:

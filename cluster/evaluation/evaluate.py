@@ -1,241 +1,297 @@
-"""How good a denoiser is: the corpus' stored test mixtures, scored with and without it, all over the cluster.
+"""How good denoisers are: clips scored as they are and after each system, all over the cluster.
 
-The test split's speakers and noises are in no other split. Every mixture is scored as it is ("noisy") and
-after each bundle, so that improvements are paired: the same clip before and after.
+The test split's speakers and noises are in no other split of a corpus. Every clip is scored as it is ("noisy") and
+after each system, so that differences are paired: the same clip before and after.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import os
-import platform
-import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-import torch
 
-from cluster.enhancement import enhance_audio, measure_real_time_factor, torch_threads
+from cluster.enhancement import enhance_audio, torch_threads
+from cluster.evaluation.clips import Clip, EvaluationError, corpus_clips, files_for, noisy_clips, paired_clips
+from cluster.evaluation.cost import measure_models
 from cluster.evaluation.scores import (
     CLEAN,
     NOISY,
+    STREAM,
+    Cost,
     EvaluationConfig,
     EvaluationReport,
     Example,
-    MixtureFacts,
+    Harm,
     ModelFacts,
     Score,
+    SystemResult,
+    facts_of,
+)
+from cluster.evaluation.scoring import HARM_MEASURES, Work, load_recogniser, score_clips
+from cluster.evaluation.summaries import (
+    ScoreTable,
+    buckets,
     choose_examples,
+    compare,
+    everything,
+    ranked,
+    spread_of,
     summarize,
 )
-from ww_data import Corpus, StoredMixtures, open_corpus
+from cluster.evaluation.systems import ModelSystem, load_systems, streams_of
+from ww_data import open_corpus, read_mono
 from ww_data.parallel import Progress
-from ww_models import BundleInfo, Denoiser, load_bundle, read_bundle_info, score_clip
+from ww_models.measures.clip import STANDARD, WITHOUT_CLEAN
+from ww_models.measures.dnsmos import require_dnsmos
+from ww_models.quality import MEASURES
 
 
-class EvaluationError(ValueError):
-    """An evaluation that cannot be done as asked."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What is compared, and on what.
+
+    data: a corpus, whose test mixtures are taken. pairs: (noisy folder, clean folder) by name. noisy: a folder without
+    clean sides. bundles: folders, or checkpoint files of facebook's denoiser. groups: trainings of one model that
+    differ in their seed, by the name of what they are together. systems: folders of files that another program made.
+    stream: whether models that run in steps are scored as streams, too. recogniser: "module:callable" that hears words.
+    """
+
+    bundles: tuple[str, ...] = ()
+    data: str = ""
+    pairs: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    noisy: str = ""
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    systems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stream: bool = False
+    dnsmos: bool = False
+    recogniser: str = ""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what is measured, in the order of the table."""
+        wanted = {*(() if self.noisy else STANDARD), *(WITHOUT_CLEAN if self.dnsmos else ())}
+        wanted |= {"wer"} if self.recogniser else set()
+        return tuple(name for name in MEASURES if name in wanted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """A request that was looked at: everything is there, loaded, and fits."""
+
+    request: EvaluationRequest
+    clips: tuple[Clip, ...]
+    models: tuple[ModelSystem, ...]
+    files: dict[str, dict[str, str]]
+    manifest_hash: str
+
+
+def plan_evaluation(request: EvaluationRequest, config: EvaluationConfig) -> Plan:
+    """Raises EvaluationError, CorpusError, BundleError or AudioError, each one line."""
+    _check_request(request)
+    if request.dnsmos:
+        require_dnsmos()
+    if request.recogniser:
+        load_recogniser(request.recogniser)
+    models = load_systems(request.bundles, request.groups, tuple(request.systems))
+    clips: list[Clip] = []
+    manifest_hash = ""
+    if request.data:
+        corpus = open_corpus(request.data)
+        manifest_hash = corpus.manifest_hash
+        clips += corpus_clips(corpus, config.num_clips)
+    for name, (noisy_dir, clean_dir) in request.pairs.items():
+        clips += paired_clips(name, noisy_dir, clean_dir, config.num_clips)
+    if request.noisy:
+        clips += noisy_clips(request.noisy, config.num_clips)
+    files = {name: files_for(name, folder, clips) for name, folder in request.systems.items()}
+    return Plan(
+        request=request, clips=tuple(clips), models=tuple(models), files=files, manifest_hash=manifest_hash
+    )
+
+
+def _check_request(request: EvaluationRequest) -> None:
+    if not (request.bundles or request.groups or request.systems):
+        raise EvaluationError("no bundle given; name at least one bundle folder, group or system")
+    if not (request.data or request.pairs or request.noisy):
+        raise EvaluationError(
+            "nothing to score on; give a corpus (--data), pairs (--pairs) or noisy files (--noisy)"
+        )
+    if request.noisy and (request.data or request.pairs):
+        raise EvaluationError("--noisy has no clean sides: score it by itself, without --data and --pairs")
+    if request.noisy and not request.dnsmos:
+        raise EvaluationError(
+            "--noisy has no clean sides, which all measures but DNSMOS need; add --dnsmos, or give --pairs"
+        )
+    if request.noisy and request.recogniser:
+        raise EvaluationError(
+            "--recogniser needs clean sides to know what was said; give --pairs instead of --noisy"
+        )
 
 
 def evaluate(
-    bundles: Sequence[str | os.PathLike[str]],
-    corpus_uri: str,
+    request: EvaluationRequest,
     config: EvaluationConfig | None = None,
     progress: Progress | None = None,
+    plan: Plan | None = None,
 ) -> EvaluationReport:
-    """Scores the unprocessed test mixtures and every bundle's estimate of them. Expects a connected Ray.
+    """Scores the unprocessed clips and what every system makes of them. Expects a connected Ray.
 
-    progress: called with (mixtures done, mixtures in all, "") as they come in.
-    Raises CorpusError, BundleError or EvaluationError, each one line.
+    progress: called with (clips done, clips in all, "") as they come in. plan: of this request, where there is one.
+    Raises what `plan_evaluation` does.
     """
     started = time.monotonic()
     config = config or EvaluationConfig()
-    named, models, corpus, chosen = check_evaluation(bundles, corpus_uri, config)
-    mixtures = corpus.mixtures("test")
-    cpus = _cpus_for_a_task(config.cpus_per_task)
-    model_refs = {name: ray.put(model) for name, model in models.items()}
-    scores = _score_mixtures(corpus, chosen, model_refs, config, cpus, progress)
-    measure_speed = ray.remote(num_cpus=cpus)(_measure_speed)
-    # One by one, so that nothing else runs beside them.
-    speeds = {name: ray.get(measure_speed.remote(ref)) for name, ref in model_refs.items()}
-    facts = {name: _describe(path, info, speeds[name][0], corpus) for name, (path, info) in named.items()}
+    plan = plan or plan_evaluation(request, config)
+    models = {system.name: system.model for system in plan.models}
+    cpus, gpus = _shares(config.cpus_per_task)
+    references = {name: ray.put(model) for name, model in models.items()}
+    engines = streams_of(plan.models) if request.stream else {}
+    work = Work(
+        clips=plan.clips,
+        measures=request.measures,
+        models=references,
+        engines={name: ray.put((engine.graph, engine.spec)) for name, engine in engines.items()},
+        files=plan.files,
+        recogniser=request.recogniser,
+    )
+    batch_s = config.gpu_batch_s if gpus else config.batch_s
+    scores = score_clips(work, config.num_harm_clips, batch_s, cpus, gpus, progress)
+    # Afterwards, so that nothing of this evaluation runs beside it, and in one process, on one machine.
+    on_one_machine = ray.remote(num_cpus=cpus)(_measure_models)
+    factors, silences, costs, machine = ray.get(on_one_machine.remote(references, config.timing_s))
+    facts = {system.name: system.describe(factors[system.name], plan.manifest_hash) for system in plan.models}
+    return _report(plan, config, scores, facts, silences, costs, machine, started)
+
+
+def _measure_models(references: dict[str, ray.ObjectRef], timing_s: float) -> Any:
+    return measure_models({name: ray.get(ref) for name, ref in references.items()}, timing_s)
+
+
+def _shares(wanted: float) -> tuple[float, float]:
+    """CPUs of a task, and GPUs of one that runs models: 0 where there is none free."""
+    free = ray.available_resources()
+    if free.get("CPU", 0.0) < 0.01:
+        total = ray.cluster_resources().get("CPU", 0.0)
+        raise EvaluationError(
+            f"scoring needs a CPU, but none of the cluster's {total:g} is free; free one, or add nodes"
+        )
+    return min(wanted, free["CPU"]), 1.0 if free.get("GPU", 0.0) >= 1 else 0.0
+
+
+def _report(
+    plan: Plan,
+    config: EvaluationConfig,
+    all_scores: Sequence[Score],
+    facts: Mapping[str, ModelFacts],
+    silences: Mapping[str, float],
+    costs: Mapping[str, Cost],
+    machine: str,
+    started: float,
+) -> EvaluationReport:
+    scores = [score for score in all_scores if score.heard == NOISY]
+    harm_scores = [score for score in all_scores if score.heard == CLEAN]
+    groups: dict[str, list[str]] = {}
+    for system in plan.models:
+        for name in (system.name, system.name + STREAM):
+            if system.group and any(score.system == name for score in scores):
+                groups.setdefault(system.group + name.removeprefix(system.name), []).append(name)
+    table = ScoreTable.of(scores, groups)
+    overall = summarize(table, everything(table), "", config)
+    by = {
+        way: [summarize(table, chosen, bucket, config) for bucket, chosen in found.items()]
+        for way, found in buckets(table).items()
+    }
+
+    def result(name: str) -> SystemResult:
+        is_stream, runs = name.endswith(STREAM), groups.get(name, [name])
+        members = [run.removesuffix(STREAM) for run in runs]
+        own = [facts[member] for member in members if member in facts]
+        streamed = [score.stream_difference for score in scores if is_stream and score.system in runs]
+        in_order = ranked(scores, name)
+        return SystemResult(
+            name=name,
+            model=own[0] if own else None,
+            overall=overall[name],
+            by={way: tuple(summaries[name] for summaries in found) for way, found in by.items()},
+            best=tuple(in_order[::-1][: config.num_extremes]),
+            worst=tuple(in_order[: config.num_extremes]),
+            harm=_harm(members, harm_scores, silences) if own and not is_stream else None,
+            cost=costs.get(members[0]) if own and not is_stream else None,
+            seeds=tuple(own) if len(own) > 1 else (),
+            spread=spread_of(scores, runs) if len(own) > 1 else {},
+            stream_difference=max(streamed, default=float("nan")),
+        )
+
+    comparisons, leaders = compare(table, config)
+    request = plan.request
+    pairs = {name: f"{noisy}:{clean}" for name, (noisy, clean) in request.pairs.items()}
     return EvaluationReport(
-        corpus_uri=str(corpus.storage),
-        manifest_hash=corpus.manifest_hash,
-        sample_rate=corpus.sample_rate,
-        num_mixtures=len(chosen),
-        clip_s=corpus.segment_s,
+        sources={
+            **({"corpus": request.data} if request.data else {}),
+            **pairs,
+            **({"noisy files": request.noisy} if request.noisy else {}),
+        },
+        manifest_hash=plan.manifest_hash,
+        measures=request.measures,
+        num_clips=len(plan.clips),
+        num_speakers=len({clip.speaker for clip in plan.clips}),
+        audio_s=sum(clip.duration_s for clip in plan.clips),
+        sample_rates=tuple(sorted({clip.sample_rate for clip in plan.clips})),
         config=config,
-        systems=tuple(summarize(name, scores, facts.get(name), config) for name in (NOISY, *models)),
+        systems=tuple(result(name) for name in table.systems),
+        comparisons=tuple(comparisons),
+        leaders=tuple(leaders),
+        undefined=table.undefined(),
         scores=tuple(scores),
-        examples=_make_examples(mixtures, corpus.sample_rate, scores, models, config.num_examples),
-        machine=next(iter(speeds.values()))[1],
+        harm_scores=tuple(harm_scores),
+        examples=_make_examples(plan, scores, config.num_examples),
+        machine=machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         duration_s=time.monotonic() - started,
     )
 
 
-def check_evaluation(
-    bundles: Sequence[str | os.PathLike[str]], corpus_uri: str, config: EvaluationConfig
-) -> tuple[dict[str, tuple[str, BundleInfo]], dict[str, Denoiser], Corpus, list[str]]:
-    """What there is to evaluate: bundles and models by name, the corpus, ids of mixtures. Raises like `evaluate`."""
-    named = _name_bundles(bundles)
-    models = {name: load_bundle(path) for name, (path, _) in named.items()}
-    corpus = open_corpus(corpus_uri)
-    return named, models, corpus, choose_mixtures(corpus.mixtures("test"), config.num_mixtures)
+def _harm(members: Sequence[str], harm_scores: Sequence[Score], silences: Mapping[str, float]) -> Harm:
+    """Means over clean clips in, of all members."""
+    own = [score for score in harm_scores if score.system in members]
 
+    def mean(measure: str) -> float:
+        values = np.array([score.values[measure] for score in own])
+        finite = values[np.isfinite(values)]
+        return float(finite.mean()) if len(finite) else float("nan")
 
-def choose_mixtures(mixtures: StoredMixtures, limit: int | None) -> list[str]:
-    """Ids of the mixtures to score: all, or the first `limit` of them in turn from each SNR."""
-    ids = mixtures.ids
-    if not ids:
-        raise EvaluationError(
-            f"{mixtures.path} holds no mixtures; prepare the corpus with num_test_mixtures > 0"
-        )
-    if limit is None or limit >= len(ids):
-        return ids
-    num_before: dict[float, int] = {}
-    turns = []
-    for place, snr_db in enumerate(mixtures.snrs_db):
-        turns.append((num_before.get(snr_db, 0), place))
-        num_before[snr_db] = num_before.get(snr_db, 0) + 1
-    return [ids[place] for _, place in sorted(turns)[:limit]]
-
-
-def _name_bundles(bundles: Sequence[str | os.PathLike[str]]) -> dict[str, tuple[str, BundleInfo]]:
-    """Folder and config of each bundle, in their order, under the name that the report calls it by."""
-    if not bundles:
-        raise EvaluationError("no bundle given; name at least one bundle folder")
-    named: dict[str, tuple[str, BundleInfo]] = {}
-    for bundle in bundles:
-        info = read_bundle_info(bundle)
-        folder = Path(bundle).resolve()
-        name = folder.parent.name if folder.name == "bundle" else folder.name  # runs/NAME/bundle
-        if name in named or name in {NOISY, CLEAN}:
-            name = f"{name}-{info.id[-6:]}"
-        if name in named:
-            raise EvaluationError(f"{bundle} is given twice; name each bundle once")
-        named[name] = (str(bundle), info)
-    return named
-
-
-def _cpus_for_a_task(wanted: float) -> float:
-    free = ray.available_resources().get("CPU", 0.0)
-    if free < 0.01:
-        total = ray.cluster_resources().get("CPU", 0.0)
-        raise EvaluationError(
-            f"scoring needs a CPU, but none of the cluster's {total:g} is free; free one, or add nodes"
-        )
-    return min(wanted, free)
-
-
-def _score_mixtures(
-    corpus: Corpus,
-    chosen: list[str],
-    model_refs: Mapping[str, ray.ObjectRef],
-    config: EvaluationConfig,
-    cpus: float,
-    progress: Progress | None,
-) -> list[Score]:
-    """All scores, ordered by mixture as chosen, then by system."""
-    score_batch = functools.partial(
-        _score_batch, chosen=frozenset(chosen), model_refs=dict(model_refs), sample_rate=corpus.sample_rate
-    )
-    path, filesystem = corpus.storage.for_arrow(corpus.mixtures_name("test"))
-    dataset = ray.data.read_parquet(
-        path,
-        filesystem=filesystem,
-        columns=["id", "noisy", "clean", "snr_db", "speaker", "noise_id"],
-        num_cpus=cpus,
-        override_num_blocks=-(-len(chosen) // config.batch_size),
-    ).map_batches(score_batch, batch_size=config.batch_size, batch_format="numpy", num_cpus=cpus)
-    scores: list[Score] = []
-    for row in dataset.iter_rows():
-        scores.append(Score(**row))
-        if progress:
-            progress(len(scores) // (1 + len(model_refs)), len(chosen), "")
-    mixtures = {mixture_id: place for place, mixture_id in enumerate(chosen)}
-    systems = {name: place for place, name in enumerate((NOISY, *model_refs))}
-    return sorted(scores, key=lambda score: (mixtures[score.mixture_id], systems[score.system]))
-
-
-def _score_batch(
-    batch: dict[str, np.ndarray],
-    *,
-    chosen: frozenset[str],
-    model_refs: dict[str, ray.ObjectRef],
-    sample_rate: int,
-) -> dict[str, np.ndarray]:
-    """Columns of Score for a batch of mixtures: runs in Ray's processes, on one core each."""
-    torch.set_num_threads(1)
-    scores = []
-    for row, mixture_id in enumerate(batch["id"]):
-        if mixture_id not in chosen:
-            continue
-        noisy_T, clean_T = (np.asarray(batch[name][row], dtype=np.float32) for name in (NOISY, CLEAN))
-        facts: dict[str, Any] = {name: str(batch[name][row]) for name in ("speaker", "noise_id")}
-        facts |= {"mixture_id": str(mixture_id), "mixture_snr_db": round(float(batch["snr_db"][row]), 3)}
-        for system in (NOISY, *model_refs):
-            estimate_T = noisy_T
-            if system != NOISY:
-                estimate_T = enhance_audio(_fetch(model_refs[system]), noisy_T[:, None], sample_rate)[:, 0]
-            quality = dataclasses.asdict(score_clip(clean_T, estimate_T, sample_rate))
-            scores.append(Score(**facts, system=system, **quality))
-    names = [field.name for field in dataclasses.fields(Score)]
-    return {name: np.array([getattr(score, name) for score in scores]) for name in names}
-
-
-@functools.lru_cache(maxsize=8)
-def _fetch(ref: ray.ObjectRef) -> Any:
-    return ray.get(ref)
-
-
-def _measure_speed(model: Denoiser) -> tuple[float, str]:
-    """(real-time factor on one thread, the machine it was measured on)."""
-    torch.set_num_threads(1)
-    return measure_real_time_factor(model), f"{_cpu_name()}, torch {torch.__version__}"
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
-    return named[1].strip() if named else platform.machine()
-
-
-def _describe(path: str, info: BundleInfo, real_time_factor: float, corpus: Corpus) -> ModelFacts:
-    trained_on = info.data.get("manifest_hash")
-    return ModelFacts(
-        bundle_id=info.id,
-        path=path,
-        architecture=info.architecture,
-        num_parameters=info.num_parameters,
-        macs_per_second=info.macs_per_second,
-        latency_ms=info.latency_ms,
-        real_time_factor=real_time_factor,
-        sample_rate=info.sample_rate,
-        same_corpus=None if trained_on is None else trained_on == corpus.manifest_hash,
+    pesq, si_sdr_db = (mean(measure) for measure in HARM_MEASURES)
+    return Harm(
+        pesq=pesq,
+        si_sdr_db=si_sdr_db,
+        num_clips=len({score.clip_id for score in own}),
+        silence_dbfs=float(np.mean([silences[member] for member in members])),
     )
 
 
-def _make_examples(
-    mixtures: StoredMixtures,
-    rate: int,
-    scores: Sequence[Score],
-    models: Mapping[str, Denoiser],
-    num_examples: int,
-) -> tuple[Example, ...]:
+def _make_examples(plan: Plan, scores: Sequence[Score], num_examples: int) -> tuple[Example, ...]:
+    """With the sound of all systems; of a group, that of its first member."""
+    clips = {clip.clip_id: clip for clip in plan.clips}
+    systems = [score.system for score in scores if score.system != NOISY]
     examples = []
-    for score in choose_examples(scores, next(iter(models)), num_examples):
-        noisy_T, clean_T = mixtures[score.mixture_id]
+    for score in choose_examples(scores, systems[0], num_examples):
+        clip = clips[score.clip_id]
+        noisy_T, clean_T = clip.read()
+        signals = {NOISY: noisy_T}
         with torch_threads(1):
-            wet = {name: enhance_audio(model, noisy_T[:, None], rate)[:, 0] for name, model in models.items()}
-        facts = {field.name: getattr(score, field.name) for field in dataclasses.fields(MixtureFacts)}
-        signals = {NOISY: noisy_T, **wet, CLEAN: clean_T}
-        examples.append(Example(**facts, sample_rate=rate, signals=signals))
+            for system in plan.models:
+                name = system.group or system.name
+                if name not in signals:
+                    enhanced_TC = enhance_audio(system.model, noisy_T[:, None], clip.sample_rate)
+                    signals[name] = enhanced_TC[:, 0]
+        for name, paths in plan.files.items():
+            signals[name] = read_mono(paths[clip.clip_id], clip.sample_rate)[: clip.num_samples]
+        if clean_T is not None:
+            signals[CLEAN] = clean_T
+        examples.append(Example(**facts_of(score), signals=signals))
     return tuple(examples)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cluster.evaluation.scores import SystemResult
+from cluster.evaluation.scores import NOISY, STREAM, SystemResult
 from ww_models.quality import MEASURES
 
 NUM_SERIES = 6
@@ -37,35 +37,69 @@ _STYLE: dict[Any, Any] = {
 _FFT, _HOP, _RANGE_DB = 512, 128, 80.0
 
 
-def improvement_figure(systems: Sequence[SystemResult]) -> str:
-    """What each system adds to each measure at each SNR of the mixtures: dots are means, lines intervals."""
-    levels = [format_level(summary.snr_db) for summary in systems[0].by_snr if summary.snr_db is not None]
+def improvement_figure(systems: Sequence[SystemResult], measures: Sequence[str]) -> str:
+    """What each system adds to each measure at each SNR of the clips: dots are means, lines intervals."""
+    levels = [summary.bucket.removesuffix(" dB") for summary in systems[0].by["snr"]]
+    rows = -(-len(measures) // 2)
     with mpl.rc_context(_STYLE | {"svg.hashsalt": "improvement"}):
-        figure = Figure(figsize=(9.2, 5.4), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.08))
-        for axes, measure in zip(figure.subplots(2, 2).flat, MEASURES.values(), strict=True):
-            axes.set_title(f"{measure.label}: change", loc="left", fontsize=11)
+        figure = Figure(figsize=(9.2, 2.6 * rows), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.08))
+        every_axes = list(figure.subplots(rows, 2, squeeze=False).flat)
+        for axes, name in zip(every_axes, measures, strict=False):
+            axes.set_title(f"{MEASURES[name].label}: change", loc="left", fontsize=11)
             axes.grid(axis="y", color=_LINE, linewidth=0.8)
             axes.axhline(0, color=_INK, linewidth=1)
             for index, system in enumerate(systems):
-                _draw_intervals(axes, system, measure.name, index, len(systems))
-            axes.set_xticks(range(len(levels)), levels)
+                _draw_intervals(axes, system, name, index, len(systems))
+            axes.set_xticks(range(len(levels)), levels, fontsize=10 if len(levels) < 8 else 7)
             axes.set_xlim(-0.6, len(levels) - 0.4)
             axes.set_axisbelow(True)
-        figure.supxlabel("SNR of the mixture in dB", fontsize=10)
-        return _to_svg(figure, "Change of each measure over the unprocessed mixtures, by SNR of the mixture")
+        for axes in every_axes[len(measures) :]:
+            axes.set_axis_off()
+        figure.supxlabel("SNR of the clip in dB", fontsize=10)
+        return _to_svg(figure, "Change of each measure over the unprocessed clips, by SNR of the clip")
 
 
 def _draw_intervals(axes: Axes, system: SystemResult, measure: str, index: int, count: int) -> None:
     color = _SERIES[index % NUM_SERIES]
-    intervals = [summary.improvements[measure] for summary in system.by_snr]
+    intervals = [summary.improvements[measure] for summary in system.by["snr"]]
     places = np.arange(len(intervals)) + (index - (count - 1) / 2) * min(0.18, 0.6 / count)
     axes.vlines(places, [i.low for i in intervals], [i.high for i in intervals], color=color, linewidth=2)
     axes.plot(places, [i.mean for i in intervals], "o", color=color, markersize=6.5)
 
 
-def format_level(value_db: float) -> str:
-    """-5.0 -> −5"""
-    return f"{value_db:g}".replace("-", "−")
+def quality_cost_figure(systems: Sequence[SystemResult], measure: str) -> str:
+    """The mean of a measure of all systems over what a second of sound costs, on a logarithmic scale.
+
+    The cost is that of one stream in fp32 or, of what does not run in steps, that of whole clips: a hollow dot. What
+    has no cost of its own, the noisy sound and files of other programs, is a line.
+    """
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": "cost"}):
+        figure = Figure(figsize=(9.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        others = [system for system in systems if system.name != NOISY]
+        for system in systems:
+            if system.name.endswith(STREAM):
+                continue
+            mean = system.overall.means[measure]
+            color = _INK if system.name == NOISY else _SERIES[others.index(system) % NUM_SERIES]
+            if system.model is None:
+                axes.axhline(mean.mean, color=color, linewidth=1, linestyle="--")
+                axes.annotate(system.name, (0, mean.mean), (4, 3), ("axes fraction", "data"), "offset points")
+                continue
+            stream = system.cost.alone["fp32"] if system.cost else None
+            cost = stream or system.model.real_time_factor
+            axes.vlines([cost], mean.low, mean.high, color=color, linewidth=2)
+            axes.plot(
+                [cost], [mean.mean], "o", color=color, markersize=8, fillstyle="full" if stream else "none"
+            )
+            axes.annotate(system.name, (cost, mean.mean), (8, 4), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_xlabel("seconds of computing per second of sound")
+        axes.set_ylabel(MEASURES[measure].label)
+        return _to_svg(figure, f"{MEASURES[measure].title} of each system over its cost")
 
 
 def spectrogram_figures(signals: Mapping[str, np.ndarray], sample_rate: int) -> dict[str, str]:

@@ -1,30 +1,9 @@
-"""Writes an evaluation for people (report.html, one file that opens anywhere) and for programs (report.json).
-
-report.json: {"format": "wave-wizard-evaluation", "format_version": 1, ...} followed by the fields of
-EvaluationReport as cluster/evaluation/scores.py documents them, undefined numbers as null:
-
-    verdict                        one sentence
-    notes[]                        what was converted to be scored
-    corpus_uri, manifest_hash, sample_rate (Hz), num_mixtures, clip_s, machine, created_at, duration_s, config
-    systems[]                      "noisy" first
-      name, model                  model: null for noisy, else bundle_id, real_time_factor, latency_ms, ...
-      overall, by_snr[]            snr_db (null: all), num_mixtures,
-        means.MEASURE                  mean, num_defined, num_undefined
-        improvements.MEASURE           mean, low, high, num_pairs
-      best[], worst[]              entries like those of scores[]
-    scores[]                       mixture_id, mixture_snr_db, speaker, noise_id, system, a number per MEASURE
-    examples[]                     mixture_id, mixture_snr_db, speaker, noise_id, sample_rate (Hz);
-                                   audio {name: file, from the report's folder}
-
-MEASURE is a name in ww_models.quality.MEASURES.
-"""
+"""Writes an evaluation for people (report.html, one file that opens anywhere) and for programs (see `files`)."""
 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
-import json
 import math
 import os
 from pathlib import Path
@@ -34,27 +13,45 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from cluster.evaluation.figures import NUM_SERIES, format_level, improvement_figure, spectrogram_figures
-from cluster.evaluation.scores import CLEAN, NOISY, EvaluationReport, Example, Interval, SystemResult
+from cluster.evaluation.figures import (
+    NUM_SERIES,
+    improvement_figure,
+    quality_cost_figure,
+    spectrogram_figures,
+)
+from cluster.evaluation.files import report_json, scores_parquet
+from cluster.evaluation.scores import CLEAN, NOISY, STREAM, EvaluationReport, Example, Interval, SystemResult
 from ww_data import write_audio
 from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
 
-FORMAT, FORMAT_VERSION = "wave-wizard-evaluation", 1
 _DECIDING = ("pesq", "si_sdr_db")  # measures, the first one first
+_DECIDING_WITHOUT_CLEAN = ("dnsmos_ovrl",)
+ALPHA = 0.05
+WAYS = {
+    "noise": "Kind of noise",
+    "speaker": "Speaker",
+    "level": "Level of the input",
+    "dataset": "Where the clips are from",
+}
 
 
 def write_report(report: EvaluationReport, out_dir: str | os.PathLike[str]) -> Path:
-    """Writes report.html, report.json and examples/*.wav into `out_dir`, which is made if needed.
+    """Writes report.html, report.json, scores.parquet and examples/*.wav into `out_dir`, which is made if needed.
 
     Returns the path of report.html.
     """
     out = Path(out_dir)
     (out / "examples").mkdir(parents=True, exist_ok=True)
     audio = [_write_example(example, number, out) for number, example in enumerate(report.examples, start=1)]
-    content = json.dumps(_to_dict(report, audio), indent=1, ensure_ascii=False, allow_nan=False)
     html = out / "report.html"
-    write_whole({html: render_html(report).encode(), out / "report.json": content.encode()})
+    write_whole(
+        {
+            html: render_html(report).encode(),
+            out / "report.json": report_json(report, " ".join(verdict(report)), audio),
+            out / "scores.parquet": scores_parquet(report),
+        }
+    )
     return html
 
 
@@ -66,37 +63,31 @@ def _write_example(example: Example, number: int, out: Path) -> dict[str, str]:
     return files
 
 
-def _to_dict(report: EvaluationReport, audio: list[dict[str, str]]) -> dict[str, Any]:
-    """The content of report.json. audio: for each example, signal name -> file."""
-    examples = []
-    for example, files in zip(report.examples, audio, strict=True):
-        facts = {f.name: getattr(example, f.name) for f in dataclasses.fields(example) if f.name != "signals"}
-        examples.append(facts | {"audio": files})
-    content = dataclasses.asdict(dataclasses.replace(report, examples=()))
-    head = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "verdict": " ".join(verdict(report)),
-        "notes": report.notes,
-    }
-    return _finite(head | content | {"examples": examples})
+def deciding_measures(report: EvaluationReport) -> tuple[str, ...]:
+    """Those that the verdict goes by."""
+    return tuple(measure for measure in (*_DECIDING, *_DECIDING_WITHOUT_CLEAN) if measure in report.measures)[
+        :2
+    ]
 
 
 def best_system(report: EvaluationReport) -> SystemResult:
-    """The bundle that adds most PESQ, then most SI-SDR."""
+    """The system that adds most PESQ, then most SI-SDR; without clean sides, most of what is measured instead."""
 
     def gains(result: SystemResult) -> list[float]:
-        means = (result.overall.improvements[measure].mean for measure in _DECIDING)
+        means = (result.overall.improvements[measure].mean for measure in deciding_measures(report))
         return [-math.inf if math.isnan(mean) else mean for mean in means]
 
-    return max((result for result in report.systems if result.name != NOISY), key=gains)
+    rivals = [
+        result for result in report.systems if result.name != NOISY and not result.name.endswith(STREAM)
+    ]
+    return max(rivals, key=gains)
 
 
 def verdict(report: EvaluationReport) -> tuple[str, str]:
-    """(what came out, the figures behind it), for people, about the best bundle."""
+    """(what came out, the figures behind it), for people, about the best system."""
     best = best_system(report)
-    changes = {measure: best.overall.improvements[measure] for measure in _DECIDING}
-    directions = {_direction(change) for change in changes.values()}
+    changes = {measure: best.overall.improvements[measure] for measure in deciding_measures(report)}
+    directions = {direction(change, measure) for measure, change in changes.items()}
     if directions == {0}:
         outcome = "makes no clear difference"
     elif directions >= {1, -1}:
@@ -105,7 +96,8 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
         outcome = f"makes noisy speech {'cleaner' if 1 in directions else 'worse'}"
         if 0 in directions:
             outcome += " by one measure, with no clear change by the other"
-    rival = " (the best of those compared)" if len(report.systems) > 2 else ""
+    num_compared = sum(not result.name.endswith(STREAM) for result in report.systems) - 1
+    rival = " (the best of those compared)" if num_compared > 1 else ""
     unseen = " of speakers and noises new to it" if best.model and best.model.same_corpus else ""
     before, after = report.system(NOISY).overall.means, best.overall.means
     confidence = f"{100 * report.config.confidence:g} % interval"
@@ -118,8 +110,24 @@ def verdict(report: EvaluationReport) -> tuple[str, str]:
         figures.append(f"{measure.title} goes from {old} to {new} ({mean}; {confidence} {low} to {high})")
     return (
         f"{best.name}{rival} {outcome}.",
-        f"Over {report.num_mixtures} mixtures{unseen}, {' and '.join(figures)}.",
+        f"Over {report.num_clips} clips{unseen}, {' and '.join(figures)}.",
     )
+
+
+def differences(report: EvaluationReport) -> list[str]:
+    """What is sure among the systems by the deciding measures, a line for each pair."""
+    lines = []
+    for found in report.comparisons:
+        if found.measure not in deciding_measures(report):
+            continue
+        mean, low, high = format_interval(found.difference, found.measure)
+        sure = (
+            f"p {found.p_holm:.3f}" if found.p_holm < ALPHA else f"no sure difference, p {found.p_holm:.2f}"
+        )
+        lines.append(
+            f"{MEASURES[found.measure].label}: {found.a} − {found.b} {mean} ({low} to {high}; {sure})"
+        )
+    return lines
 
 
 def render_html(report: EvaluationReport) -> str:
@@ -127,32 +135,49 @@ def render_html(report: EvaluationReport) -> str:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"score": format_score, "interval": format_interval}
-    environment.filters |= {"direction": _direction, "level": format_level}
-    bundles = [result for result in report.systems if result.name != NOISY]
+    environment.filters |= {"decibels": format_decibels}
+    environment.globals |= {"direction": direction, "mark": _marks(report)}
+    systems = [result for result in report.systems if result.name != NOISY]
     headline, figures = verdict(report)
+    by_snr = len(report.system(NOISY).by.get("snr", ())) > 0
     return environment.get_template("report.html.jinja").render(
         report=report,
-        bundles=bundles,
+        systems=systems,
+        models=[result for result in systems if result.harm],
         best=best_system(report),
         noisy=report.system(NOISY),
-        noisy_scores={score.mixture_id: score for score in report.scores if score.system == NOISY},
+        noisy_scores={score.clip_id: score for score in report.scores},
         headline=headline,
         figures=figures,
-        measures=MEASURES,
+        measures={name: MEASURES[name] for name in report.measures},
+        deciding={name: MEASURES[name] for name in deciding_measures(report)},
+        ways={way: title for way, title in WAYS.items() if len(report.system(NOISY).by.get(way, ())) > 1},
+        differences=differences(report),
+        alpha=ALPHA,
         num_series=NUM_SERIES,
         undefined=_undefined(report),
-        improvement=markupsafe.Markup(improvement_figure(bundles)),
+        improvement=markupsafe.Markup(improvement_figure(systems, report.measures)) if by_snr else "",
+        quality_cost=markupsafe.Markup(quality_cost_figure(report.systems, deciding_measures(report)[0])),
         examples=[_example_cards(example) for example in report.examples],
     )
+
+
+def _marks(report: EvaluationReport) -> dict[tuple[str, str], str]:
+    """By (system, measure): "best", or "as good" where the difference to the best is not sure; else nothing."""
+    marks = {}
+    for leader in report.leaders:
+        if leader.behind:
+            marks[leader.best, leader.measure] = "best"
+        marks |= {(name, leader.measure): "as good" for name, p in leader.behind.items() if p >= ALPHA}
+    return marks
 
 
 def _undefined(report: EvaluationReport) -> list[str]:
     """Which scores could not be computed, so that no clip disappears unseen."""
     return [
-        f"{measure.title} of {result.name}: {count} of {report.num_mixtures} mixtures"
-        for result in report.systems
-        for measure in MEASURES.values()
-        if (count := result.overall.means[measure.name].num_undefined)
+        f"{MEASURES[found.measure].title} of {found.system}: {len(found.clips)} of {report.num_clips} clips "
+        f"({', '.join(found.clips[:3])}{', ...' if len(found.clips) > 3 else ''})"
+        for found in report.undefined
     ]
 
 
@@ -166,7 +191,7 @@ def _example_cards(example: Example) -> dict[str, Any]:
         write_audio(buffer, np.clip(signal_T, -1, 1), example.sample_rate)
         card = {
             "title": titles.get(name, f"Enhanced: {name}"),
-            "label": f"{name}, {example.mixture_id}",
+            "label": f"{name}, {example.clip_id}",
             "figure": markupsafe.Markup(figures[name]),
             "audio": f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}",
         }
@@ -174,9 +199,10 @@ def _example_cards(example: Example) -> dict[str, Any]:
     return {"example": example, "cards": cards}
 
 
-def _direction(change: Interval) -> int:
+def direction(change: Interval, measure: str) -> int:
     """1 for a clear gain, -1 for a clear loss, 0 where the interval holds zero or there is none."""
-    return int(change.low > 0) - int(change.high < 0)
+    sign = int(change.low > 0) - int(change.high < 0)
+    return sign if MEASURES[measure].higher_is_better else -sign
 
 
 def format_score(value: float, measure: str) -> str:
@@ -192,10 +218,6 @@ def format_interval(change: Interval, measure: str) -> tuple[str, ...]:
     return tuple(text if text[0] in "−–" else f"+{text}" for text in texts)
 
 
-def _finite(value: Any) -> Any:
-    """The same with NaN and infinity as None, since JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def format_decibels(value: float) -> str:
+    """−62.3"""
+    return f"{value:.1f}".replace("-", "−") if math.isfinite(value) else "–"

@@ -1,80 +1,109 @@
-"""What an evaluation finds: scores of single mixtures, summaries per system and SNR, the whole report."""
+"""What an evaluation finds: scores of single clips, summaries per system and bucket, comparisons, the whole report."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
+import math
+from typing import Any, Literal
 
 import numpy as np
 
-from cluster.evaluation.statistics import Interval, Mean, mean_of_defined, paired_interval
+from cluster.evaluation.statistics import Interval, Mean
 from ww_models.perceptual import pesq_note
-from ww_models.quality import MEASURES, Quality
 
 NOISY = "noisy"
 CLEAN = "clean"
+STREAM = " (stream)"  # what the name of a model's stream ends with
+Heard = Literal["noisy", "clean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How much is scored and how sure the answer is made.
 
-    num_mixtures: how many of the test mixtures, taken evenly from all SNRs; None for all.
-    batch_size: mixtures that one task scores; smaller spreads better over cores, larger has less overhead.
+    num_clips: how many clips, of a corpus' mixtures evenly from all SNRs; None for all.
+    batch_s, gpu_batch_s: seconds of sound in a task, without and with a GPU.
     cpus_per_task: CPUs that Ray sets aside for a task; where less is free, that.
-    num_resamples, confidence, seed: of the bootstrap intervals.
-    num_examples: mixtures to listen to; num_extremes: best and worst mixtures to list.
+    num_resamples, confidence, seed: of the bootstrap.
+    num_harm_clips: clean sides that are sent through each model, to see what it does to them.
+    timing_s: how long each form of a model is timed, three times over; 0 for no timing of streams.
+    num_examples: clips to listen to; num_extremes: best and worst clips to list.
     """
 
-    num_mixtures: int | None = None
-    batch_size: int = 4
+    num_clips: int | None = None
+    batch_s: float = 16.0
+    gpu_batch_s: float = 320.0
     cpus_per_task: float = 1.0
     num_resamples: int = 2000
     confidence: float = 0.95
     seed: int = 0
+    num_harm_clips: int = 40
+    timing_s: float = 0.5
     num_examples: int = 2
     num_extremes: int = 5
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "num_resamples": 100, "num_examples": 0, "num_extremes": 0}
+        least = {
+            "num_resamples": 100,
+            "num_examples": 0,
+            "num_extremes": 0,
+            "num_harm_clips": 0,
+            "timing_s": 0,
+        }
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} must be at least {minimum}; got {getattr(self, name)}")
-        if self.num_mixtures is not None and self.num_mixtures < 1:
-            raise ValueError(f"num_mixtures must be at least 1, or None for all; got {self.num_mixtures}")
+        if self.num_clips is not None and self.num_clips < 1:
+            raise ValueError(f"num_clips must be at least 1, or None for all; got {self.num_clips}")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, e.g. 0.95; got {self.confidence}")
-        if not self.cpus_per_task > 0:
-            raise ValueError(f"cpus_per_task must be positive; got {self.cpus_per_task}")
+        for name in ("cpus_per_task", "batch_s", "gpu_batch_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MixtureFacts:
-    """Which stored mixture it is. mixture_snr_db: as mixed."""
+class ClipFacts:
+    """Which clip it is.
 
-    mixture_id: str
-    mixture_snr_db: float
+    dataset: "corpus", or the name of the pairs. noise: its kind, "" if nothing tells.
+    input_snr_db: as mixed, or of the two sides; NaN without a clean one. input_level_dbfs: RMS of the noisy side.
+    """
+
+    clip_id: str
+    dataset: str
     speaker: str
+    noise: str
     noise_id: str
+    sample_rate: int
+    duration_s: float
+    input_snr_db: float = math.nan
+    input_level_dbfs: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score(Quality, MixtureFacts):
-    """The scores of one mixture as one system returns it, NaN where undefined."""
+class Score(ClipFacts):
+    """The scores of one clip as one system returns it.
+
+    heard: what the system was given: the noisy side, or the clean one, to see what it does to that.
+    values: by measure, NaN where undefined. stream_difference: of a stream, how far it is from the whole clip at most.
+    """
 
     system: str
+    heard: Heard = "noisy"
+    values: dict[str, float]
+    stream_difference: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Scores of one system over all mixtures (snr_db None) or over those mixed at one SNR.
+    """Scores of one system over all clips (bucket "") or those of one bucket.
 
-    means, improvements: by measure; improvements over the unprocessed mixtures, empty for those themselves.
+    means, improvements: by measure; improvements over the noisy sound, empty for that itself.
     """
 
-    snr_db: float | None
-    num_mixtures: int
+    bucket: str
+    num_clips: int
     means: dict[str, Mean]
     improvements: dict[str, Interval]
 
@@ -83,7 +112,8 @@ class Summary:
 class ModelFacts:
     """latency_ms: how far ahead the model listens, None for the whole clip.
 
-    real_time_factor: seconds of computing per second of audio, on one thread. sample_rate: Hz, that it works at.
+    real_time_factor: seconds of computing per second of audio, whole clips on one thread. sample_rate: Hz, that it
+    works at. bundle_id: "" of a checkpoint that is no bundle.
     """
 
     bundle_id: str
@@ -98,37 +128,124 @@ class ModelFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Harm:
+    """What a system does to what needs nothing done: clean speech and silence.
+
+    pesq, si_sdr_db: means over clean clips in; NaN where not defined. silence_dbfs: level out for digital silence in,
+    -120 or more.
+    """
+
+    pesq: float
+    si_sdr_db: float
+    num_clips: int
+    silence_dbfs: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of computing per second of sound of streams on ONNX Runtime, one thread, by precision (fp32, int8).
+
+    alone: of one stream; batch_16: of each of 16 that share steps. None where a precision does not run.
+    """
+
+    alone: dict[str, float | None]
+    batch_16: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One measure over trainings that differ in their seed: the mean of each, and their standard deviation."""
+
+    means: tuple[float, ...]
+    deviation: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SystemResult:
-    """One system's results; model is None for "noisy". best, worst: by SI-SDR improvement, extreme first."""
+    """One system's results.
+
+    by: summaries of buckets by what they go by (snr, noise, speaker, level, dataset).
+    model: None for noisy, and for files that another program made; harm, cost: None for these and for streams.
+    seeds, spread: of several trainings that count as one system; model is then the first of them.
+    best, worst: by SI-SDR improvement, extreme first.
+    stream_difference: of a stream, how far it is from the whole clip at most, full scale 1; else NaN.
+    """
 
     name: str
     model: ModelFacts | None
     overall: Summary
-    by_snr: tuple[Summary, ...]
+    by: dict[str, tuple[Summary, ...]]
     best: tuple[Score, ...]
     worst: tuple[Score, ...]
+    harm: Harm | None = None
+    cost: Cost | None = None
+    seeds: tuple[ModelFacts, ...] = ()
+    spread: dict[str, Spread] = dataclasses.field(default_factory=dict)
+    stream_difference: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example(MixtureFacts):
-    """A mixture to see and hear; signals: name -> (T,) float32, "noisy" first, then systems, then "clean"."""
+class Comparison:
+    """Two systems by one measure, clip by clip: the mean of a - b.
 
-    sample_rate: int
+    p, p_holm: of no difference, alone and as one of all comparisons by this measure.
+    """
+
+    measure: str
+    a: str
+    b: str
+    difference: Interval
+    p: float
+    p_holm: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Leader:
+    """The best system by one measure; behind: the others' p-values of being as good, Holm-corrected among them."""
+
+    measure: str
+    best: str
+    behind: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Undefined:
+    """Clips for which a system has no value of a measure. They count for no system, by this measure."""
+
+    measure: str
+    system: str
+    clips: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example(ClipFacts):
+    """A clip to see and hear; signals: name -> (T,) float32, "noisy" first, then systems, then "clean"."""
+
     signals: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """Everything that `write_report` shows. systems: "noisy" first, then the bundles in their order."""
+    """Everything that `write_report` shows. systems: "noisy" first, then the others in their order.
 
-    corpus_uri: str
+    measures: names of those that were measured, in the order of the table. manifest_hash: of the corpus, or "".
+    scores: of noisy sound; harm_scores: of clean sound, which each model was given too.
+    """
+
+    sources: dict[str, str]
     manifest_hash: str
-    sample_rate: int
-    num_mixtures: int
-    clip_s: float
+    measures: tuple[str, ...]
+    num_clips: int
+    num_speakers: int
+    audio_s: float
+    sample_rates: tuple[int, ...]
     config: EvaluationConfig
     systems: tuple[SystemResult, ...]
+    comparisons: tuple[Comparison, ...]
+    leaders: tuple[Leader, ...]
+    undefined: tuple[Undefined, ...]
     scores: tuple[Score, ...]
+    harm_scores: tuple[Score, ...]
     examples: tuple[Example, ...]
     machine: str
     created_at: str
@@ -136,70 +253,27 @@ class EvaluationReport:
 
     @property
     def notes(self) -> list[str]:
-        """What was converted to be scored, a line each."""
+        """What was converted to be scored, and what the intervals cannot say, a line each."""
+        rates = ", ".join(f"{rate}" for rate in self.sample_rates)
         lines = [
-            f"{result.name} works at {result.model.sample_rate} Hz: the mixtures of {self.sample_rate} Hz are "
-            "converted to it, and what it makes of them back"
+            f"{result.name} works at {result.model.sample_rate} Hz: clips of {rates} Hz are converted to it, and what "
+            "it makes of them back"
             for result in self.systems
-            if result.model is not None and result.model.sample_rate != self.sample_rate
+            if result.model is not None and {result.model.sample_rate} != set(self.sample_rates)
         ]
-        return [*lines, *filter(None, [pesq_note(self.sample_rate)])]
+        lines += filter(None, (pesq_note(rate) for rate in self.sample_rates if "pesq" in self.measures))
+        if self.num_speakers == 1:
+            lines.append("all clips are of one speaker: intervals are over clips, and say nothing of others")
+        elif self.num_speakers < 10:
+            lines.append(
+                f"the clips are of {self.num_speakers} speakers: intervals over so few are narrower than true"
+            )
+        return lines
 
     def system(self, name: str) -> SystemResult:
         return next(result for result in self.systems if result.name == name)
 
 
-def summarize(
-    name: str, scores: Sequence[Score], model: ModelFacts | None, config: EvaluationConfig
-) -> SystemResult:
-    """One system's results out of the scores of all."""
-    noisy = {score.mixture_id: score for score in scores if score.system == NOISY}
-    own = [score for score in scores if score.system == name]
-    interval = functools.partial(
-        paired_interval, num_resamples=config.num_resamples, confidence=config.confidence, seed=config.seed
-    )
-
-    def summary(chosen: list[Score], snr_db: float | None) -> Summary:
-        means, improvements = {}, {}
-        for measure in MEASURES:
-            values = np.array([getattr(score, measure) for score in chosen])
-            means[measure] = mean_of_defined(values)
-            if name != NOISY:
-                before = np.array([getattr(noisy[score.mixture_id], measure) for score in chosen])
-                improvements[measure] = interval(before, values)
-        return Summary(snr_db=snr_db, num_mixtures=len(chosen), means=means, improvements=improvements)
-
-    ranked = _ranked(scores, name) if name != NOISY else []
-    return SystemResult(
-        name=name,
-        model=model,
-        overall=summary(own, None),
-        by_snr=tuple(
-            summary([score for score in own if score.mixture_snr_db == snr_db], snr_db)
-            for snr_db in sorted({score.mixture_snr_db for score in own})
-        ),
-        best=tuple(ranked[::-1][: config.num_extremes]),
-        worst=tuple(ranked[: config.num_extremes]),
-    )
-
-
-def choose_examples(scores: Sequence[Score], system: str, num_examples: int) -> list[Score]:
-    """Typical mixtures, not flattering ones: at some SNRs, from the lowest, the one of median improvement."""
-    ranked = _ranked(scores, system)
-    snrs_db = sorted({score.mixture_snr_db for score in ranked})
-    chosen = []
-    for snr_db in snrs_db[:: max(1, len(snrs_db) // max(1, num_examples))][:num_examples]:
-        at_snr = [score for score in ranked if score.mixture_snr_db == snr_db]
-        chosen.append(at_snr[len(at_snr) // 2])
-    return chosen
-
-
-def _ranked(scores: Sequence[Score], system: str) -> list[Score]:
-    """A system's scores by SI-SDR improvement, least first, without those that have none."""
-    noisy_db = {score.mixture_id: score.si_sdr_db for score in scores if score.system == NOISY}
-
-    def gain_db(score: Score) -> float:
-        return score.si_sdr_db - noisy_db[score.mixture_id]
-
-    own = (score for score in scores if score.system == system)
-    return sorted((score for score in own if np.isfinite(gain_db(score))), key=gain_db)
+def facts_of(clip: ClipFacts) -> dict[str, Any]:
+    """The facts alone, of whatever else a clip carries."""
+    return {field.name: getattr(clip, field.name) for field in dataclasses.fields(ClipFacts)}

@@ -32,7 +32,7 @@ from cluster.tuning.tries import Try
 from ww_data import Corpus, Storage, open_corpus
 from ww_data.parallel import Progress
 from ww_models import BundleError, read_bundle_info
-from ww_models.quality import MEASURES
+from ww_models.quality import VALIDATION_MEASURES
 from ww_models.whole_files import write_whole
 
 _TABLE_FILE, _TUNE_FOLDER = "sweep.json", ".tune"
@@ -62,8 +62,8 @@ def check_sweep(
 
     configs: what trials start from.
     """
-    if measure not in MEASURES:
-        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(MEASURES)}")
+    if measure not in VALIDATION_MEASURES:
+        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(VALIDATION_MEASURES)}")
     for config in configs:
         check_measure(config, measure)
     if trials < 1 or max_concurrent_trials < 1:
@@ -278,4 +278,4 @@ def _row(result: Any, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         scores = read_bundle_info(folder / trial / BUNDLE_FOLDER).metrics["enhanced"]
     except BundleError as error:
         return row | {"error": f"it ended without a bundle: {one_line(error)}"}
-    return row | {name: scores[name] for name in MEASURES if name in scores} | {"error": ""}
+    return row | {name: scores[name] for name in VALIDATION_MEASURES if name in scores} | {"error": ""}

@@ -15,7 +15,7 @@ import psutil
 import pyarrow.fs
 import pytest
 
-from cluster.evaluation.evaluate import evaluate
+from cluster.evaluation.evaluate import EvaluationRequest, evaluate
 from cluster.preparation import on_ray
 from cluster.settings.experiment import load_config
 from cluster.training.run import run_training
@@ -158,5 +158,5 @@ def test_from_s3_to_s3_and_trained_on_there(
         for uri, name in ((address, "s3"), (str(tmp_path / "corpus"), "disk"))
     )
     assert from_s3.scores == from_disk.scores
-    report = evaluate([from_s3.bundle], address)
-    assert report.num_mixtures == 6
+    report = evaluate(EvaluationRequest(bundles=(from_s3.bundle,), data=address))
+    assert report.num_clips == 6

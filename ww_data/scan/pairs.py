@@ -72,6 +72,14 @@ def _noise(noisy: AudioFile, clean: AudioFile | None, hint: str) -> Recording:
     )
 
 
+def pair_name(name: str) -> str:
+    """What the names of a pair's two files, below their folders, have in common: the path without its ending, or the
+    number after `fileid_`."""
+    folder, slash, last = name.rpartition("/")
+    stem = _stem(last)
+    return stem if _FILE_ID.search(stem) else f"{folder}{slash}{stem}"
+
+
 def _stem(name: str) -> str:
     """What the two names of a pair have in common."""
     stem = name.rpartition(".")[0]

@@ -18,10 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-# It would tell its maker of each session and leave a file in the temporary folder. It looks when it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import onnxruntime
 
 from ww_models.checks import one_line, require

@@ -15,8 +15,12 @@ import numpy as np
 from ww_data import AudioError, read_audio
 from ww_data.dsp import FloatArray
 
-REPORT_FORMAT, REPORT_FORMAT_VERSION = "wave-wizard-evaluation", 1
-NOISY, CLEAN = "noisy", "clean"  # what report.json calls the input and the reference
+REPORT_FORMAT, REPORT_FORMAT_VERSION = "wave-wizard-evaluation", 2
+NOISY, CLEAN, CORPUS = (
+    "noisy",
+    "clean",
+    "corpus",
+)  # what report.json calls the input, the reference and one source
 BUCKET_DB = 2.5  # SNRs as near as that count as one when clips are chosen
 
 
@@ -44,13 +48,17 @@ class Source:
     clips: tuple[ReportClip, ...]
 
 
-def report_identity(manifest_hash: str, sample_rate: int, bundle_ids: Mapping[str, str | None]) -> str:
-    """What answers remember of a report: a hash of the corpus and of what was compared on it.
+def report_identity(
+    manifest_hash: str, sources: Mapping[str, str], bundle_ids: Mapping[str, str | None]
+) -> str:
+    """What answers remember of a report: a hash of the recordings and of what was compared on them.
 
-    bundle_ids: {system: bundle's id, None for "noisy"}. A report of the same bundles on the same corpus has the same
+    sources: of the report; a corpus is known by its manifest's hash and may lie anywhere. bundle_ids: {system: bundle's
+    id, None for "noisy" and files of other programs}. A report of the same bundles on the same corpus has the same
     identity, however many examples it shows; a bundle that was trained anew under its old name gives another one.
     """
-    content = [manifest_hash, sample_rate, sorted(bundle_ids.items())]
+    others = sorted((name, place) for name, place in sources.items() if name != CORPUS)
+    content = [manifest_hash, others, sorted(bundle_ids.items())]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -71,9 +79,9 @@ def open_source(folder: str | os.PathLike[str]) -> Source:
     try:
         models = {str(system["name"]): system["model"] for system in content["systems"]}
         bundle_ids = {name: model and str(model["bundle_id"]) for name, model in models.items()}
-        sample_rate = int(content["sample_rate"])
-        clips = tuple(_clip(example, path, sample_rate, [*models, CLEAN]) for example in content["examples"])
-        identity = report_identity(str(content["manifest_hash"]), sample_rate, bundle_ids)
+        rates = sorted({int(example["sample_rate"]) for example in content["examples"]})
+        clips = tuple(_clip(example, path, [*models, CLEAN]) for example in content["examples"])
+        identity = report_identity(str(content["manifest_hash"]), dict(content["sources"]), bundle_ids)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ListeningError):
             raise
@@ -82,26 +90,27 @@ def open_source(folder: str | os.PathLike[str]) -> Source:
         raise ListeningError(f"{path}: it holds no examples to hear; {how_to_get_more()}")
     if len({clip.mixture_id for clip in clips}) < len(clips):
         raise _damaged(path, "a mixture is among its examples twice")
+    if len(rates) > 1:
+        came = ", ".join(map(str, rates))
+        raise ListeningError(
+            f"{path}: its examples are of {came} Hz; evaluate each rate in a report of its own"
+        )
     return Source(
-        folder=Path(folder), identity=identity, sample_rate=sample_rate, systems=tuple(models), clips=clips
+        folder=Path(folder), identity=identity, sample_rate=rates[0], systems=tuple(models), clips=clips
     )
 
 
-def _clip(example: Mapping[str, Any], path: Path, sample_rate: int, names: Sequence[str]) -> ReportClip:
-    mixture_id, audio = str(example["mixture_id"]), dict(example["audio"])
+def _clip(example: Mapping[str, Any], path: Path, names: Sequence[str]) -> ReportClip:
+    mixture_id, audio = str(example["clip_id"]), dict(example["audio"])
     if set(audio) != set(names):
         came = f"the sounds {', '.join(sorted(audio))}; expected {', '.join(sorted(names))}"
         raise _damaged(path, f"example {mixture_id} has {came}")
-    if example["sample_rate"] != sample_rate:
-        raise _damaged(
-            path, f"example {mixture_id} is of {example['sample_rate']} Hz, the report of {sample_rate} Hz"
-        )
     folder = path.parent.resolve()
     files = {name: (folder / file).resolve() for name, file in audio.items()}
     for name, file in files.items():
         if not file.is_relative_to(folder):
             raise _damaged(path, f"{audio[name]} lies outside the report's folder")
-    return ReportClip(mixture_id=mixture_id, snr_db=float(example["mixture_snr_db"]), audio=files)
+    return ReportClip(mixture_id=mixture_id, snr_db=float(example["input_snr_db"]), audio=files)
 
 
 def _damaged(path: Path, why: str) -> ListeningError:

@@ -1,8 +1,7 @@
-"""An evaluation through Ray finds what scoring clip by clip finds, and counts what cannot be scored."""
+"""An evaluation through Ray finds what scoring clip by clip finds, of bundles, files, streams and seeds."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from pathlib import Path
@@ -11,49 +10,65 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import scipy.stats
 import torch
 
 from cluster.enhancement import enhance_audio
-from cluster.evaluation.evaluate import EvaluationError, choose_mixtures, evaluate
-from cluster.evaluation.scores import (
-    NOISY,
-    EvaluationConfig,
-    EvaluationReport,
-    Score,
-    choose_examples,
-    summarize,
-)
-from cluster.evaluation.statistics import mean_of_defined, paired_interval
+from cluster.evaluation.evaluate import EvaluationRequest, evaluate
+from cluster.evaluation.scores import CLEAN, NOISY, EvaluationConfig, EvaluationReport
 from tests.cluster.sockets import assert_loopback, listening
-from ww_data import open_corpus
-from ww_models import BundleError, build_model, load_bundle, save_bundle, score_clip
-from ww_models.quality import MEASURES
+from ww_data import open_corpus, write_audio
+from ww_models import build_model, load_bundle, save_bundle
+from ww_models.measures.clip import STANDARD, measure_clip
+
+CONFIG = EvaluationConfig(num_clips=7, batch_s=4, num_resamples=200, num_harm_clips=3, timing_s=0.02)
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> list[Path]:
     folder = tmp_path_factory.mktemp("bundles")
-    torch.manual_seed(0)
     manifest_hash = open_corpus(small_corpus).manifest_hash
+    torch.manual_seed(0)
     first = build_model("gatewave", hidden=4, depth=2)
     second = build_model("gatewave", hidden=3, depth=2, causal=False)
+    seeds = [build_model("gatewave", hidden=3, depth=2) for _ in range(2)]
     return [
         save_bundle(folder / "first" / "bundle", first, data={"manifest_hash": manifest_hash}, licence="MIT"),
         save_bundle(folder / "second", second, licence="MIT"),
+        *(save_bundle(folder / f"seed{n}", model, licence="MIT") for n, model in enumerate(seeds)),
     ]
 
 
 @pytest.fixture(scope="module")
-def report(local_ray: str, small_corpus: Path, bundles: list[Path]) -> EvaluationReport:
+def files(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> dict[str, str]:
+    """An identity and an oracle, as programs that leave files: the noisy and the clean side of each mixture."""
+    folder = tmp_path_factory.mktemp("files")
+    mixtures = open_corpus(small_corpus).mixtures("test")
+    for place, name in enumerate(("identity", "oracle")):
+        (folder / name).mkdir()
+        for clip_id in mixtures.ids:
+            write_audio(folder / name / f"{clip_id}.wav", mixtures[clip_id][place], 16_000, "FLOAT")
+    return {name: str(folder / name) for name in ("identity", "oracle")}
+
+
+@pytest.fixture(scope="module")
+def report(
+    local_ray: str, small_corpus: Path, bundles: list[Path], files: dict[str, str]
+) -> EvaluationReport:
     seen, heard = [], []
 
     def note(*state: Any) -> None:
         seen.append(state)
         heard.append(listening(os.getpid()))
 
-    config = EvaluationConfig(num_mixtures=7, batch_size=2, num_resamples=200)
-    report = evaluate(bundles, str(small_corpus), config, note)
+    request = EvaluationRequest(
+        bundles=(str(bundles[0]), str(bundles[1])),
+        groups={"seeds": (str(bundles[2]), str(bundles[3]))},
+        data=str(small_corpus),
+        systems=files,
+        stream=True,
+        recogniser="tests.cluster.evaluation.recogniser:loudness",
+    )
+    report = evaluate(request, CONFIG, note)
     assert_loopback(heard[len(heard) // 2])
     assert [state[0] for state in seen] == sorted(state[0] for state in seen)
     assert seen[-1][:2] == (7, 7)
@@ -63,151 +78,120 @@ def report(local_ray: str, small_corpus: Path, bundles: list[Path]) -> Evaluatio
 def test_scores_equal_direct_scoring(
     report: EvaluationReport, small_corpus: Path, bundles: list[Path]
 ) -> None:
-    table = pq.read_table(open_corpus(small_corpus).mixtures("test").path)
-    noisy_KT, clean_KT = (table[name].combine_chunks().to_numpy_ndarray() for name in ("noisy", "clean"))
+    corpus = open_corpus(small_corpus)
+    table = pq.read_table(corpus.mixtures("test").path, columns=["id", "snr_db", "speaker"]).to_pylist()
+    stored = {row["id"]: row for row in table}
     models = {"first": load_bundle(bundles[0]), "second": load_bundle(bundles[1])}
-    row_of = {mixture_id: row for row, mixture_id in enumerate(table["id"].to_pylist())}
-    assert len(report.scores) == 7 * 3
+    assert len(report.scores) == 7 * 10
     for score in report.scores:
-        row = row_of[score.mixture_id]
-        estimate_T = noisy_KT[row]
-        if score.system != NOISY:
-            estimate_T = enhance_audio(models[score.system], noisy_KT[row][:, None], 16_000)[:, 0]
-        expected = score_clip(clean_KT[row], estimate_T, 16_000)
-        for measure in MEASURES:
-            assert getattr(score, measure) == pytest.approx(getattr(expected, measure), abs=1e-4, nan_ok=True)
-        assert score.mixture_snr_db == pytest.approx(table["snr_db"][row].as_py())
-        assert score.speaker == table["speaker"][row].as_py()
+        noisy_T, clean_T = corpus.mixtures("test")[score.clip_id]
+        assert score.input_snr_db == pytest.approx(stored[score.clip_id]["snr_db"])
+        assert score.speaker == stored[score.clip_id]["speaker"]
+        assert score.input_level_dbfs == pytest.approx(10 * np.log10(np.mean(noisy_T.astype(float) ** 2)))
+        if score.system in (NOISY, *models):
+            estimate_T = noisy_T
+            if score.system != NOISY:
+                estimate_T = enhance_audio(models[score.system], noisy_T[:, None], 16_000)[:, 0]
+            expected = measure_clip(clean_T, estimate_T, 16_000)
+            for measure in STANDARD:
+                assert score.values[measure] == pytest.approx(expected[measure], abs=2e-3, nan_ok=True), (
+                    measure
+                )
+
+
+def test_an_identity_scores_what_the_noisy_sound_scores(report: EvaluationReport) -> None:
+    noisy, identity = (
+        {score.clip_id: score.values for score in report.scores if score.system == name}
+        for name in (NOISY, "identity")
+    )
+    assert identity.keys() == noisy.keys()
+    assert repr(identity) == repr(noisy)  # NaN is NaN
+    for change in report.system("identity").overall.improvements.values():
+        assert (change.mean, change.low, change.high) == (0, 0, 0)
+
+
+def test_the_clean_side_has_the_best_scores(report: EvaluationReport) -> None:
+    means = {name: mean.mean for name, mean in report.system("oracle").overall.means.items()}
+    assert means["pesq"] == pytest.approx(4.64, abs=0.01)
+    assert (means["stoi"], means["estoi"]) == pytest.approx((1, 1))
+    assert (means["lsd_db"], means["wer"], means["csig"]) == (0, 0, 5)
+    assert report.system(NOISY).overall.means["wer"].mean > 0
+    assert {leader.best for leader in report.leaders} == {"oracle"}
+
+
+def test_a_stream_is_the_whole_clip(report: EvaluationReport) -> None:
+    assert [result.name for result in report.systems] == [
+        *(NOISY, "first", "first (stream)", "second", "seeds", "seeds (stream)", "identity", "oracle")
+    ]
+    stream = report.system("first (stream)")
+    assert 0 < stream.stream_difference < 1e-4
+    assert math.isnan(report.system("first").stream_difference)
+    si_sdr_db = (report.system(name).overall.means["si_sdr_db"].mean for name in ("first", "first (stream)"))
+    assert next(si_sdr_db) == pytest.approx(next(si_sdr_db), abs=1e-2)
+    assert not any("stream" in f"{found.a} {found.b}" for found in report.comparisons)
+
+
+def test_seeds_are_one_system(report: EvaluationReport) -> None:
+    seeds = report.system("seeds")
+    assert len(seeds.seeds) == 2
+    spread = seeds.spread["si_sdr_db"]
+    assert seeds.overall.means["si_sdr_db"].mean == pytest.approx(np.mean(spread.means), abs=1e-6)
+    assert spread.deviation == pytest.approx(np.std(spread.means, ddof=1))
+    assert spread.deviation > 0
+
+
+def test_harm_is_what_models_do_to_clean_speech(
+    report: EvaluationReport, small_corpus: Path, bundles: list[Path]
+) -> None:
+    model, corpus = load_bundle(bundles[0]), open_corpus(small_corpus)
+    own = [score for score in report.harm_scores if score.system == "first"]
+    assert len(own) == 3
+    for score in own:
+        assert score.heard == CLEAN
+        clean_T = corpus.mixtures("test")[score.clip_id][1]
+        expected = measure_clip(clean_T, enhance_audio(model, clean_T[:, None], 16_000)[:, 0], 16_000)
+        assert score.values["si_sdr_db"] == pytest.approx(expected["si_sdr_db"], abs=1e-3)
+    harm = report.system("first").harm
+    assert harm is not None
+    assert harm.num_clips == 3
+    assert harm.si_sdr_db == pytest.approx(np.mean([score.values["si_sdr_db"] for score in own]))
+    assert -120 <= harm.silence_dbfs < -20
+    assert report.system("oracle").harm is None
+
+
+def test_costs_are_measured_of_what_runs_in_steps(report: EvaluationReport) -> None:
+    cost = report.system("first").cost
+    assert cost is not None
+    for costs in (cost.alone, cost.batch_16):
+        assert set(costs) == {"fp32", "int8"}
+        assert all(value is None or 0 < value < 10 for value in costs.values())
+        assert costs["fp32"] is not None
+    whole = report.system("second").cost
+    assert whole is not None
+    assert whole.alone == whole.batch_16 == {"fp32": None, "int8": None}
+    assert report.system("identity").cost is None
 
 
 def test_report_says_what_was_measured(
     report: EvaluationReport, small_corpus: Path, bundles: list[Path]
 ) -> None:
     assert report.manifest_hash == open_corpus(small_corpus).manifest_hash
-    assert report.num_mixtures == 7
-    assert report.clip_s == 2.0
-    assert [result.name for result in report.systems] == [NOISY, "first", "second"]
+    assert (report.num_clips, report.audio_s, report.sample_rates) == (7, 14.0, (16_000,))
+    assert report.measures == (*STANDARD, "wer")
     first, second = report.system("first").model, report.system("second").model
     assert first is not None
     assert second is not None
-    assert first.same_corpus is True
-    assert second.same_corpus is None
+    assert (first.same_corpus, second.same_corpus) == (True, None)
     assert first.latency_ms == pytest.approx(load_bundle(bundles[0]).latency_ms)
     assert first.real_time_factor > 0
     assert second.num_parameters == load_bundle(bundles[1]).num_parameters
 
 
-def test_buckets_add_up_to_the_whole(report: EvaluationReport) -> None:
-    for result in report.systems:
-        assert sum(bucket.num_mixtures for bucket in result.by_snr) == 7
-        mean_db = np.average(
-            [bucket.means["snr_db"].mean for bucket in result.by_snr],
-            weights=[bucket.num_mixtures for bucket in result.by_snr],
-        )
-        assert mean_db == pytest.approx(result.overall.means["snr_db"].mean)
-    noisy, first = report.system(NOISY).overall, report.system("first").overall
-    assert not noisy.improvements
-    change = first.improvements["si_sdr_db"]
-    assert change.mean == pytest.approx(first.means["si_sdr_db"].mean - noisy.means["si_sdr_db"].mean)
-    assert change.low <= change.mean <= change.high
-
-
-def test_examples_are_what_the_models_make(report: EvaluationReport, bundles: list[Path]) -> None:
+def test_examples_are_what_the_systems_make(report: EvaluationReport, bundles: list[Path]) -> None:
     assert len(report.examples) == 2
     for example in report.examples:
-        assert list(example.signals) == [NOISY, "first", "second", "clean"]
+        assert list(example.signals) == [NOISY, "first", "second", "seeds", "identity", "oracle", CLEAN]
         noisy_TC = example.signals[NOISY][:, None]
         expected_T = enhance_audio(load_bundle(bundles[0]), noisy_TC, 16_000)[:, 0]
         np.testing.assert_allclose(example.signals["first"], expected_T, atol=1e-6)
-
-
-def test_a_limit_takes_evenly_from_all_snrs(small_corpus: Path) -> None:
-    mixtures = open_corpus(small_corpus).mixtures("test")
-    snr_db = dict(zip(mixtures.ids, mixtures.snrs_db, strict=True))
-    assert len({snr_db[mixture_id] for mixture_id in choose_mixtures(mixtures, 5)}) == 5
-    assert sorted(choose_mixtures(mixtures, None)) == sorted(snr_db)
-
-
-def test_wrong_use_is_refused_in_one_line(
-    local_ray: str, small_corpus: Path, bundles: list[Path], tmp_path: Path
-) -> None:
-    with pytest.raises(EvaluationError, match="no bundle"):
-        evaluate([], str(small_corpus))
-    with pytest.raises(EvaluationError, match="twice"):
-        evaluate([bundles[1]] * 3, str(small_corpus))
-    with pytest.raises(BundleError):
-        evaluate([tmp_path], str(small_corpus))
-    with pytest.raises(ValueError, match="corpus"):
-        evaluate(bundles, str(tmp_path))
-    with pytest.raises(ValueError, match="confidence"):
-        EvaluationConfig(confidence=95)
-
-
-def make_scores(gains_db: dict[str, list[float]], pesq_of_last: float = 2.0) -> list[Score]:
-    """Noisy at 0 dB SI-SDR and one system that adds `gains_db` at each SNR."""
-    scores = []
-    for snr, gains in gains_db.items():
-        for number, gain in enumerate(gains):
-            facts = {
-                "mixture_id": f"{snr}-{number}",
-                "mixture_snr_db": float(snr),
-                "speaker": "s",
-                "noise_id": "n",
-            }
-            values = {"pesq": 1.5, "stoi": 0.5, "snr_db": 0.0}
-            scores.append(Score(system=NOISY, si_sdr_db=0.0, **values, **facts))
-            scores.append(Score(system="m", si_sdr_db=gain, **values, **facts))
-    scores[-1] = dataclasses.replace(scores[-1], pesq=pesq_of_last)
-    return scores
-
-
-def test_undefined_scores_are_counted_not_dropped() -> None:
-    scores = make_scores({"0": [1.0, 2.0], "5": [3.0]}, pesq_of_last=math.nan)
-    result = summarize("m", scores, None, EvaluationConfig(num_resamples=100))
-    pesq = result.overall.means["pesq"]
-    assert (pesq.num_defined, pesq.num_undefined, pesq.mean) == (2, 1, 1.5)
-    assert result.overall.improvements["pesq"].num_pairs == 2
-    assert math.isnan(result.by_snr[1].improvements["pesq"].mean)
-    assert result.overall.num_mixtures == 3
-
-
-def test_best_worst_and_typical_mixtures() -> None:
-    scores = make_scores({"0": [1.0, 5.0, -2.0, math.nan], "5": [0.5, 0.1, 9.0]})
-    result = summarize("m", scores, None, EvaluationConfig(num_resamples=100, num_extremes=2))
-    assert [score.si_sdr_db for score in result.best] == [9.0, 5.0]
-    assert [score.si_sdr_db for score in result.worst] == [-2.0, 0.1]
-    assert [score.si_sdr_db for score in choose_examples(scores, "m", 2)] == [1.0, 0.5]
-    assert choose_examples(scores, "m", 0) == []
-
-
-def test_interval_agrees_with_scipy() -> None:
-    rng = np.random.default_rng(3)
-    before, after = rng.normal(size=60), rng.normal(loc=0.4, size=60)
-    ours = paired_interval(before, after, num_resamples=20_000, confidence=0.95, seed=1)
-    theirs = scipy.stats.bootstrap(
-        (after - before,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
-    assert ours.low == pytest.approx(theirs.low, abs=0.01)
-    assert ours.high == pytest.approx(theirs.high, abs=0.01)
-    assert ours.mean == pytest.approx(np.mean(after - before))
-
-
-def test_interval_is_paired_and_repeatable() -> None:
-    before = np.random.default_rng(4).normal(scale=100, size=40)
-    constant = paired_interval(before, before + 1, num_resamples=500, confidence=0.95, seed=0)
-    assert (constant.low, constant.high) == (pytest.approx(1), pytest.approx(1))
-    after = before + np.random.default_rng(5).normal(size=40)
-    first, again, other = (
-        paired_interval(before, after, num_resamples=500, confidence=0.95, seed=seed) for seed in (7, 7, 8)
-    )
-    assert first == again
-    assert first != other
-
-
-def test_interval_leaves_out_broken_pairs_and_survives_none() -> None:
-    before, after = np.array([0.0, math.nan, 1.0, 2.0]), np.array([1.0, 5.0, math.inf, 3.0])
-    assert paired_interval(before, after, num_resamples=100, confidence=0.9, seed=0).num_pairs == 2
-    empty = paired_interval(before[:0], after[:0], num_resamples=100, confidence=0.9, seed=0)
-    assert empty.num_pairs == 0
-    assert math.isnan(empty.low)
-    assert math.isnan(mean_of_defined(np.array([math.nan])).mean)
+        np.testing.assert_array_equal(example.signals["oracle"], example.signals[CLEAN])

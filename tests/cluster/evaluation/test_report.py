@@ -10,91 +10,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.evaluation.files import ReportError, read_report
 from cluster.evaluation.report import (
     best_system,
+    differences,
+    direction,
     format_interval,
     format_score,
     render_html,
     verdict,
     write_report,
 )
-from cluster.evaluation.scores import (
-    NOISY,
-    EvaluationConfig,
-    EvaluationReport,
-    Example,
-    ModelFacts,
-    Score,
-    summarize,
-)
+from cluster.evaluation.scores import NOISY, EvaluationReport
 from cluster.evaluation.statistics import Interval
+from tests.cluster.evaluation.made_scores import MEASURED, make_report
 from ww_data import read_audio
-from ww_models.quality import MEASURES
-
-FACTS = ModelFacts(
-    bundle_id="gatewave-0123456789ab",
-    path="runs/<a>/bundle",
-    architecture="gatewave",
-    num_parameters=12_345,
-    macs_per_second=1e8,
-    latency_ms=37.2,
-    real_time_factor=0.05,
-    sample_rate=16_000,
-    same_corpus=True,
-)
-
-
-def make_report(
-    gain: float = 0.5, *, undefined: bool = False, rival_gain: float | None = None
-) -> EvaluationReport:
-    """Twenty mixtures at two SNRs; the model "<a>" adds `gain` to PESQ and ten times that to SI-SDR."""
-    rng = np.random.default_rng(0)
-    gains = {NOISY: 0.0, "<a>": gain} | ({} if rival_gain is None else {"b": rival_gain})
-    scores = []
-    for number in range(20):
-        level = rng.normal()
-        for system, added in gains.items():
-            pesq = 1.5 + 0.1 * level + added + 0.01 * rng.normal()
-            scores.append(
-                Score(
-                    mixture_id=f"test-{number:05}",
-                    system=system,
-                    mixture_snr_db=(-5.0, 5.0)[number % 2],
-                    speaker="s&1",
-                    noise_id="n1",
-                    pesq=math.nan if undefined and number == 3 and system == "<a>" else pesq,
-                    stoi=0.7 + 0.01 * added,
-                    snr_db=level,
-                    si_sdr_db=level + 10 * added + 0.01 * rng.normal(),
-                )
-            )
-    config = EvaluationConfig(num_resamples=200)
-    t = np.arange(8000) / 16_000
-    signals = {name: (0.1 * np.sin(2 * np.pi * 440 * t)).astype(np.float32) for name in (*gains, "clean")}
-    example = Example(
-        mixture_id="test-00000",
-        mixture_snr_db=-5.0,
-        speaker="s&1",
-        noise_id="n1",
-        sample_rate=16_000,
-        signals=signals,
-    )
-    return EvaluationReport(
-        corpus_uri="data/mine",
-        manifest_hash="abc123",
-        sample_rate=16_000,
-        num_mixtures=20,
-        clip_s=4.0,
-        config=config,
-        systems=tuple(summarize(name, scores, None if name == NOISY else FACTS, config) for name in gains),
-        scores=tuple(scores),
-        examples=(example,),
-        machine="a machine",
-        created_at="2030-01-02T03:04:05+00:00",
-        duration_s=12.0,
-    )
 
 
 class Outline(HTMLParser):
@@ -140,9 +73,21 @@ def test_the_page_shows_verdict_tables_pictures_and_sound(page: str) -> None:
     tags = outline(html).tags
     assert html.index("makes noisy speech cleaner") < html.index("<table")
     assert tags.count("audio") == 3
-    assert tags.count("svg") == 4  # improvement, and a spectrogram of each signal
+    assert tags.count("svg") == 5  # cost, improvement, and a spectrogram of each signal
     assert "prefers-color-scheme: dark" in html
-    for text in ("data/mine", "abc123", "gatewave-0123456789ab", "37.2 ms", "12,345", "0.050", "a machine"):
+    for text in (
+        "data/mine",
+        "abc123",
+        "gatewave-0123456789ab",
+        "37.2 ms",
+        "12,345",
+        "0.050",
+        "a machine",
+        "0.0111, 0.0099",
+        "0.0044, –",
+        "4.50, 30.0 dB",
+        "−120.0",
+    ):
         assert text in html
     assert "s&amp;1" in html
     assert "&lt;a&gt;" in html
@@ -151,7 +96,7 @@ def test_the_page_shows_verdict_tables_pictures_and_sound(page: str) -> None:
 
 
 def test_undefined_scores_are_said(page: str) -> None:
-    assert "PESQ of &lt;a&gt;: 1 of 20 mixtures" in render_html(make_report(undefined=True))
+    assert "PESQ of &lt;a&gt;: 1 of 20 clips (test-00003)" in render_html(make_report(undefined=True))
     assert "Not every score is defined" not in page
 
 
@@ -172,18 +117,85 @@ def test_json_holds_the_scores_and_documented_fields(tmp_path: Path) -> None:
     report = make_report(undefined=True)
     page = write_report(report, tmp_path / "out")
     content = json.loads(page.with_name("report.json").read_text())
-    assert (content["format"], content["format_version"]) == ("wave-wizard-evaluation", 1)
+    assert content == read_report(tmp_path / "out") == read_report(page.with_name("report.json"))
+    assert (content["format"], content["format_version"]) == ("wave-wizard-evaluation", 2)
     fields = {field.name for field in dataclasses.fields(EvaluationReport)}
     assert set(content) == {"format", "format_version", "verdict", "notes"} | fields
-    assert [system["name"] for system in content["systems"]] == [NOISY, "<a>"]
-    overall = content["systems"][1]["overall"]
-    assert set(overall["means"]) == set(overall["improvements"]) == set(MEASURES)
+    noisy, model = content["systems"]
+    assert (noisy["name"], noisy["model"], noisy["harm"], noisy["cost"]) == (NOISY, None, None, None)
+    assert model["name"] == "<a>"
+    assert model["model"]["latency_ms"] == 37.2
+    assert model["harm"] == {"pesq": 4.5, "si_sdr_db": 30.0, "num_clips": 20, "silence_dbfs": -120.0}
+    assert model["cost"] == {
+        "alone": {"fp32": 0.0111, "int8": 0.0099},
+        "batch_16": {"fp32": 0.0044, "int8": None},
+    }
+    overall = model["overall"]
+    assert set(overall["means"]) == set(overall["improvements"]) == set(MEASURED)
     assert overall["means"]["pesq"]["num_undefined"] == 1
     assert overall["improvements"]["pesq"]["num_pairs"] == 19
+    assert [bucket["bucket"] for bucket in model["by"]["snr"]] == ["−5 dB", "5 dB"]
     undefined = [score for score in content["scores"] if score["pesq"] is None]
-    assert [score["mixture_id"] for score in undefined] == ["test-00003"]
-    assert content["systems"][0]["model"] is None
-    assert content["systems"][1]["model"]["latency_ms"] == 37.2
+    assert [score["clip_id"] for score in undefined] == ["test-00003"]
+    assert content["undefined"] == [{"measure": "pesq", "system": "<a>", "clips": ["test-00003"]}]
+
+
+def test_parquet_holds_a_row_for_each_clip_and_system(tmp_path: Path) -> None:
+    report = make_report(undefined=True)
+    write_report(report, tmp_path)
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(rows) == 40
+    for row, score in zip(rows, report.scores, strict=True):
+        assert (row["clip_id"], row["system"], row["heard"]) == (score.clip_id, score.system, "noisy")
+        assert (row["speaker"], row["noise"], row["input_snr_db"]) == (
+            score.speaker,
+            score.noise,
+            score.input_snr_db,
+        )
+        assert [row[name] for name in MEASURED] == pytest.approx(list(score.values.values()), nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "damaged or no JSON"),
+        ("[]", "no report"),
+        ('{"format": "other"}', "no report"),
+        ('{"format": "wave-wizard-evaluation", "format_version": 1}', "format version 1"),
+        ('{"format": "wave-wizard-evaluation", "format_version": 2}', "damaged"),
+    ],
+)
+def test_what_is_no_report_is_one_line(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(ReportError, match=words) as error:
+        read_report(tmp_path / "report.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_report_that_lost_a_part_is_damaged(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    del content["systems"][1]["harm"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(ReportError, match="damaged"):
+        read_report(tmp_path)
+
+
+def test_what_is_better_depends_on_the_measure() -> None:
+    more = Interval(mean=1.0, low=0.5, high=1.5, num_pairs=9)
+    assert direction(more, "pesq") == 1
+    assert direction(more, "lsd_db") == direction(more, "wer") == -1
+
+
+def test_rivals_are_marked_and_their_differences_said() -> None:
+    html = render_html(make_report(0.5, rival_gain=0.2))
+    assert html.count("★") == 5 + 1  # a column each, and the legend
+    assert "≈" in html
+    lines = differences(make_report(0.5, rival_gain=0.2))
+    assert any(line.startswith("PESQ: <a> − b +0.30 (") for line in lines)
+    assert any("no sure difference" in line for line in differences(make_report(0.5, rival_gain=0.5)))
 
 
 def test_examples_are_written_as_they_are_heard(tmp_path: Path) -> None:
@@ -203,7 +215,12 @@ def test_writing_twice_replaces(tmp_path: Path) -> None:
     page = write_report(make_report(-0.5), tmp_path)
     assert "worse" in page.read_text()
     assert "worse" in json.loads((tmp_path / "report.json").read_text())["verdict"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["examples", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "examples",
+        "report.html",
+        "report.json",
+        "scores.parquet",
+    ]
 
 
 def test_numbers_for_people() -> None:
@@ -214,12 +231,14 @@ def test_numbers_for_people() -> None:
     assert format_interval(change, "si_sdr_db") == ("+0.5", "−0.0", "–")
 
 
-def test_what_was_converted_to_be_scored_is_said(tmp_path: Path) -> None:
-    report = make_report()
+def test_what_was_converted_and_how_few_there_were_is_said(tmp_path: Path) -> None:
+    report = dataclasses.replace(make_report(), num_speakers=40)
     assert report.notes == []
-    at_48_khz = dataclasses.replace(report, sample_rate=48_000)
+    at_48_khz = dataclasses.replace(report, sample_rates=(48_000,))
     write_report(at_48_khz, tmp_path)
     notes = json.loads((tmp_path / "report.json").read_text())["notes"]
-    assert "<a> works at 16000 Hz: the mixtures of 48000 Hz are converted" in notes[0]
+    assert "<a> works at 16000 Hz: clips of 48000 Hz are converted" in notes[0]
     assert notes[1] == "PESQ is that of the sound at 16000 Hz, converted from 48000 Hz"
     assert notes[1] in (tmp_path / "report.html").read_text()
+    assert "one speaker" in dataclasses.replace(report, num_speakers=1).notes[0]
+    assert "4 speakers" in dataclasses.replace(report, num_speakers=4).notes[0]

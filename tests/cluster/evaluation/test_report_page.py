@@ -12,12 +12,12 @@ from matplotlib.image import imread
 
 from cluster.evaluation.report import write_report
 from tests.cluster.chromium import chromium
-from tests.cluster.evaluation.test_report import make_report
+from tests.cluster.evaluation.made_scores import make_report
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(make_report(), tmp_path_factory.mktemp("report"))
+    return write_report(make_report(rival_gain=0.2), tmp_path_factory.mktemp("report"))
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:

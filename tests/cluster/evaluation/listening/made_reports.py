@@ -39,14 +39,14 @@ def write_made_report(
         audio = {name: f"examples/{number}-{name}.wav" for name in signals}
         for name, signal_T in signals.items():
             write_audio(folder / audio[name], np.clip(signal_T, -1, 1), SAMPLE_RATE)
-        facts = {"mixture_id": f"test-{number:05}", "mixture_snr_db": snr_db, "speaker": "s", "noise_id": "n"}
+        facts = {"clip_id": f"test-{number:05}", "input_snr_db": snr_db, "speaker": "s", "noise_id": "n"}
         examples.append({**facts, "sample_rate": SAMPLE_RATE, "audio": audio})
     systems = [{"name": name, "model": id and {"bundle_id": id}} for name, id in BUNDLE_IDS.items()]
     content = {
         "format": "wave-wizard-evaluation",
-        "format_version": 1,
+        "format_version": 2,
         "manifest_hash": "abc123",
-        "sample_rate": SAMPLE_RATE,
+        "sources": {"corpus": "data/mine"},
         "systems": systems,
         "examples": examples,
     }
