@@ -151,7 +151,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(
         values = {
             event["variant"]: event["value"]
             for event in server.events
-            if event["task"] == task["id"] and event["metric"] == "Summary"
+            if event["task"] == task["id"] and event.get("metric") == "Summary"
         }
         assert values["PESQ"] == pytest.approx(trial["scores"]["pesq"])
     assert any(event.get("metric") == "settings" for event in server.events), "the table of all"
