@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         ledger = open_sweep(plan_from(arguments), arguments.data, arguments.storage, name)
     with ledger.held():
         if ledger.is_over or ledger.is_out_of_time:
-            print(f"{ledger.standing()}: nothing is left to run")
+            print(f"{ledger.standing()}: {'nothing is left to run' if ledger.is_over else 'the time is up'}")
             result = conclude(ledger)
         else:
             result = _run(ledger, arguments.data)

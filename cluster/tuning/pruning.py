@@ -16,10 +16,9 @@ _NUM_RUNGS = 3
 _LEAST_PEERS = 3  # of the median rule
 
 
-def rungs(length: float, first: float = 0.0) -> list[float]:
-    """How far runs of a length are when they are compared: 1/27, 1/9 and 1/3 of it, none before `first`."""
-    places = [length / REDUCTION**power for power in range(_NUM_RUNGS, 0, -1)]
-    return [place for place in places if place >= first]
+def rungs(length: float) -> list[float]:
+    """How far runs of a length are when they are compared: 1/27, 1/9 and 1/3 of it."""
+    return [length / REDUCTION**power for power in range(_NUM_RUNGS, 0, -1)]
 
 
 def is_behind_asha(curve: Curve, others: Sequence[Curve], rungs: Sequence[float]) -> bool:

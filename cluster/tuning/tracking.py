@@ -53,8 +53,8 @@ def sweep_task(ledger: Ledger) -> Iterator[SweepTask]:
     folder.mkdir(parents=True, exist_ok=True)
     task = ClearMLTask(folder, mode, config, ledger.folder.name, [f"sweep:{ledger.folder.name}"])
     plan = ledger.plan.to_dict()
-    plan |= {"configs": {name or "settings": config for name, config in plan["configs"].items()}}
-    task.config(flatten(plan))
+    configs = {name or "settings": config for name, config in plan.pop("configs").items()}
+    task.config(flatten({**plan, **configs}))
     yield SweepTask(task, ledger.folder.name, _await_id(folder) if mode == "online" else "")
     task.close()
 

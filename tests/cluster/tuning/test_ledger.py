@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cluster.settings.experiment import ConfigError, load_config
+from cluster.settings.experiment import ConfigError
 from cluster.tuning.ledger import Ledger, read_curve, read_ledger
 from cluster.tuning.plan import plan_of_space
 from cluster.tuning.results import conclude, luck
 from cluster.tuning.sweep import open_sweep
+from jobs import train
 from tests.cluster.tuning.made_sweeps import CONFIG, made_ledger, pesq_of
 from ww_data import Storage, open_corpus
 
@@ -154,7 +155,8 @@ def test_settings_are_ranked_by_the_mean_of_their_seeds(small_corpus: Path, tmp_
         assert row["pesq"] == pytest.approx(sum(scores) / 3)
         assert row["runs"] == 3
         assert 0 < row["spread"] < 0.02
-    best = load_config(str(tmp_path / "sweep" / "best.yaml"))
+    line = ["--data", "x", "--config", str(tmp_path / "sweep" / "best.yaml")]
+    best = train.config_from(train.parser().parse_args(line))
     assert best.loss.l1_weight == done[0]["loss.l1_weight"]
     assert best.training.score == "pesq"
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["rows"] == result.rows

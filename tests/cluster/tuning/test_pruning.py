@@ -21,7 +21,6 @@ def curve(values: Sequence[float], until: int = 9) -> Curve:
 
 def test_rungs_are_parts_of_the_length() -> None:
     assert rungs(LENGTH) == [90 / 27, 10, 30]
-    assert rungs(LENGTH, first=10) == [10, 30]
 
 
 @given(st.lists(curve_values, min_size=1, max_size=8))
