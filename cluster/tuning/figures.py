@@ -137,9 +137,11 @@ def parallel_coordinates(ledger: Ledger, scored: Sequence[Outcome]) -> str:
             axes.axvline(column, color=LINE, linewidth=1)
         for rank, one in reversed(list(enumerate(sorted(scored, key=lambda one: -one.score)))):
             heights = [place(dimension, one.values) for dimension in dimensions] + [float(norm(one.score))]
-            axes.plot(columns, heights, color=_MAP(norm(one.score)), lw=3 if rank == 0 else 1.3)
+            axes.plot(
+                columns, heights, color=_MAP(norm(one.score)) if rank else SERIES[1], lw=1.3 if rank else 3
+            )
         for column, dimension in enumerate(dimensions):
-            for height, text in zip(*_ticks(dimension), strict=True):
+            for height, text in zip(*_ticks(dimension, 2), strict=True):
                 axes.annotate(
                     text,
                     (column, height),
@@ -184,13 +186,14 @@ def _ordered(dimension: Dimension) -> list[Any]:
     return sorted(choices) if dimension.is_numeric else choices
 
 
-def _ticks(dimension: Dimension) -> tuple[list[float], list[str]]:
+def _ticks(dimension: Dimension, count: int = 5) -> tuple[list[float], list[str]]:
+    """Places and words: all choices, or so many values of a range."""
     if dimension.choices:
         values = _ordered(dimension)
     elif dimension.log:
-        values = np.geomspace(dimension.low, dimension.high, 5).tolist()
+        values = np.geomspace(dimension.low, dimension.high, count).tolist()
     else:
-        values = np.linspace(dimension.low, dimension.high, 5).tolist()
+        values = np.linspace(dimension.low, dimension.high, count).tolist()
     texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
     return [place(dimension, {dimension.path: value}) for value in values], texts
 
