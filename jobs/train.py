@@ -51,7 +51,10 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help="corpus that jobs.prepare wrote")
     parser.add_argument(
         "--preset",
-        help=f"name of a preset (README), or a YAML file of settings (default: {DEFAULT_PRESET})",
+        "--config",
+        metavar="NAME|FILE",
+        help="name of a preset (README), or a YAML file of settings such as the best.yaml of a sweep "
+        f"(default: {DEFAULT_PRESET})",
     )
     parser.add_argument(
         "--set",

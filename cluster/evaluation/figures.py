@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import markupsafe
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,25 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cluster.evaluation.scores import NOISY, STREAM, SystemResult
+from cluster.svg import INK as _INK
+from cluster.svg import LINE as _LINE
+from cluster.svg import NUM_SERIES, STYLE
+from cluster.svg import SERIES as _SERIES
+from cluster.svg import to_svg as _to_svg
 from ww_models.quality import MEASURES
 
-NUM_SERIES = 6
-
-# Drawn in these colours, which are then replaced by what the page defines.
-_INK, _LINE = "#0a0b01", "#0a0b02"
-_SERIES = [f"#0a0b1{index}" for index in range(NUM_SERIES)]
-_CSS = {_INK: "var(--muted)", _LINE: "var(--line)"} | {
-    color: f"var(--series-{index + 1})" for index, color in enumerate(_SERIES)
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "axes.edgecolor": _LINE,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), _INK),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
-    **{"image.origin": "lower", "image.aspect": "auto", "image.cmap": "magma"},
-}
+_STYLE: dict[Any, Any] = {**STYLE, "image.origin": "lower", "image.aspect": "auto", "image.cmap": "magma"}
 _FFT, _HOP, _RANGE_DB = 512, 128, 80.0
 
 
@@ -125,18 +111,3 @@ def _spectrogram_db(signal_T: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded_T, _FFT)[::_HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(_FFT), axis=1)).T ** 2
     return 10 * np.log10(power + 1e-12)
-
-
-def _to_svg(figure: Figure, description: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # known inside HTML, and addresses are unwanted
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # one page holds several figures: ids would repeat
-    label = f'role="img" aria-label="{markupsafe.escape(description)}"'
-    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda _: label, svg, count=1)
-    for color, replacement in _CSS.items():
-        svg = svg.replace(color, replacement)
-    return svg

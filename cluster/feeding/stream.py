@@ -62,7 +62,8 @@ def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[Data
     train_cpus: CPUs that are set aside for the trainer and are not to be counted on for mixing.
     """
     tasks_at_once = _tasks_at_once(train_cpus)
-    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0)(_warm_up)
+    # Spread, as Ray Data's tasks are: within a sweep it would else have to fit in beside the worker that asks.
+    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0, scheduling_strategy="SPREAD")(_warm_up)
     for _ in range(tasks_at_once):  # nobody waits for these
         warm_up.remote(feed)
     corpus = open_corpus(feed.corpus_uri)

@@ -81,7 +81,7 @@ def check_run_folder(
     except OSError as error:
         raise ConfigError(f"cannot write the run's folder {run}: {_reason(error)}") from error
     settings = _settings(config, manifest_hash, finetuned_from)
-    changed = differences(_deciding(_read_record(run)), _deciding(settings))
+    changed = differences(_deciding_of_record(_read_record(run)), _deciding_of_record(settings))
     if changed:
         raise ConfigError(
             f"run {Path(str(run)).name} was started with other settings ({'; '.join(changed)}); resume it with "
@@ -130,14 +130,19 @@ def _reason(error: OSError) -> str:
     return error.strerror or first_line(error)
 
 
-def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """What of a run's record decides its result; where it runs, how long at a time and who is told may change."""
-    config = ExperimentConfig.from_dict(record["config"]).to_dict()  # what is newer than the run: its default
+def _deciding_of_record(record: dict[str, Any]) -> dict[str, Any]:
+    config = ExperimentConfig.from_dict(record["config"])  # what is newer than the run: its default
+    return {"manifest_hash": record["manifest_hash"], **deciding(config)}
+
+
+def deciding(settings: ExperimentConfig) -> dict[str, Any]:
+    """What of a run's settings decides its result; where it runs, how long at a time and who is told may change."""
+    config = settings.to_dict()
     for section in ("resources", "tracking", "licence", "preset"):
         del config[section]
     for name in ("max_minutes", "stop_s", "journal"):
         del config["training"][name]
-    return {"manifest_hash": record["manifest_hash"], **config}
+    return config
 
 
 def parse_lines(text: str) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ class TrackingConfig:
     clearml: auto uses a ClearML server where one is configured (CLEARML_API_HOST and keys, or clearml.conf) and none
         otherwise; offline writes a session for `Task.import_offline_session` to upload later; never is never.
     clearml_project: the project its tasks appear in.
+    clearml_parent: the id of the task that its tasks belong to, as those of a sweep's runs do. clearml_tags: more of
+        them, beside preset, data and commit.
     clearml_close_s: how long the end of a run lets a slow server take what is left (the model, say); what it has not
         taken then becomes an offline session. A server that does not answer at all is given up within seconds.
     log_every_steps: steps between two points of the training curves.
@@ -20,6 +22,8 @@ class TrackingConfig:
 
     clearml: Literal["auto", "offline", "never"] = "auto"
     clearml_project: str = "Wave Wizard"
+    clearml_parent: str = ""
+    clearml_tags: tuple[str, ...] = ()
     clearml_close_s: float = 120.0
     log_every_steps: int = 10
 

@@ -190,6 +190,8 @@ class ClearMLSession:
         )
         self._logger: Any = self._task.get_logger()
         if not offline:
+            if opening.get("parent"):
+                self._task.set_parent(opening["parent"])
             temporary = self.id_file.with_suffix(".tmp")
             temporary.write_text(self._task.id, encoding="utf-8")
             temporary.replace(self.id_file)
@@ -211,6 +213,11 @@ class ClearMLSession:
         elif kind == "scalars":
             for title, value in message["values"].items():
                 self._logger.report_scalar(title, message["series"], value, step)
+        elif kind == "values":
+            for title, value in message["values"].items():
+                self._logger.report_single_value(title, value)
+        elif kind == "table":
+            self._logger.report_table(message["title"], "all", iteration=0, table_plot=message["rows"])
         elif kind == "audio":
             title, _, series = message["name"].rpartition("/")
             self._logger.report_media(title, series, step, local_path=message["path"])

@@ -82,6 +82,7 @@ class ClearMLTask:
         self._num_media = 0
         self._messages = messages.open("x", encoding="utf-8")
         settings = {"project": config.clearml_project, "close_s": config.clearml_close_s}
+        settings |= {"parent": config.clearml_parent} if config.clearml_parent else {}
         self._send("open", name=run_name, tags=list(tags), **settings)
         self._delivery = _Deliverer(folder, mode)
 
@@ -92,6 +93,14 @@ class ClearMLTask:
     def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
         """One point of each curve; values by the title of their plot."""
         self._send("scalars", series=series, values=dict(values), step=step)
+
+    def values(self, values: Mapping[str, float]) -> None:
+        """What has come out, by title: columns of ClearML's table of tasks."""
+        self._send("values", values=dict(values))
+
+    def table(self, title: str, rows: Sequence[Sequence[Any]]) -> None:
+        """A table among the plots; the first row is its head."""
+        self._send("table", title=title, rows=[list(row) for row in rows])
 
     def audio(self, name: str, signal_T: np.ndarray, sample_rate: int, step: int) -> None:
         """A sound within full scale; name: "title/series"."""

@@ -59,9 +59,13 @@ class Tracker:
         if self._clearml is not None:
             self._clearml.config(flat)
 
-    def started(self, step: int, *, num_workers: int, num_nodes: int) -> None:
-        """Notes in the metrics file that training (re)started at a step, and on how many workers and nodes."""
-        self._note({"step": step, "series": "start", "num_workers": num_workers, "num_nodes": num_nodes})
+    def started(self, step: int, *, num_workers: int, num_nodes: int, node: str = "") -> None:
+        """Notes in the metrics file that training (re)started at a step, and on how many workers and nodes.
+
+        node: the address of rank 0's.
+        """
+        counts = {"num_workers": num_workers, "num_nodes": num_nodes}
+        self._note({"step": step, "series": "start", **counts, "node": node})
 
     def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve `<name>/<series>` of each value; series: one of SERIES. NaN is left out."""
@@ -129,6 +133,7 @@ class Tracker:
 def open_tracker(config: ExperimentConfig, run: Storage, run_name: str, manifest_hash: str) -> Tracker:
     """The tracker of a run, which holds its settings and names its data and the commit of this code."""
     tags = [config.preset or config.model_name, f"manifest:{manifest_hash[:12]}"]
+    tags += config.tracking.clearml_tags
     tags += [f"commit:{commit}" for commit in (code_commit(),) if commit]
     tracker = Tracker(config.tracking, run, run_name, tags)
     tracker.config(config.flat())

@@ -114,7 +114,8 @@ def _note_start(job: WorkerJob, tracker: Tracker | None, step: int) -> None:
     node_ids = from_all_ranks(ray.get_runtime_context().get_node_id())
     if tracker is not None:
         ray.get(job.notes.train.remote())
-        tracker.started(step, num_workers=len(node_ids), num_nodes=len(set(node_ids)))
+        here = ray.util.get_node_ip_address()
+        tracker.started(step, num_workers=len(node_ids), num_nodes=len(set(node_ids)), node=here)
         tracker.send()
 
 

@@ -8,46 +8,83 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ray import tune
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from cluster.settings.experiment import ConfigError, ExperimentConfig, nearest, parse_value, set_path
 
+FORMS = "KEY=LOW..HIGH, KEY=LOW..HIGH:log, KEY=LOW..HIGH/N (N points) or KEY=A,B,C"
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One swept setting. extremes: values of which each must be a valid setting; sampler: Ray Tune's."""
+    """One swept setting: a range from `low` to `high`, logarithmic or not, or else `choices`.
+
+    text: as the command line gave it.
+    """
 
     path: str
-    extremes: tuple[Any, ...]
-    sampler: Any
+    text: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values of which each must be a valid setting."""
+        return self.choices or (self.low, self.high)
+
+    @property
+    def is_numeric(self) -> bool:
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.extremes)
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Optuna's."""
+        if self.choices:
+            return CategoricalDistribution(self.choices)
+        if self.whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
 
 
 def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Dimension]:
-    """Reads `path=low..high`, `path=low..high:log` or `path=a,b,c`. Raises ConfigError naming what is wrong."""
+    """Reads what `FORMS` lists. Raises ConfigError naming what is wrong."""
     known = config.flat()
-    dimensions = []
+    dimensions: dict[str, Dimension] = {}
     for expression in expressions:
         path, separator, text = expression.partition("=")
         if not separator or not text:
-            raise ConfigError(
-                f"--space takes KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; got {expression!r}"
-            )
+            raise ConfigError(f"--space takes {FORMS}; got {expression!r}")
         if path not in known:
             raise ConfigError(f"unknown setting {path}{nearest(path, list(known))}")
-        dimensions.append(_parse_dimension(path, text, whole=type(known[path]) is int))
+        if path in dimensions:
+            raise ConfigError(f"{path} is given twice: {dimensions[path].text} and {text}")
+        dimensions[path] = _parse_dimension(path, text, whole=type(known[path]) is int)
     if not dimensions:
         raise ConfigError("a sweep needs at least one --space KEY=LOW..HIGH, or --tries FILE")
-    if any(dimension.path == "model.sample_rate" for dimension in dimensions):
+    if "model.sample_rate" in dimensions:
         raise ConfigError("model.sample_rate is that of the corpus, which has one: it cannot be swept")
-    _check_values(dimensions, config)
-    return dimensions
+    for path, option in (("training.score", "--metric"), ("seed", "--repeats")):
+        if path in dimensions:
+            raise ConfigError(f"{path} is what {option} is for: it cannot be swept")
+    _check_values(list(dimensions.values()), config)
+    return list(dimensions.values())
 
 
 def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
     if ".." not in text:
-        choices = tuple(parse_value(path, item) for item in text.split(","))
-        return Dimension(path, choices, tune.choice(choices))
+        return Dimension(
+            path=path, text=text, choices=tuple(parse_value(path, item) for item in text.split(","))
+        )
     span, _, scale = text.partition(":")
+    span, slash, points = span.partition("/")
     if scale not in ("", "log"):
         raise ConfigError(f"{path}: a range may end in ':log'; got ':{scale}'")
     try:
@@ -58,12 +95,15 @@ def _parse_dimension(path: str, text: str, *, whole: bool) -> Dimension:
         raise ConfigError(f"{path}: the range {span} must run upwards between two finite numbers")
     if scale == "log" and low <= 0:
         raise ConfigError(f"{path}: a logarithmic range starts above 0; got {low:g}")
-    if not whole:
-        return Dimension(path, (low, high), (tune.loguniform if scale else tune.uniform)(low, high))
-    if not (low.is_integer() and high.is_integer()):
+    if whole and not (low.is_integer() and high.is_integer()):
         raise ConfigError(f"{path} takes whole numbers; got {span}")
-    least, most = int(low), int(high)
-    return Dimension(path, (least, most), (tune.lograndint if scale else tune.randint)(least, most + 1))
+    if not slash:
+        return Dimension(path=path, text=text, low=low, high=high, log=bool(scale), whole=whole)
+    if not points.isdigit() or int(points) < 2:
+        raise ConfigError(f"{path}: a range of points takes at least 2, as {span}/5; got '/{points}'")
+    spaced = (np.geomspace if scale else np.linspace)(low, high, int(points)).tolist()
+    values = [round(value) if whole else float(f"{value:.12g}") for value in spaced]
+    return Dimension(path=path, text=text, choices=tuple(dict.fromkeys(values)))
 
 
 def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> None:
@@ -75,6 +115,7 @@ def _check_values(dimensions: Sequence[Dimension], config: ExperimentConfig) -> 
         # Beside another loss term, since one weight alone may well be 0.
         other = "loss.stft_weight" if dimension.path == "loss.l1_weight" else "loss.l1_weight"
         for value in dimension.extremes:
+            value = int(value) if dimension.whole else value
             with_settings(config, {other: 1.0, dimension.path: value})
         if dimension.path in weights:
             weights[dimension.path] = max(dimension.extremes)
@@ -86,10 +127,5 @@ def with_settings(config: ExperimentConfig, settings: Mapping[str, Any]) -> Expe
     """The config with some dotted settings replaced, checked as any other."""
     values = config.to_dict()
     for path, value in settings.items():
-        set_path(values, path, plain(value))
+        set_path(values, path, value)
     return ExperimentConfig.from_dict(values)
-
-
-def plain(value: Any) -> Any:
-    """Samplers give numpy's numbers; settings are Python's."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -1,281 +1,237 @@
-"""A sweep: Ray Tune with Optuna over dotted settings, or tries one by one; each trial a Ray Train run of its own.
+"""A sweep: Ray Tune over the settings of a plan, each trial a Ray Train run of its own somewhere on the cluster.
 
-The objective is a measure of the validation mixtures, never the weighted loss, which falls when the swept weights do.
+Ray Tune says which runs go on at the same time, and starts those again whose node has died. What is tried next, what is
+pruned and what there is to go on from is the ledger's to say; nothing of Ray Tune's own state outlives a start.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
-import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 import ray
-import yaml
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from cluster.errors import one_line
-from cluster.machine.placement import check_placement
+from cluster.machine.placement import PlacementError, check_placement
 from cluster.runs.folder import BUNDLE_FOLDER
-from cluster.settings.experiment import ConfigError, ExperimentConfig
-from cluster.training.checks import check_measure, check_rate
+from cluster.settings.experiment import ConfigError
+from cluster.settings.resources import ResourcesConfig
+from cluster.training.checks import check_rate
 from cluster.training.run import run_training
-from cluster.tuning.space import Dimension, plain, with_settings
-from cluster.tuning.tries import Try
-from ww_data import Corpus, Storage, open_corpus
-from ww_data.parallel import Progress
-from ww_models import BundleError, read_bundle_info
-from ww_models.quality import VALIDATION_MEASURES
-from ww_models.whole_files import write_whole
+from cluster.tuning.ledger import Ledger, read_ledger
+from cluster.tuning.plan import TRY, Plan
+from cluster.tuning.results import SweepResult, conclude
+from cluster.tuning.tracking import sweep_task
+from ww_data import Storage, open_corpus
 
-_TABLE_FILE, _TUNE_FOLDER = "sweep.json", ".tune"
-_TRY = "try"  # the one parameter of trials that are tries
+_TUNE_FOLDER = ".tune"
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
+MAX_TRIAL_FAILURES = 3  # of the process that waits, with its node
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepResult:
-    """rows: one per trial, the one of the best `measure` first: name, its settings or change, scores, error."""
+def open_sweep(plan: Plan | None, corpus_uri: str, storage: str | Path, name: str) -> Ledger:
+    """The sweep `<storage>/<name>`, new or to go on with, if all is well that can be told without Ray.
 
-    rows: list[dict[str, Any]]
-    measure: str
-    folder: Path
-
-
-def check_sweep(
-    configs: Sequence[ExperimentConfig],
-    corpus_uri: str,
-    storage: str | Path,
-    name: str,
-    trials: int,
-    measure: str = "si_sdr_db",
-    max_concurrent_trials: int = 1,
-) -> tuple[Path, Corpus]:
-    """The sweep's folder and its corpus, if all is well that can be told without Ray; raises like `run_sweep`.
-
-    configs: what trials start from.
+    plan: None for the one that the sweep has. Of one that goes on, trials, runs at a time and the time budget may be
+    others than before. Raises ConfigError where what decides its results is not the same (the differences are named),
+    or the folder is something else; CorpusError for damaged data.
     """
-    if measure not in VALIDATION_MEASURES:
-        raise ConfigError(f"unknown measure {measure!r}; choose one of {', '.join(VALIDATION_MEASURES)}")
-    for config in configs:
-        check_measure(config, measure)
-    if trials < 1 or max_concurrent_trials < 1:
-        raise ConfigError(
-            f"trials and trials at a time must be at least 1; got {trials} and {max_concurrent_trials}"
-        )
     if "://" in str(storage):
         raise ConfigError(f"a sweep keeps its runs in a folder that all nodes reach, not at {storage}")
     folder = Path(storage).resolve() / name
-    if folder.exists():
-        raise ConfigError(f"{folder} exists already{standing(folder, corpus_uri)}; choose another --name")
-    Storage(folder).check_writable()
+    if plan is not None and not folder.exists():
+        Storage(folder).check_writable()
     corpus = open_corpus(corpus_uri)  # a damaged one ends the sweep, not each trial
-    for config in configs:
+    if plan is None or folder.exists():
+        ledger = read_ledger(folder, corpus)
+        if plan is None:
+            return ledger
+        if changed := ledger.plan.differences(plan):
+            raise ConfigError(
+                f"{folder} is a sweep with other settings ({'; '.join(changed)}); go on with those it has (--resume "
+                f"{name}), or choose another --name"
+            )
+        return Ledger(folder, plan, corpus, list(ledger.trials.values()), ledger.spent_s)
+    for config in plan.configs.values():
         check_rate(config, corpus.sample_rate, corpus_uri)
-    return folder, corpus
+    return Ledger(folder, plan, corpus)
 
 
-def standing(folder: Path, corpus_uri: str) -> str:
-    """What a sweep has come to, and how to go on where it was cut; "" for a folder that holds none."""
-    if (folder / _TABLE_FILE).exists():
-        return ": a sweep that is done"
-    names = sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name != _TUNE_FOLDER)
-    done = [name for name in names if (folder / name / BUNDLE_FOLDER).exists()]
-    words = [f"done with a bundle: {', '.join(done) or 'none'}"]
-    if rest := [name for name in names if name not in done]:
-        words.append(f"begun and without one: {', '.join(rest)}")
-        go_on = (
-            "python",
-            "-m",
-            "jobs.train",
-            "--data",
-            corpus_uri,
-            "--storage",
-            str(folder),
-            "--resume",
-            rest[0],
-        )
-        words.append(f"{shlex.join(go_on)} goes on with one")
-    return f": a sweep that was cut ({'; '.join(words)})" if names or (folder / _TUNE_FOLDER).exists() else ""
+def run_sweep(ledger: Ledger) -> SweepResult:
+    """Runs what is left of a sweep, which this process holds, on a connected Ray cluster.
 
-
-def run_sweep(
-    config: ExperimentConfig,
-    dimensions: Sequence[Dimension],
-    corpus_uri: str,
-    storage: str | Path,
-    name: str,
-    *,
-    trials: int,
-    measure: str = "si_sdr_db",
-    max_concurrent_trials: int = 1,
-    progress: Progress | None = None,
-) -> SweepResult:
-    """Runs the trials on a connected Ray cluster; each is a run `<storage>/<name>/trial_*` with a bundle.
-
-    progress: called with (trials done, trials in all, a few words) as results come in.
-    Writes sweep.json (all rows) and best.yaml (a preset with the best settings) into `<storage>/<name>`.
-    Raises ConfigError for a taken name or an unknown measure, PlacementError where one trial finds no room.
+    Each run is `<storage>/<name>/<trial>` and ends with a bundle. Writes sweep.json at each change, and best.yaml.
+    Raises PlacementError where one run finds no room, ConfigError if all have failed.
     """
-    folder, corpus = check_sweep([config], corpus_uri, storage, name, trials, measure, max_concurrent_trials)
-    values = _checked_values(config, max_concurrent_trials)
+    plan = ledger.plan
+    resources = {name: _share(config.resources, plan.concurrent) for name, config in plan.configs.items()}
+    for one in resources.values():
+        check_placement(one)
+    shutil.rmtree(ledger.folder / _TUNE_FOLDER, ignore_errors=True)  # of a start that was killed
+    with sweep_task(ledger) as task:
+        try:
+            _run_trials(ledger, resources, task.of_trials)
+        finally:
+            shutil.rmtree(ledger.folder / _TUNE_FOLDER, ignore_errors=True)
+        result = conclude(ledger)
+        task.conclude(result)
+    return result
+
+
+def _share(resources: ResourcesConfig, concurrent: int) -> ResourcesConfig:
+    """What one of several runs takes of the cluster."""
+    node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    share = sum(node_cpus) / concurrent
+    threads = resources.torch_threads
+    if concurrent > 1 and not threads:  # it would count all cores of its node as its own
+        threads = max(1, int(min(share, max(node_cpus)) / resources.num_workers))
+    return dataclasses.replace(resources.resolved(share, node_cpus), torch_threads=threads)
+
+
+def _run_trials(
+    ledger: Ledger, resources: Mapping[str, ResourcesConfig], tracking: Mapping[str, Any]
+) -> None:
+    plan = ledger.plan
     trainable = tune.with_parameters(
-        _run_trial, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)
+        _run_trial,
+        plan=plan,
+        resources=dict(resources),
+        tracking=dict(tracking),
+        corpus_uri=ledger.corpus.storage.uri,
+        folder=str(ledger.folder),
     )
-    space = {dimension.path: dimension.sampler for dimension in dimensions}
-    search = {"num_samples": trials, "search_alg": OptunaSearch(seed=config.seed)}
-    results = _run(trainable, space, folder, trials, measure, max_concurrent_trials, progress, search)
-    drawn = [{path: plain((result.config or {}).get(path)) for path in space} for result in results]
-    rows = [_row(result, settings, folder) for result, settings in zip(results, drawn, strict=True)]
-    rows = _best_first(rows, measure)
-    best = with_settings(config, {path: rows[0][path] for path in space})
-    return _summarise(rows, best, measure, folder)
-
-
-def run_tries(
-    tries: Mapping[str, Try],
-    corpus_uri: str,
-    storage: str | Path,
-    name: str,
-    *,
-    measure: str = "si_sdr_db",
-    max_concurrent_trials: int = 1,
-    progress: Progress | None = None,
-) -> SweepResult:
-    """Runs each try once; otherwise as `run_sweep`, and each run has the name of its try."""
-    configs = [one.config for one in tries.values()]
-    folder, corpus = check_sweep(
-        configs, corpus_uri, storage, name, len(tries), measure, max_concurrent_trials
-    )
-    values = {each: _checked_values(one.config, max_concurrent_trials) for each, one in tries.items()}
-    trainable = tune.with_parameters(
-        _run_try, values=values, corpus_uri=corpus.storage.uri, folder=str(folder)
-    )
-    space = {_TRY: tune.grid_search(list(tries))}
-    results = _run(trainable, space, folder, len(tries), measure, max_concurrent_trials, progress, {})
-    rows = [_row(result, {"change": tries[_name_of(result)].in_words}, folder) for result in results]
-    rows = _best_first(rows, measure)
-    return _summarise(rows, tries[rows[0]["trial"]].config, measure, folder)
-
-
-def _checked_values(config: ExperimentConfig, concurrent: int) -> dict[str, Any]:
-    """A trial's settings, its resources within its share of the cluster. PlacementError where they find no room."""
-    share = ray.cluster_resources().get("CPU", 0.0) / concurrent
-    resources = config.resources.resolved(share)
-    check_placement(resources)
-    return dataclasses.replace(config, resources=resources).to_dict()
-
-
-def _run(
-    trainable: Any,
-    space: dict[str, Any],
-    folder: Path,
-    trials: int,
-    measure: str,
-    concurrent: int,
-    progress: Progress | None,
-    search: dict[str, Any],
-) -> Any:
-    """search: what Tune is told of how values are chosen, where it is not all of a grid."""
-    callbacks: list[tune.Callback] = [_ProgressCallback(trials, measure, progress)]
+    left_s = max(1.0, 60 * plan.budget_minutes - ledger.spent_s) if plan.budget_minutes else None
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": TRIAL_CPUS}),
-        param_space=space,
         tune_config=tune.TuneConfig(
-            metric=measure,
+            metric=plan.metric,
             mode="max",
-            max_concurrent_trials=concurrent,
-            **search,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            num_samples=-1,  # the dealer says when it is over
+            max_concurrent_trials=plan.concurrent,
+            search_alg=_Dealer(ledger),
+            scheduler=_Judge(ledger),
+            time_budget_s=left_s,
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
-            name=_TUNE_FOLDER, storage_path=str(folder), verbose=0, callbacks=callbacks
+            name=_TUNE_FOLDER,
+            storage_path=str(ledger.folder),
+            verbose=0,
+            callbacks=[_Clerk(ledger)],
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
         ),
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a measure may be undefined at a validation
     # Tune would return as if all were done; a KeyboardInterrupt leaves through the caller's `connect()`.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    return tuner.fit()
+    tuner.fit()
 
 
-def _trial_name(trial: Any) -> str:
-    return str(trial.config.get(_TRY) or f"trial_{trial.trial_id}")
+def _name_of(trial: Any) -> str:
+    return str(trial.config["trial"])
 
 
-def _name_of(result: Any) -> str:
-    return Path(result.path).name
+class _Dealer(Searcher):
+    """Hands Ray Tune the ledger's trials."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(metric=ledger.plan.metric, mode="max")
+        self._ledger = ledger
 
-class _ProgressCallback(tune.Callback):
-    """Passes on how far a sweep is: trials done, and the best score so far."""
+    def suggest(self, trial_id: str) -> Any:
+        trial = None if self._ledger.is_out_of_time else self._ledger.take()
+        if trial is None:
+            return Searcher.FINISHED
+        return {"trial": trial.name, "values": trial.values, "repeat": trial.repeat}
 
-    def __init__(self, trials: int, measure: str, progress: Progress | None) -> None:
-        self._trials, self._measure, self._progress = trials, measure, progress
-        self._done, self._best = 0, -math.inf
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._best = max(self._best, result.get(self._measure, -math.inf))
-        self._tell(f"{trial} at step {result.get('step', 0)}")
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # nothing is read back: the ledger is what a sweep goes on from
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+
+class _Judge(FIFOScheduler):
+    """Writes down what trials report, and ends those that the ledger says are behind."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        name = _name_of(trial)
+        if failure := result.get(_FAILURE):
+            self._ledger.end(name, "failed", failure)
+            return TrialScheduler.CONTINUE
+        self._ledger.add_point(name, result)
+        if not self._ledger.is_behind(name):
+            return TrialScheduler.CONTINUE
+        self._ledger.end(name, "pruned")
+        return TrialScheduler.STOP
+
+
+class _Clerk(tune.Callback):
+    """Writes down how trials end."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._done += 1
-        self._tell("")
+        name = _name_of(trial)
+        # Ray Tune calls those complete, too, which it ends because the time is up.
+        if (
+            self._ledger.trials[name].state == "running"
+            and (self._ledger.folder / name / BUNDLE_FOLDER).is_dir()
+        ):
+            self._ledger.end(name, "done")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._done += 1
-        self._tell(f"{trial} failed")
-
-    def _tell(self, note: str) -> None:
-        if self._progress is not None:
-            best = f"best {self._measure} {self._best:.3f}" if math.isfinite(self._best) else ""
-            self._progress(self._done, self._trials, ", ".join(part for part in (best, note) if part))
+        self._ledger.end(_name_of(trial), "failed", one_line(trial.get_error() or "its process died")[-300:])
 
 
-def _run_trial(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
-    _train(with_settings(ExperimentConfig.from_dict(values), settings), corpus_uri, folder)
+_FAILURE = "failure"
 
 
-def _run_try(settings: dict[str, Any], values: dict[str, Any], corpus_uri: str, folder: str) -> None:
-    _train(ExperimentConfig.from_dict(values[settings[_TRY]]), corpus_uri, folder)
-
-
-def _train(config: ExperimentConfig, corpus_uri: str, folder: str) -> None:
-    trial = tune.get_context().get_trial_name()
-    run_training(config, corpus_uri, folder, trial, ray_callbacks=[TuneReportCallback()], show_progress=False)
-
-
-def _best_first(rows: list[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
-    if all(row["error"] for row in rows):
-        raise ConfigError(f"all {len(rows)} trials failed; the first one: {rows[0]['error']}")
-    return sorted(rows, key=lambda row: (bool(row["error"]), -row.get(measure, -math.inf)))
-
-
-def _summarise(rows: list[dict[str, Any]], best: ExperimentConfig, measure: str, folder: Path) -> SweepResult:
-    table = json.dumps({"metric": measure, "rows": rows}, indent=2)
-    preset = yaml.safe_dump(best.to_dict(), sort_keys=False)
-    write_whole({folder / _TABLE_FILE: table.encode(), folder / "best.yaml": preset.encode()})
-    return SweepResult(rows, measure, folder)
-
-
-def _row(result: Any, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One trial's line of the table; its scores are those of the bundle it leaves, which is its best checkpoint."""
-    trial = _name_of(result)
-    row = {"trial": trial, **settings}
-    if result.error:
-        return row | {"error": one_line(result.error)[-300:]}
+def _run_trial(
+    settings: dict[str, Any],
+    plan: Plan,
+    resources: dict[str, ResourcesConfig],
+    tracking: dict[str, Any],
+    corpus_uri: str,
+    folder: str,
+) -> None:
+    """In a process of its own on some node: the run of a trial, from the start or from its checkpoint."""
+    config = plan.config_of(settings["values"], settings["repeat"])
+    config = dataclasses.replace(
+        config,
+        resources=resources[settings["values"].get(TRY, "")],
+        tracking=dataclasses.replace(config.tracking, **tracking),
+    )
+    run = Storage(Path(folder) / settings["trial"])
+    is_begun = run.size("run.json") is not None
+    if not is_begun:
+        shutil.rmtree(run.path(), ignore_errors=True)  # killed before there was anything to go on from
+    options: dict[str, Any] = {"resume": is_begun, "show_progress": False}
     try:
-        scores = read_bundle_info(folder / trial / BUNDLE_FOLDER).metrics["enhanced"]
-    except BundleError as error:
-        return row | {"error": f"it ended without a bundle: {one_line(error)}"}
-    return row | {name: scores[name] for name in VALIDATION_MEASURES if name in scores} | {"error": ""}
+        run_training(
+            config, corpus_uri, folder, settings["trial"], ray_callbacks=[TuneReportCallback()], **options
+        )
+    except PlacementError:
+        raise  # there may be room for it later, or elsewhere
+    except ValueError as error:  # it would only come again
+        tune.report({_FAILURE: one_line(error)[-300:]})

@@ -172,18 +172,17 @@ def test_what_is_taken_or_missing_is_said_before_ray_starts(
     refuse: Callable[..., str], small_corpus: Path, bundle: Path, sounds: Path, a_file: Path
 ) -> None:
     data, runs = ("--data", small_corpus), ("--storage", sounds / "runs")
-    (sounds / "runs" / "old" / "trial_b" / "bundle").mkdir(parents=True)
-    (sounds / "runs" / "old" / "trial_a").mkdir()
+    (sounds / "runs" / "old").mkdir(parents=True)
     taken = (*data, *runs, "--name", "old", "--preset", "tiny")
     space = ("--space", "loss.l1_weight=0..5")
     assert "exists already" in refuse("train", *taken)
     assert "no run to resume" in refuse("train", *data, *runs, "--resume", "none")
     assert "at least as many validation mixtures" in refuse("train", *data, *runs, "--workers", 8)
-    said = refuse("tune", *taken, *space)
-    assert "a sweep that was cut (done with a bundle: trial_b; begun and without one: trial_a;" in said
-    assert f"--storage {sounds}/runs/old --resume trial_a" in said
-    (sounds / "runs" / "old" / "sweep.json").write_text("{}")
-    assert "a sweep that is done; choose another --name" in refuse("tune", *taken, *space)
+    assert "holds no sweep (sweep.json); choose another --name" in refuse("tune", *taken, *space)
+    assert "no sweep to resume" in refuse("tune", *data, *runs, "--resume", "none")
+    assert "leave --space out" in refuse("tune", *data, *runs, "--resume", "old", *space)
+    assert "LOW..HIGH/N" in refuse("tune", *data, *runs, *space, "--search", "grid")
+    assert "--metric" in refuse("tune", *data, *runs, *space, "--set", "training.score=stoi")
     assert "at least 1" in refuse("tune", *data, *runs, *space, "--trials", 0)
     assert "at least 1" in refuse("tune", *data, *runs, *space, "--concurrent", 0)
     for job in ("train", "tune", "evaluate"):

@@ -15,7 +15,7 @@ from cluster.settings.experiment import ExperimentConfig
 from cluster.tracking.tracker import Tracker
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule, compared_scores
-from cluster.training.loop.stopping import is_cut
+from cluster.training.loop.stopping import is_cut, trained_s
 from cluster.training.loop.weight_average import shipped_weights
 from ww_models import save_bundle
 
@@ -62,7 +62,7 @@ class ReportCheckpoint(pl.Callback):
                         licence=self.config.licence,
                     )
                 self.checkpoints.store(Path(folder), trainer.global_step, metrics)
-        ray.train.report(metrics)
+        ray.train.report({**metrics, "trained_s": trained_s(trainer)})
 
 
 def register_best(tracker: Tracker, checkpoints: Checkpoints) -> None:

@@ -14,6 +14,7 @@ from cluster.tracking.pictures import compare_signals
 from cluster.tracking.tracker import Tracker
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule, compared_scores
+from cluster.training.loop.stopping import trained_s
 
 
 class TrackRun(pl.Callback):
@@ -89,7 +90,8 @@ class TrackRun(pl.Callback):
         scores, step = module.validation_scores, trainer.global_step
         gain = scores.get("si_sdr_db", math.nan) - scores.get("noisy_si_sdr_db", math.nan)
         self._gain = f", val SI-SDR {gain:+.2f} dB over noisy"
-        self.tracker.scalars("val", {k: v for k, v in scores.items() if not k.startswith("noisy_")}, step)
+        enhanced = {name: value for name, value in scores.items() if not name.startswith("noisy_")}
+        self.tracker.scalars("val", {**enhanced, "trained_s": trained_s(trainer)}, step)
         self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
         self._show_examples(module, step)
         self.tracker.send()

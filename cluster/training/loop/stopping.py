@@ -95,6 +95,11 @@ class StopAtLimits(pl.Callback):
         return self.deadline_s is not None and time.time() >= self.deadline_s, self.is_told_to_stop(), again
 
 
+def trained_s(trainer: pl.Trainer) -> float:
+    """Seconds of training in all starts of the run so far, validations left out; by this rank's clock."""
+    return next((one.trained_s for one in trainer.callbacks if isinstance(one, StopAtLimits)), 0.0)  # type: ignore[attr-defined]
+
+
 def is_cut(trainer: pl.Trainer) -> bool:
     """Whether the step that was just done is the last because the run was told to stop; it is not validated."""
     return any(isinstance(callback, StopAtLimits) and callback.is_cut for callback in trainer.callbacks)  # type: ignore[attr-defined]

@@ -1,130 +1,91 @@
-"""Sweeps: the space is read strictly, and each trial is a Ray Train run whose result is the table's row."""
+"""Sweeps on Ray: each trial is a training run of its own, somewhere on the cluster; those that are behind are ended."""
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 
-from cluster.runs.folder import read_run_config
-from cluster.settings.experiment import ConfigError, load_config
-from cluster.tuning.space import parse_space, with_settings
-from cluster.tuning.sweep import run_sweep, run_tries, standing
+from cluster.runs.folder import parse_lines, read_run_config
+from cluster.settings.experiment import load_config
+from cluster.tuning.live import live_table
+from cluster.tuning.page import write_page
+from cluster.tuning.plan import plan_of_tries
+from cluster.tuning.sweep import open_sweep, run_sweep
 from cluster.tuning.tries import read_tries
-from jobs import train
 from tests.cluster.sockets import assert_loopback, listening
+from tests.cluster.training.cut_runs import train_workers
+from tests.cluster.two_node_cluster import two_nodes
 from ww_data import Storage
 from ww_models import load_bundle
 
-TINY = load_config("tiny", ["training.max_steps=4", "training.validate_every_steps=2"])
+pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize(
-    ("expression", "words"),
-    [
-        ("loss.l1_wieght=0..5", "did you mean loss.l1_weight?"),
-        ("loss.l1_weight", "--space takes KEY=LOW..HIGH"),
-        ("loss.l1_weight=5..0", "must run upwards"),
-        ("loss.l1_weight=a..b", "not LOW..HIGH with two numbers"),
-        ("loss.l1_weight=0..5:log", "starts above 0"),
-        ("loss.l1_weight=0..5:sqrt", "may end in ':log'"),
-        ("loss.l1_weight=0..inf", "two finite numbers"),
-        ("loss.l1_weight=1,", "takes a value of type float"),
-        ("loss.l1_weight=[1,2]", "is not a value"),
-        ("loss.l1_weight=a,b", "takes a value of type float"),
-        ("loss.l1_weight=-1..2", "give a finite number of at least 0"),
-        ("training.batch_size=1.5..4", "takes whole numbers"),
-        ("training.batch_size=0..4", "must be at least 1"),
-    ],
-)
-def test_wrong_spaces_are_refused_in_plain_words(expression: str, words: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        parse_space([expression], TINY)
-    assert words in str(error.value)
-
-
-def test_a_space_without_any_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nothing to train on"):
-        parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0,0"], TINY)
-    parse_space(["loss.l1_weight=0..0", "loss.stft_weight=0..1"], TINY)
-
-
-def test_whole_numbers_stay_whole() -> None:
-    (dimension,) = parse_space(["optimizer.warmup_steps=0..500"], TINY)
-    drawn = [dimension.sampler.sample() for _ in range(50)]
-    assert all(isinstance(value, int | np.integer) and 0 <= value <= 500 for value in drawn)
-    assert len(set(drawn)) > 10
-
-
-def test_settings_of_a_trial_are_checked_like_any_other() -> None:
-    assert with_settings(TINY, {"loss.l1_weight": 2.5}).loss.l1_weight == 2.5
-    with pytest.raises(ConfigError, match="all weights"):
-        with_settings(TINY, {"loss.l1_weight": 0, "loss.stft_weight": 0})
-
-
-def test_a_sweep_that_was_cut_goes_on_with_the_line_that_it_shows(tmp_path: Path) -> None:
-    folder, corpus = tmp_path / "my sweep", "s3://bucket/a corpus?endpoint_override=127.0.0.1"
-    (folder / "trial_1" / "bundle").mkdir(parents=True)
-    (folder / "trial_2").mkdir()
-    stands = standing(folder, corpus)
-    line = stands[stands.index("python -m jobs.train ") : stands.index(" goes on with one")]
-    arguments = train.parser().parse_args(shlex.split(line)[3:])
-    assert (arguments.data, arguments.storage, arguments.resume) == (corpus, str(folder), "trial_2")
-
-
-@pytest.mark.cluster
-def test_sweep_runs_each_trial_as_its_own_training_run(
-    local_ray: str, small_corpus: Path, tmp_path: Path
-) -> None:
-    space = parse_space(["loss.l1_weight=0..5", "loss.stft_weight=0.1..5:log"], TINY)
-    heard = list[dict[str, list[str]]]()
-    result = run_sweep(
-        TINY,
-        space,
-        str(small_corpus),
-        tmp_path,
-        "sweep",
-        trials=2,
-        measure="si_sdr_db",
-        progress=lambda *state: heard.append(listening(os.getpid())),
-    )
-    for there in heard:
-        assert_loopback(there)
-    assert len(result.rows) == 2
-    assert not any(row["error"] for row in result.rows)
-    weights = [(row["loss.l1_weight"], row["loss.stft_weight"]) for row in result.rows]
-    assert len(set(weights)) == 2
-    scores = [row["si_sdr_db"] for row in result.rows]
-    assert scores == sorted(scores, reverse=True)
-    for row in result.rows:
-        run_dir = result.folder / row["trial"]
-        assert load_bundle(run_dir / "bundle").num_parameters > 0
-        assert read_run_config(Storage(run_dir)).loss.l1_weight == pytest.approx(row["loss.l1_weight"])
-    best = load_config(str(result.folder / "best.yaml"))
-    assert best == with_settings(TINY, {"loss.l1_weight": weights[0][0], "loss.stft_weight": weights[0][1]})
-
-
-@pytest.mark.cluster
-def test_tries_run_each_as_it_stands_for_the_same_time(
+def test_each_try_is_a_run_and_one_that_is_behind_is_ended(
     local_ray: str, small_corpus: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "tries.yaml"
-    file.write_text("base:\nquick: {set: [optimizer.learning_rate=2e-3, training.validate_every_steps=1]}\n")
-    # So little time that the first step uses it up.
-    shared = ["training.max_steps=40", "training.validate_every_steps=2", "training.budget_minutes=1e-4"]
+    file.write_text("base:\nwild: {set: [optimizer.learning_rate=10]}\n")
+    shared = ["training.max_steps=12", "training.validate_every_steps=2", "training.skip_bad_batches=1000"]
     tries = read_tries(file, "tiny", shared)
-    result = run_tries(tries, str(small_corpus), tmp_path, "tries")
-    rows = {row["trial"]: row for row in result.rows}
-    assert set(rows) == {"base", "quick"}
-    assert not any(row["error"] for row in result.rows)
-    assert rows["base"]["change"] == "preset tiny"
-    assert result.rows[0]["si_sdr_db"] >= result.rows[1]["si_sdr_db"]
+    plan = plan_of_tries(tries, metric="si_sdr_db", prune="asha")
+    ledger, heard = open_sweep(plan, str(small_corpus), tmp_path, "tries"), list[dict[str, list[str]]]()
+    ledger.on_change = lambda: heard.append(listening(os.getpid()))
+    with ledger.held():
+        result = run_sweep(ledger)
+    for there in heard:
+        assert_loopback(there)
+    base, wild = result.rows
+    assert (base["trial"], base["state"], base["change"]) == ("base", "done", "preset tiny")
+    assert (wild["trial"], wild["state"]) == ("wild", "pruned")
+    assert base["si_sdr_db"] > wild["si_sdr_db"]
+    assert load_bundle(result.folder / "base" / "bundle").num_parameters > 0
     for name, one in tries.items():
         assert read_run_config(Storage(result.folder / name)).optimizer == one.config.optimizer
-        steps = sorted(path.name for path in (result.folder / name).glob("checkpoint_*"))
-        assert steps == ["checkpoint_000000001"]
-    best = load_config(str(result.folder / "best.yaml"))
-    assert best.optimizer == tries[result.rows[0]["trial"]].config.optimizer
+    last = {name: ledger.curves[name][-1]["step"] for name in tries}
+    assert last["base"] == 12
+    assert last["wild"] < 12
+    deadline_s = time.monotonic() + 60
+    while train_workers(psutil.Process()):
+        assert time.monotonic() < deadline_s, "the workers of the run that was ended go on"
+        time.sleep(0.2)
+    assert load_config(str(result.folder / "best.yaml")).optimizer == tries["base"].config.optimizer
+    assert "wild" in write_page(ledger).read_text()
+    assert live_table(ledger, 20)
+
+
+def test_runs_of_a_sweep_go_on_at_the_same_time_on_different_nodes(
+    small_corpus: Path, tmp_path: Path
+) -> None:
+    settings = ("training.max_steps=30", "training.validate_every_steps=5")
+    options = [part for setting in settings for part in ("--set", setting)]
+    options += ["--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny", "--name", "wide"]
+    options += ["--space", "loss.l1_weight=1,2,3", "--search", "grid", "--concurrent", "3"]
+    with two_nodes() as cluster:
+        cluster.add()
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.tune", *options],
+            env=cluster.environment | {"RAY_ADDRESS": cluster.address},
+            capture_output=True,
+            text=True,
+            timeout=800,
+        )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "wide" / "sweep.json").read_text())["rows"]
+    assert [row["state"] for row in rows] == ["done"] * 3
+    nodes, begun_s, ended_s = set(), [], []
+    for row in rows:
+        lines = parse_lines((tmp_path / "wide" / row["trial"] / "tracking" / "metrics.jsonl").read_text())
+        (start,) = (line for line in lines if line["series"] == "start")
+        nodes.add(start["node"])
+        begun_s.append(start["time_s"])
+        ended_s.append(lines[-1]["time_s"])
+    assert len(nodes) == 3, "each run has a node of its own"
+    assert max(begun_s) < min(ended_s), "all of them were under way at once"
