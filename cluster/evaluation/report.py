@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import numpy as np
 
@@ -21,6 +20,7 @@ from cluster.evaluation.figures import (
 )
 from cluster.evaluation.files import report_json, scores_parquet
 from cluster.evaluation.scores import CLEAN, NOISY, STREAM, EvaluationReport, Example, Interval, SystemResult
+from cluster.pages import page_environment
 from ww_data import write_audio
 from ww_models.quality import MEASURES
 from ww_models.whole_files import write_whole
@@ -132,8 +132,7 @@ def differences(report: EvaluationReport) -> list[str]:
 
 def render_html(report: EvaluationReport) -> str:
     """The whole page as one string without references to anything outside it."""
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"score": format_score, "interval": format_interval}
     environment.filters |= {"decibels": format_decibels}
     environment.globals |= {"direction": direction, "mark": _marks(report)}

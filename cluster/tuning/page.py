@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 
+from cluster.pages import page_environment
 from cluster.runs.result import spoken_duration
 from cluster.tuning.figures import (
     NUM_NAMED,
@@ -49,13 +49,7 @@ def write_page(ledger: Ledger) -> Path:
 
 def render_page(ledger: Ledger) -> str:
     """The whole page as one string without references to anything outside it."""
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([here, here.parent]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     plan, metric = ledger.plan, VALIDATION_MEASURES[ledger.plan.metric]
     ranked = sorted(ledger.settings(), key=lambda runs: rank(ledger, runs))
     rows = [_row(ledger, runs) for runs in ranked]
