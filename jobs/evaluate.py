@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     defaults = EvaluationConfig()
     parser = make_parser("evaluate", __doc__)
     option = parser.option
-    many = {"nargs": "+", "default": []}
+    many = {"nargs": "+", "default": [], "action": "extend"}
     option("--bundle DIR", "bundles to compare, or checkpoint files of facebook's denoiser", **many)
     option("--group NAME=DIR,DIR", "bundles that differ in the seed of their training, as one system", **many)
     option(
@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     )
     option("--out DIR", "folder for the report", default="report")
     option("--clips N", "score only so many clips (default: all)", type=int)
+    option(
+        "--examples N",
+        "clips to hear in the report, and in jobs.listen",
+        type=int,
+        default=defaults.num_examples,
+    )
     option("--mixtures N", argparse.SUPPRESS, dest="clips", type=int)
     option("--resamples N", "of the bootstrap", type=int, default=defaults.num_resamples)
     option("--seed SEED", "of the bootstrap", type=int, default=defaults.seed)
@@ -72,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     config = EvaluationConfig(
         num_clips=arguments.clips,
+        num_examples=arguments.examples,
         num_resamples=arguments.resamples,
         seed=arguments.seed,
         timing_s=arguments.timing,
@@ -89,7 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     # Before Ray takes seconds to start, and before all is scored.
     plan = plan_evaluation(request, config)
-    Storage(arguments.out).check_writable()
+    out = Storage(arguments.out)
+    if not out.is_local:
+        raise EvaluationError(f"--out {arguments.out}: a report is written to a folder of this machine")
+    out.check_writable()
     with connect(), progress("scoring") as report_progress:
         report = evaluate(request, config, report_progress, plan)
     page = write_report(report, arguments.out).resolve()

@@ -9,6 +9,7 @@ same, separated by commas. Without either, everybody who reaches the address may
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
 
 example: python -m jobs.serve --bundle runs/mine/bundle --port 8000
+         python -m jobs.serve --store models
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from cluster.machine.session import connect
+from cluster.promotion.follow import following
+from cluster.promotion.store import ModelStore
 from cluster.serving.auth import read_keys
 from cluster.serving.config import USUAL_PORT, ServingConfig
 from cluster.serving.deploy.deployment import check_serving, checked_bundles, serve_bundles, what_is_wrong
 from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
-from cluster.serving.deploy.promotion import listening
+from cluster.serving.deploy.promotion import listening, promote
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
 from jobs.cli import Parser, main, make_parser
 from ww_models.streaming.onnx_export import PRECISIONS
@@ -39,7 +43,10 @@ def parser() -> argparse.ArgumentParser:
     parser = make_parser("serve", __doc__)
     option = parser.option
     bundles = "bundle to serve; may be given several times, the first one is the default"
-    option("--bundle DIR", bundles, required=True, action="append")
+    option("--bundle DIR", bundles, action="append", default=[])
+    option(
+        "--store STORE", "serve what jobs.promote put into force there, instead of --bundle, and follow it"
+    )
     option("--host HOST", "address to listen on; 0.0.0.0 lets other machines in", default=defaults.host)
     usual = f"0 takes any free one (default: {USUAL_PORT}, or the next that is free)"
     option("--port N", usual, type=int)
@@ -116,32 +123,42 @@ def config_from(arguments: argparse.Namespace) -> ServingConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if bool(arguments.bundle) == bool(arguments.store):
+        raise ValueError("give either --bundle DIR or --store STORE: what to serve")
     config = config_from(arguments)
+    store = ModelStore(arguments.store) if arguments.store else None
+    in_force = store.current() if store else ""
+    bundles = [store.bundle(in_force)] if store else arguments.bundle
     if arguments.write_config:
-        schema = serve_config(checked_bundles(arguments.bundle), config)
+        schema = serve_config(checked_bundles(bundles), config)
         write_whole({arguments.write_config: as_yaml(schema).encode()})
         print(f"wrote {arguments.write_config}: serve deploy {arguments.write_config}")
         return
     # Before Ray takes seconds to start. A free port is only chosen after that: Ray takes some of them.
-    check_serving(arguments.bundle, config)
+    check_serving(bundles, config)
     with (
         proxy_before_replicas(arguments.proxy, config.host),
         connect() as where,
-        serve_bundles(arguments.bundle, config) as url,
+        serve_bundles(bundles, config) as url,
         listening(url),
+        following(store, in_force, lambda bundle: promote([bundle]), say) if store else nullcontext(),
     ):
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         if arguments.port is None and not url.endswith(f":{USUAL_PORT}"):
             print(f"note: port {USUAL_PORT} is taken, so it listens on another one", file=sys.stderr)
-        print(f"serving {', '.join(arguments.bundle)} at {url} on {where}; Ctrl-C ends it")
+        print(f"serving {', '.join(map(str, bundles))} at {url} on {where}; Ctrl-C ends it")
         print(ways_to_try(url, with_key=bool(config.api_keys)), flush=True)
         wrong = watch(stop, config.start_timeout_s)
         print("stopping", flush=True)
     if wrong:
         print(f"error: nothing has served for {config.start_timeout_s:g} s: {wrong}", file=sys.stderr)
         sys.exit(1)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def watch(stop: threading.Event, patience_s: float, look_every_s: float = 3.0) -> str:

@@ -137,9 +137,10 @@ def _resumed(arguments: argparse.Namespace) -> Ledger:
         "preset",
         "overrides",
         "workers",
+        "gpus_per_worker",
     )
-    if unwanted := [name for name in others if getattr(arguments, name)]:
-        option = {"overrides": "set"}.get(unwanted[0], unwanted[0])
+    if unwanted := [name for name in others if getattr(arguments, name) not in (None, [], "")]:
+        option = {"overrides": "set"}.get(unwanted[0], unwanted[0]).replace("_", "-")
         raise ConfigError(f"--resume goes on with the settings that the sweep has; leave --{option} out")
     ledger = open_sweep(None, arguments.data, arguments.storage, arguments.resume)
     given: dict[str, Any] = {
@@ -165,6 +166,7 @@ def _run(ledger: Ledger, data: str) -> SweepResult:
     except KeyboardInterrupt:
         go_on = ("python", "-m", "jobs.tune", "--data", data, "--storage", str(ledger.folder.parent))
         line = shlex.join((*go_on, "--resume", ledger.folder.name))
+        ledger.save()  # for the time that is spent
         print(f"{ledger.folder} was cut ({ledger.standing()}): {line} goes on with it", file=sys.stderr)
         raise
 

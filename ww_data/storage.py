@@ -7,6 +7,7 @@ Files and folders appear whole or not at all: written under a temporary name, th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 _COPY_BYTES = 1 << 22
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _MAX_STEM_BYTES = 200
 # name:secret@, where a secret may hold / and @. A name alone is no key (abfs://container@account/corpus), nor is a
 # port, which buckets have not.
@@ -182,15 +184,21 @@ class Storage:
 
 @contextmanager
 def held_alone(path: Path) -> Iterator[None]:
-    """Holds a lock file, which is gone afterwards, for the length of the block. BlockingIOError if another holds it."""
+    """Holds a lock file, which is gone afterwards, for the length of the block. BlockingIOError if another holds it.
+
+    Some network file systems know no locks: there nobody is kept out.
+    """
     while True:
         with path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                     continue
-            except FileNotFoundError:
-                continue  # who held it has removed it between our two calls
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ESTALE):
+                    continue  # who held it has removed it between our two calls
+                if error.errno not in _NO_LOCKS:
+                    raise
             try:
                 yield
             finally:

@@ -198,11 +198,18 @@ def files_for(system: str, folder: str, clips: Iterable[Clip]) -> dict[str, str]
     Raises EvaluationError, one line, where files are missing, shorter than their clip or of another rate.
     """
     found = _files(folder, f"--system {system}")
-    by_name = {key.rpartition("/")[2]: file for key, file in found.items()}
+    clips = list(clips)
+    by_name: dict[str, AudioFile] = {}
+    if len({clip.key.rpartition("/")[2] for clip in clips}) == len(
+        clips
+    ):  # or a name would be that of several
+        names = [key.rpartition("/")[2] for key in found]
+        by_name = {
+            name: file for name, file in zip(names, found.values(), strict=True) if names.count(name) == 1
+        }
     paths: dict[str, str] = {}
     missing: list[str] = []
     wrong: list[str] = []
-    clips = list(clips)
     for clip in clips:
         file = found.get(clip.clip_id) or found.get(clip.key) or by_name.get(clip.key.rpartition("/")[2])
         if file is None:
@@ -234,7 +241,15 @@ def _files(folder: str, option: str) -> dict[str, AudioFile]:
     files = [file for file in find_audio(folder) if not file.skip_reason]
     if not files:
         raise EvaluationError(f"{option}: {folder} holds no audio file; give a folder with some in it")
-    return {pair_name(file.name): file for file in files}
+    found: dict[str, AudioFile] = {}
+    for file in files:
+        key = pair_name(file.name)
+        if key in found:
+            raise EvaluationError(
+                f"{option}: {found[key].name} and {file.name} of {folder} have one name ({key}); take one away"
+            )
+        found[key] = file
+    return found
 
 
 def _header(path: str) -> tuple[int, int]:

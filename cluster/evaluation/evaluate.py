@@ -261,9 +261,10 @@ def _harm(members: Sequence[str], harm_scores: Sequence[Score], silences: Mappin
     own = [score for score in harm_scores if score.system in members]
 
     def mean(measure: str) -> float:
-        values = np.array([score.values[measure] for score in own])
-        finite = values[np.isfinite(values)]
-        return float(finite.mean()) if len(finite) else float("nan")
+        """Over the clips for which every model has a value: one that mutes a clip must not gain by that."""
+        lost = {score.clip_id for score in harm_scores if not np.isfinite(score.values[measure])}
+        values = [score.values[measure] for score in own if score.clip_id not in lost]
+        return float(np.mean(values)) if values else float("nan")
 
     pesq, si_sdr_db = (mean(measure) for measure in HARM_MEASURES)
     return Harm(
@@ -293,5 +294,7 @@ def _make_examples(plan: Plan, scores: Sequence[Score], num_examples: int) -> tu
             signals[name] = read_mono(paths[clip.clip_id], clip.sample_rate)[: clip.num_samples]
         if clean_T is not None:
             signals[CLEAN] = clean_T
+        # What has diverged has no scores, and is heard as silence.
+        signals = {name: np.nan_to_num(signal_T, posinf=0, neginf=0) for name, signal_T in signals.items()}
         examples.append(Example(**facts_of(score), signals=signals))
     return tuple(examples)

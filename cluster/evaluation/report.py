@@ -122,7 +122,9 @@ def differences(report: EvaluationReport) -> list[str]:
             continue
         mean, low, high = format_interval(found.difference, found.measure)
         sure = (
-            f"p {found.p_holm:.3f}" if found.p_holm < ALPHA else f"no sure difference, p {found.p_holm:.2f}"
+            f"p {max(found.p_holm, 0.001):.3f}"
+            if found.p_holm < ALPHA
+            else f"no sure difference, p {found.p_holm:.2f}"
         )
         lines.append(
             f"{MEASURES[found.measure].label}: {found.a} − {found.b} {mean} ({low} to {high}; {sure})"
@@ -145,7 +147,7 @@ def render_html(report: EvaluationReport) -> str:
         models=[result for result in systems if result.harm],
         best=best_system(report),
         noisy=report.system(NOISY),
-        noisy_scores={score.clip_id: score for score in report.scores},
+        noisy_scores={score.clip_id: score for score in report.scores if score.system == NOISY},
         headline=headline,
         figures=figures,
         measures={name: MEASURES[name] for name in report.measures},

@@ -12,25 +12,30 @@ import functools
 import importlib
 import math
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.util.annotations import RayDeprecationWarning
 
+from cluster.errors import one_line
 from cluster.evaluation.clips import Clip, EvaluationError
 from cluster.evaluation.inference import enhance_clips, stream_clip
 from cluster.evaluation.scores import CLEAN, NOISY, STREAM, Heard, Score, facts_of
 from ww_data import read_mono
 from ww_data.parallel import Progress
+from ww_data.storage import first_line
 from ww_models.measures.clip import measure_clip
 from ww_models.measures.words import Recogniser, words_of
 from ww_models.perceptual import is_silent
 from ww_models.quality import snr_db
 from ww_models.streaming.onnx_engine import OnnxEngine
 
+_MAX_RETRIES = 3  # of a task whose process died; Ray Data's own default is for ever
 HARM_MEASURES = ("pesq", "si_sdr_db")
 _SILENT_DBFS = -120.0
 
@@ -71,12 +76,19 @@ def score_clips(
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"batch": pickle.dumps(batch)} for batch in batches], override_num_blocks=len(batches)
     )
-    dataset = dataset.flat_map(
-        functools.partial(_estimates, work=work), num_cpus=0.0 if gpus else cpus, num_gpus=gpus or None
-    ).flat_map(functools.partial(_scores, work=work), num_cpus=cpus)
+    gpus = gpus if work.models else 0.0
+    estimates, scoring = (functools.partial(_told, task, work) for task in (_estimates, _scores))
+    with warnings.catch_warnings():
+        # It warns of `max_retries`, for which it has no other parameter yet, and retries for ever without it.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = dataset.flat_map(
+            estimates, num_cpus=0.0 if gpus else cpus, num_gpus=gpus or None, max_retries=_MAX_RETRIES
+        ).flat_map(scoring, num_cpus=cpus, max_retries=_MAX_RETRIES)
     found: list[Score] = []
     clips_done = 0
-    for row in dataset.iter_rows():
+    for row in _rows(dataset):
+        if "error" in row:
+            raise EvaluationError(pickle.loads(row["error"]))
         scores = pickle.loads(row["scores"])
         found += scores
         clips_done += scores[0].heard == NOISY
@@ -89,12 +101,35 @@ def score_clips(
     )
 
 
+def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    try:
+        yield from dataset.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise EvaluationError(
+            f"a process that scored ended {_MAX_RETRIES + 1} times, out of memory perhaps ({first_line(error)}): free "
+            "memory, or leave the longest clips out"
+        ) from error
+
+
+def _told(
+    task: Callable[..., Iterator[dict[str, Any]]], work: Work, row: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What is wrong with somebody's files comes back as a message, not as Ray's traceback."""
+    if "error" in row:
+        yield row
+        return
+    try:
+        yield from task(row, work=work)
+    except (ValueError, OSError) as error:  # AudioError and EvaluationError are ValueErrors
+        yield {"error": pickle.dumps(one_line(error))}
+
+
 def load_recogniser(name: str) -> Recogniser:
     """The callable that "module:callable" names. Raises EvaluationError, one line."""
     module, _, attribute = name.partition(":")
     try:
         recogniser = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of somebody does while it is imported
         raise EvaluationError(
             f"--recogniser {name}: cannot be imported ({error}); give module:callable, which takes (samples (T,), "
             "sample rate) and returns words"
@@ -176,7 +211,7 @@ def _measured_facts(clip: Clip, noisy_T: np.ndarray, clean_T: np.ndarray | None)
     """The level of the noisy side; its SNR where nobody has said it."""
     noisy = noisy_T.astype(np.float64)
     snr = clip.input_snr_db
-    if clean_T is not None and math.isnan(snr):
+    if clean_T is not None and math.isnan(snr) and not is_silent(clean_T.astype(np.float64)):
         snr = float(snr_db(clean_T.astype(np.float64), noisy))
     return {"input_snr_db": snr, "input_level_dbfs": level_dbfs(noisy)}
 

@@ -62,6 +62,26 @@ def resampled_means(
     return np.concatenate(means, axis=1)
 
 
+def widened(drawn_SR: np.ndarray, mean_S: np.ndarray, num_drawn: int) -> np.ndarray:
+    """Resampled means as far from the mean as those of few speakers are: drawing from C of them spreads by
+    sqrt((C - 1) / C) of what it should, and their spread is itself uncertain, for which Student's t stands.
+
+    num_drawn: C, of speakers or, of one speaker, of clips. NaN for one: it says nothing of others.
+    """
+    if num_drawn < 2:
+        return np.full_like(drawn_SR, np.nan)
+    from scipy.stats import norm, t
+
+    factor = np.sqrt(num_drawn / (num_drawn - 1)) * t.ppf(0.975, num_drawn - 1) / norm.ppf(0.975)
+    return mean_S[:, None] + factor * (drawn_SR - mean_S[:, None])
+
+
+def num_drawn(clusters: Sequence[str]) -> int:
+    """How many speakers there are to draw from; of one speaker, how many clips."""
+    num_speakers = len(set(clusters))
+    return num_speakers if num_speakers > 1 else len(clusters)
+
+
 def ends(drawn_R: np.ndarray, confidence: float) -> tuple[float, float]:
     """The middle `confidence` of resampled means."""
     tail = (1 - confidence) / 2
@@ -91,21 +111,24 @@ def paired_interval(
         return Interval(mean=float("nan"), low=float("nan"), high=float("nan"), num_pairs=0)
     names = np.arange(len(finite)).astype(str) if clusters is None else np.asarray(clusters)
     differences = differences[finite]
-    drawn_R = resampled_means(differences[None], list(names[finite]), num_resamples=num_resamples, seed=seed)[
-        0
-    ]
-    low, high = ends(drawn_R, confidence)
-    return Interval(mean=float(differences.mean()), low=low, high=high, num_pairs=num_pairs)
+    chosen = [str(name) for name in names[finite]]
+    drawn_SR = resampled_means(differences[None], chosen, num_resamples=num_resamples, seed=seed)
+    mean = differences.mean()
+    low, high = ends(widened(drawn_SR, np.array([mean]), num_drawn(chosen))[0], confidence)
+    return Interval(mean=float(mean), low=low, high=high, num_pairs=num_pairs)
 
 
-def p_value(difference: float, drawn_R: np.ndarray) -> float:
+def p_value(difference: float, drawn_R: np.ndarray, num_speakers: int) -> float:
     """How often a difference as large comes of drawing alone, either way: the bootstrap moved to where there is none.
 
-    At least 1 / (R + 1): what was never seen in R draws is no more than rare.
+    At least 1 / (R + 1): what was never seen in R draws is no more than rare; and at least how often as many coins as
+    there are speakers fall on one side.
     """
+    if np.isnan(drawn_R).any():
+        return 1.0
     # A difference that is rounding is none.
     is_as_large = np.abs(drawn_R - difference) >= abs(difference) - 1e-12
-    return float((1 + is_as_large.sum()) / (len(drawn_R) + 1))
+    return float(max((1 + is_as_large.sum()) / (len(drawn_R) + 1), 2.0 ** (1 - num_speakers)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -25,7 +25,16 @@ from cluster.evaluation.scores import (
     Summary,
     Undefined,
 )
-from cluster.evaluation.statistics import Interval, Mean, ends, holm, p_value, resampled_means
+from cluster.evaluation.statistics import (
+    Interval,
+    Mean,
+    ends,
+    holm,
+    num_drawn,
+    p_value,
+    resampled_means,
+    widened,
+)
 from ww_models.quality import MEASURES
 
 _MAX_LEVELS = 12  # of SNRs as mixed, that are buckets of their own
@@ -88,6 +97,7 @@ class _Drawn:
 
     num_clips: int
     num_left_out: int
+    num_drawn: int
     mean_S: np.ndarray
     resampled_SR: np.ndarray
 
@@ -116,13 +126,14 @@ def _draw(table: ScoreTable, measure: str, chosen: np.ndarray, config: Evaluatio
     resampled_SR = np.full((num_systems, config.num_resamples), _NAN)
     values = table.values[measure][:, counts]
     has_any = np.isfinite(values).all(axis=1)
+    speakers = [clip.speaker for clip, is_in in zip(table.clips, counts, strict=True) if is_in]
     if num_clips and has_any.any():
-        speakers = [clip.speaker for clip, is_in in zip(table.clips, counts, strict=True) if is_in]
         mean_S[has_any] = values[has_any].mean(axis=1)
-        resampled_SR[has_any] = resampled_means(
+        drawn_SR = resampled_means(
             values[has_any], speakers, num_resamples=config.num_resamples, seed=config.seed
         )
-    return _Drawn(num_clips, int(chosen.sum()) - num_clips, mean_S, resampled_SR)
+        resampled_SR[has_any] = widened(drawn_SR, mean_S[has_any], num_drawn(speakers))
+    return _Drawn(num_clips, int(chosen.sum()) - num_clips, num_drawn(speakers), mean_S, resampled_SR)
 
 
 def summarize(
@@ -168,7 +179,9 @@ def buckets(table: ScoreTable) -> dict[str, dict[str, np.ndarray]]:
 
 def _snr_buckets(snrs_db: Sequence[float]) -> list[tuple[float | str, str]]:
     levels = {snr_db for snr_db in snrs_db if math.isfinite(snr_db)}
-    if len(levels) <= _MAX_LEVELS:
+    if len(levels) <= _MAX_LEVELS and all(
+        snr_db == round(snr_db, 1) for snr_db in levels
+    ):  # as mixed, not measured
         return [(snr, f"{_number(snr)} dB") if math.isfinite(snr) else ("", "") for snr in snrs_db]
     return [_bin(snr_db, SNR_STEP_DB, "dB") for snr_db in snrs_db]
 
@@ -202,7 +215,9 @@ def compare(table: ScoreTable, config: EvaluationConfig) -> tuple[list[Compariso
 
         def p_of(a: int, b: int, drawn: _Drawn = drawn) -> float:
             return p_value(
-                float(drawn.mean_S[a] - drawn.mean_S[b]), drawn.resampled_SR[a] - drawn.resampled_SR[b]
+                float(drawn.mean_S[a] - drawn.mean_S[b]),
+                drawn.resampled_SR[a] - drawn.resampled_SR[b],
+                drawn.num_drawn,
             )
 
         pairs = list(itertools.combinations(defined, 2))

@@ -25,6 +25,10 @@ _RECORD_FILE = "run.json"
 _LOCK_FILE = ".lock"
 
 
+class RunInUseError(ConfigError):
+    """A run that another command trains at this moment."""
+
+
 def open_run(storage: str | Path, name: str) -> Storage:
     """The folder of a run. storage: of all runs, a folder or an address; it need not be there yet."""
     if "://" in str(storage):
@@ -108,13 +112,13 @@ def claim_run_folder(
 
 @contextlib.contextmanager
 def trained_alone(run: Storage) -> Iterator[None]:
-    """Two must not train into one folder of a file system at the same time. Raises ConfigError."""
+    """Two must not train into one folder of a file system at the same time. Raises RunInUseError."""
     with contextlib.ExitStack() as held:
         if run.is_local:
             try:
                 held.enter_context(held_alone(run.path(_LOCK_FILE)))
             except BlockingIOError:
-                raise ConfigError(
+                raise RunInUseError(
                     f"{run} is being trained by another command: wait for its end, or end it"
                 ) from None
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+EVIDENCE_FILE = "evidence.json"  # in the folder of a bundle that was promoted: why
 USUAL_PORT = 8000
 
 

@@ -88,7 +88,8 @@ class Ledger:
 
     @property
     def num_running(self) -> int:
-        return sum(trial.state == "running" for trial in self.trials.values()) - len(self.waiting_to_go_on)
+        running = [trial for trial in list(self.trials.values()) if trial.state == "running"]
+        return len(running) - len(self.waiting_to_go_on)
 
     @property
     def waiting_to_go_on(self) -> list[str]:
@@ -152,6 +153,12 @@ class Ledger:
         """Writes down how a trial has ended."""
         self._set(self.trials[name], state, error)
 
+    def note_scores(self) -> None:
+        """Of runs that are cut, too: what their best checkpoints have."""
+        for name, trial in self.trials.items():
+            if trial.state == "running":
+                self.trials[name] = dataclasses.replace(trial, scores=self._best_scores(trial))
+
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
@@ -168,7 +175,9 @@ class Ledger:
 
     def standing(self) -> str:
         """How many of its runs are done, in words."""
-        states: list[str] = [trial.state for trial in self.trials.values()]
+        states: list[str] = [
+            trial.state for trial in list(self.trials.values())
+        ]  # others add to it meanwhile
         counts = [f"{states.count('done')} of {self.plan.num_settings * self.plan.repeats} runs are done"]
         for state, words in (("running", "begun"), ("pruned", "pruned"), ("failed", "failed")):
             if number := states.count(state):
@@ -182,8 +191,10 @@ class Ledger:
         with (self.folder / ".lock").open("w") as file:  # released by the system, however this process ends
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise ConfigError(f"{self.folder} is a sweep that runs at this moment") from error
+            except OSError:
+                pass  # some network file systems know no locks
             for trial in list(self.trials.values()):
                 if trial.state == "running" and (self.folder / trial.name / BUNDLE_FOLDER).is_dir():
                     self._set(trial, "done")  # the sweep was killed before it could write that down
@@ -255,6 +266,7 @@ def read_ledger(folder: Path, corpus: Corpus) -> Ledger:
             raise ConfigError(f"{folder} exists already and is of another version; choose another --name")
         trials = [Trial(**values) for values in content["trials"]]
         plan, spent_s = plan_from_dict(content["plan"]), float(content["spent_s"])
+        manifest_hash = content["manifest_hash"]
     except FileNotFoundError as error:
         raise ConfigError(
             f"{folder} exists already and holds no sweep ({SWEEP_FILE}); choose another --name"
@@ -263,9 +275,9 @@ def read_ledger(folder: Path, corpus: Corpus) -> Ledger:
         ) from error
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder / SWEEP_FILE} cannot be read ({one_line(error)})") from error
-    if content["manifest_hash"] != corpus.manifest_hash:
+    if manifest_hash != corpus.manifest_hash:
         raise ConfigError(
             f"{folder} is a sweep over other data than {corpus.storage.uri}; choose another --name"
         )

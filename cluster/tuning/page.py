@@ -34,7 +34,7 @@ _SEARCHES = {
     "tpe": "drawn by a tree-structured Parzen estimator, which looks more where results were good (Optuna)",
 }
 _PRUNES = {
-    "none": "none: every run went to its end",
+    "none": "none: each run was to go to its end",
     "asha": "ASHA: at 1/27, 1/9 and 1/3 of its length a run ends unless it is among the best third there so far",
     "median": "median rule: a run ends once its best is below the median of what the others had on average by then",
 }
@@ -73,7 +73,7 @@ def render_page(ledger: Ledger) -> str:
         length=_length(ledger),
         made=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         figures={name: markupsafe.Markup(svg) for name, svg in _figures(ledger, named).items()},
-        pair=heat_map_pair(ledger, _scored(ledger)),
+        pair=heat_map_pair(ledger, scored) if (scored := _scored(ledger)) else None,
     )
 
 
@@ -84,8 +84,9 @@ def _scored(ledger: Ledger) -> list[Outcome]:
 
 
 def _figures(ledger: Ledger, named: Sequence[int]) -> dict[str, str]:
-    scored = _scored(ledger)  # never empty: without a score there is no page
-    figures = {"curves": curves(ledger, named)}
+    figures, scored = {"curves": curves(ledger, named)}, _scored(ledger)
+    if not scored:  # of no setting all seeds are done
+        return figures
     if pair := heat_map_pair(ledger, scored):
         figures["heat"] = heat_map(ledger, scored, pair)
     if shares := importance(ledger.plan, scored):

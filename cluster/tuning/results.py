@@ -35,6 +35,7 @@ class SweepResult:
 
 def conclude(ledger: Ledger) -> SweepResult:
     """Writes the table into sweep.json, and best.yaml. Raises ConfigError where nothing can be said of any setting."""
+    ledger.note_scores()
     settings = sorted(ledger.settings(), key=lambda runs: rank(ledger, runs))
     ledger.rows = [_row(ledger, runs) for runs in settings]
     ledger.save()
@@ -43,7 +44,7 @@ def conclude(ledger: Ledger) -> SweepResult:
         errors = [row["error"] for row in ledger.rows if row["error"]]
         raise ConfigError(
             f"all {len(errors)} trials failed; the first one: {errors[0]}"
-            if errors
+            if len(errors) == len(ledger.rows)
             else f"no trial of {ledger.folder} was ever validated: give the sweep more time"
         )
     preset = yaml.safe_dump(best_config(ledger).to_dict(), sort_keys=False)

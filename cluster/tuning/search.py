@@ -26,6 +26,7 @@ _STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+_NUM_AT_RANDOM = 4  # settings that TPE begins with
 LEAST_FOR_IMPORTANCE = 6  # settings that are done
 
 
@@ -53,7 +54,7 @@ def next_values(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any] | Non
     if plan.search == "random":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     else:  # settings that still run are taken for bad ones, or all that run at a time would be the same
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=_NUM_AT_RANDOM)
     study = _study(plan, outcomes, sampler)
     return dict(study.ask({one.path: one.distribution for one in plan.dimensions}).params)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.errors import one_line
+from cluster.errors import last_line, one_line
 from cluster.machine.placement import PlacementError, check_placement
-from cluster.runs.folder import BUNDLE_FOLDER
+from cluster.runs.folder import BUNDLE_FOLDER, RunInUseError
 from cluster.settings.experiment import ConfigError
 from cluster.settings.resources import ResourcesConfig
 from cluster.training.checks import check_rate
@@ -35,6 +36,7 @@ from ww_data import Storage, open_corpus
 _TUNE_FOLDER = ".tune"
 TRIAL_CPUS = 0.01  # a trial only waits for its workers; Ray refuses 0, and a whole CPU would starve them
 MAX_TRIAL_FAILURES = 3  # of the process that waits, with its node
+_MAX_WAIT_S, _LOOK_EVERY_S = 3600.0, 5.0
 
 
 def open_sweep(plan: Plan | None, corpus_uri: str, storage: str | Path, name: str) -> Ledger:
@@ -59,6 +61,8 @@ def open_sweep(plan: Plan | None, corpus_uri: str, storage: str | Path, name: st
                 f"{folder} is a sweep with other settings ({'; '.join(changed)}); go on with those it has (--resume "
                 f"{name}), or choose another --name"
             )
+        # The order of --space, which decides which point of a grid is the third, stays what it was.
+        plan = dataclasses.replace(plan, dimensions=ledger.plan.dimensions)
         return Ledger(folder, plan, corpus, list(ledger.trials.values()), ledger.spent_s)
     for config in plan.configs.values():
         check_rate(config, corpus.sample_rate, corpus_uri)
@@ -132,6 +136,7 @@ def _run_trials(
     )
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the commands draw their own progress
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a measure may be undefined at a validation
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they are said in a line each
     # Tune would return as if all were done; a KeyboardInterrupt leaves through the caller's `connect()`.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     tuner.fit()
@@ -201,7 +206,7 @@ class _Clerk(tune.Callback):
             self._ledger.end(name, "done")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ledger.end(_name_of(trial), "failed", one_line(trial.get_error() or "its process died")[-300:])
+        self._ledger.end(_name_of(trial), "failed", last_line(trial.get_error() or "its process died")[:300])
 
 
 _FAILURE = "failure"
@@ -227,11 +232,21 @@ def _run_trial(
     if not is_begun:
         shutil.rmtree(run.path(), ignore_errors=True)  # killed before there was anything to go on from
     options: dict[str, Any] = {"resume": is_begun, "show_progress": False}
+    options["ray_callbacks"] = [TuneReportCallback()]
     try:
-        run_training(
-            config, corpus_uri, folder, settings["trial"], ray_callbacks=[TuneReportCallback()], **options
-        )
-    except PlacementError:
-        raise  # there may be room for it later, or elsewhere
+        _when_there_is_room(lambda: run_training(config, corpus_uri, folder, settings["trial"], **options))
     except ValueError as error:  # it would only come again
-        tune.report({_FAILURE: one_line(error)[-300:]})
+        tune.report({_FAILURE: one_line(error)[:300]})
+
+
+def _when_there_is_room(train: Callable[[], object]) -> None:
+    """Other runs of the sweep take what there is, or a node has gone and its start of this run is not quite over."""
+    deadline_s = time.monotonic() + _MAX_WAIT_S
+    while True:
+        try:
+            train()
+            return
+        except (PlacementError, RunInUseError):
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_LOOK_EVERY_S)

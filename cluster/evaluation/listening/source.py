@@ -21,6 +21,7 @@ NOISY, CLEAN, CORPUS = (
     "clean",
     "corpus",
 )  # what report.json calls the input, the reference and one source
+STREAM = " (stream)"  # what names of streams end with
 BUCKET_DB = 2.5  # SNRs as near as that count as one when clips are chosen
 
 
@@ -77,7 +78,12 @@ def open_source(folder: str | os.PathLike[str]) -> Source:
         expected = f"expected format {REPORT_FORMAT}, version {REPORT_FORMAT_VERSION}"
         raise ListeningError(f"{path}: no report of this version of jobs.evaluate; {expected}")
     try:
-        models = {str(system["name"]): system["model"] for system in content["systems"]}
+        # A stream sounds as its model does: the report has no sound of it.
+        models = {
+            str(system["name"]): system["model"]
+            for system in content["systems"]
+            if not str(system["name"]).endswith(STREAM)
+        }
         bundle_ids = {name: model and str(model["bundle_id"]) for name, model in models.items()}
         rates = sorted({int(example["sample_rate"]) for example in content["examples"]})
         clips = tuple(_clip(example, path, [*models, CLEAN]) for example in content["examples"])
@@ -102,6 +108,12 @@ def open_source(folder: str | os.PathLike[str]) -> Source:
 
 def _clip(example: Mapping[str, Any], path: Path, names: Sequence[str]) -> ReportClip:
     mixture_id, audio = str(example["clip_id"]), dict(example["audio"])
+    if CLEAN not in audio:
+        raise ListeningError(
+            f"{path}: its clips have no clean sides, which a listening test needs for reference"
+        )
+    if example["input_snr_db"] is None:
+        raise ListeningError(f"{path}: example {mixture_id} has no SNR; evaluate clips that have one")
     if set(audio) != set(names):
         came = f"the sounds {', '.join(sorted(audio))}; expected {', '.join(sorted(names))}"
         raise _damaged(path, f"example {mixture_id} has {came}")

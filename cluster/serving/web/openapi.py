@@ -26,6 +26,7 @@ _MODEL = {
     "licence": "CC BY 4.0",
     "metrics": {"enhanced": {"pesq": 1.9}},
     "real_time_factor": 0.03,
+    "evidence": None,
 }
 _WHAT = {
     400: ("The audio is damaged, empty or not finite", "bad_audio", "the upload: holds no samples"),

@@ -27,7 +27,7 @@ class FatalOnce(GateWave):
     def denoise(self, scaled: Tensor) -> Tensor:
         trap = Path(self.trap)
         if trap.exists():
-            trap.unlink()
+            trap.unlink(missing_ok=True)  # another process may have had it, too
             os.kill(os.getpid(), signal.SIGKILL)
         return super().denoise(scaled)
 

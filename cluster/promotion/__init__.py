@@ -1,0 +1,1 @@
+"""Which model is in force, why, and since when."""
