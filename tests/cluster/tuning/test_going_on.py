@@ -20,7 +20,7 @@ from cluster.tuning.plan import plan_of_space
 from cluster.tuning.search import Outcome, next_values
 from tests.cluster.environment import private_environment
 from tests.cluster.tracking.clearml_server import ClearMLServer
-from tests.cluster.training.cut_runs import starts
+from tests.cluster.training.cut_runs import starts, train_workers
 from ww_data import Storage
 from ww_models import load_bundle
 
@@ -80,6 +80,7 @@ def wait_until_gone(storage: Path) -> None:
         if not left:
             return
         time.sleep(0.5)
+    raise AssertionError(f"still open: {left[:3]}")
 
 
 @pytest.mark.cluster
@@ -105,7 +106,14 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(
     sweep = start(command(small_corpus, storage), environment)
     try:
         wait_for_checkpoint(sweep, third)
+        workers = train_workers(psutil.Process(sweep.pid))
+        for worker in workers:  # or a fast machine would be done before it hears of the end
+            worker.suspend()
         sweep.send_signal(signal.SIGINT)
+        time.sleep(1)
+        for worker in workers:
+            with contextlib.suppress(psutil.Error):
+                worker.resume()
         _, errors = sweep.communicate(timeout=240)
     finally:
         sweep.kill()

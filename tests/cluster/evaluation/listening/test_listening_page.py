@@ -289,10 +289,10 @@ def test_the_browsers_own_audio_thread_switches_at_the_same_sample(thread: Page)
             processorOptions: { sounds: [ramp(1e-5), ramp(-1e-5)] } });
         node.connect(context.destination);
         node.port.postMessage({ playing: true });
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        await new Promise((resolve) => setTimeout(resolve, 1500));
         context.suspend(0.25).then(async () => {
             node.port.postMessage({ chosen: 1 });
-            await new Promise((resolve) => setTimeout(resolve, 300));
+            await new Promise((resolve) => setTimeout(resolve, 1500));
             context.resume();
         });
         const buffer = await context.startRendering();
