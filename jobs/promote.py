@@ -1,4 +1,4 @@
-"""Puts a model into force: the best of a report, into a store, with what speaks for it; or a bundle, into an endpoint.
+"""Puts a model into force, with what speaks for it, or a bundle into a running endpoint.
 
 --report takes the best bundle by --by that keeps the bounds, if it is surely better than the model in force in the
 store on the same clips (paired interval over speakers above 0), and writes it there with the evidence; otherwise it

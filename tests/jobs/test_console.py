@@ -55,7 +55,7 @@ def test_help_lists_the_commands_with_their_own_words(
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "usage: wave-wizard COMMAND ..."
         assert (
-            "  promote   Exchanges the models of a running endpoint: no call and no request is dropped."
+            "  promote   Puts a model into force, with what speaks for it, or a bundle into a running endpoint."
             in lines
         )
         assert [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "] == list(

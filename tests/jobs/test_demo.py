@@ -75,7 +75,7 @@ def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path:
     assert rate == enhanced_rate
     assert noisy.shape == enhanced.shape
     report = json.loads((run / "report" / "report.json").read_text())
-    assert report["num_mixtures"] == 10
+    assert report["num_clips"] == 10
     assert report["manifest_hash"] == read_bundle_info(run / "bundle").data["manifest_hash"]
 
     gone = time.monotonic() + 15

@@ -155,7 +155,7 @@ def test_an_unreachable_server_falls_back_to_a_session_that_can_be_uploaded(
         nowhere = {**server.environment, "CLEARML_API_HOST": f"http://127.0.0.1:{unused.getsockname()[1]}"}
     times, said = run(tmp_path, nowhere)
     assert times["took"] < 5
-    assert times["closed"] < 15
+    assert times["closed"] < 30
     assert len(said.splitlines()) == 1
     assert "Connection refused" in said
     (session,) = offline_sessions(tmp_path)
