@@ -150,6 +150,14 @@ def test_a_value_that_is_empty_is_no_folder(refuse: Callable[..., str], job: str
     assert "is empty" in refuse(job, *words)
 
 
+def test_serve_wants_bundles_or_a_store_with_a_model_in_force(
+    refuse: Callable[..., str], tmp_path: Path, bundle: Path
+) -> None:
+    assert "give either --bundle DIR or --store STORE" in refuse("serve")
+    assert "give either" in refuse("serve", "--bundle", bundle, "--store", tmp_path)
+    assert "no model is in force" in refuse("serve", "--store", tmp_path)
+
+
 def test_demo_wants_both_folders_or_none(refuse: Callable[..., str]) -> None:
     assert "belong together" in refuse("demo", "--speech", "x")
 
