@@ -79,7 +79,7 @@ def corpus_clips(corpus: Corpus, limit: int | None) -> list[Clip]:
             duration_s=corpus.segment_s,
             input_snr_db=round(row["snr_db"], 3),
             num_samples=num_samples,
-            corpus_uri=str(corpus.storage),
+            corpus_uri=corpus.storage.uri,  # with its options, without which nothing is found
         )
         for row in pq.read_table(mixtures.path, columns=_FACTS_OF_MIXTURES).to_pylist()
         if row["id"] in chosen
