@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import time
@@ -25,6 +24,7 @@ from cluster.tuning.plan import TRY, Plan, plan_from_dict
 from cluster.tuning.pruning import is_behind_asha, is_behind_median, rungs
 from cluster.tuning.search import Outcome, State, next_values
 from ww_data import Corpus, Storage
+from ww_data.storage import held_alone
 from ww_models.quality import VALIDATION_MEASURES
 from ww_models.whole_files import write_whole
 
@@ -188,13 +188,11 @@ class Ledger:
     def held(self) -> Iterator[None]:
         """The sweep is this process's while the block lasts. Raises ConfigError while it is another's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:  # released by the system, however this process ends
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(held_alone(self.folder / ".lock"))
             except BlockingIOError as error:
                 raise ConfigError(f"{self.folder} is a sweep that runs at this moment") from error
-            except OSError:
-                pass  # some network file systems know no locks
             for trial in list(self.trials.values()):
                 if trial.state == "running" and (self.folder / trial.name / BUNDLE_FOLDER).is_dir():
                     self._set(trial, "done")  # the sweep was killed before it could write that down

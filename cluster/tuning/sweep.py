@@ -168,7 +168,7 @@ class _Dealer(Searcher):
         Path(checkpoint_path).touch()  # nothing is read back: the ledger is what a sweep goes on from
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("no start of a sweep goes on from Ray Tune's own state")
 
 
 class _Judge(FIFOScheduler):

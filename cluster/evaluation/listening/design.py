@@ -68,11 +68,6 @@ class ListeningTest:
             for clip, order in zip([self.training, *clips], orders, strict=True)
         ]
 
-    @property
-    def heard(self) -> tuple[str, ...]:
-        """Stimuli, and the open reference where the mode has one."""
-        return self.stimuli if self.mode == AB else (REFERENCE, *self.stimuli)
-
     def sounds(self, clip: ReportClip) -> dict[str, FloatArray]:
         """What is heard of a clip, (T,) by stimulus, all of one length and loudness."""
         signals, sample_rate = read_clip(clip, self.source.sample_rate), self.source.sample_rate
