@@ -16,18 +16,21 @@ from pathlib import Path
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from tests.cluster.sockets import free_port
+from tests.cluster.sockets import free_ports
+
+# Of a node's agents; left to Ray, they would be the same for each Ray on the machine.
+AGENT_PORTS = (
+    "dashboard_agent_listen_port",
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+)
 
 
-def node_settings() -> dict[str, int]:
-    """Ports of a node's agents that would be the same for each Ray on the machine, and a modest object store."""
-    agents = (
-        "dashboard_agent_listen_port",
-        "metrics_agent_port",
-        "metrics_export_port",
-        "runtime_env_agent_port",
-    )
-    return {"object_store_memory": 300 * 2**20, **{name: free_port() for name in agents}}
+def node_settings(*further_ports: str) -> dict[str, int]:
+    """A modest object store and ports of its own, which Ray wants to differ from each other."""
+    names = AGENT_PORTS + further_ports
+    return {"object_store_memory": 300 * 2**20, **dict(zip(names, free_ports(len(names)), strict=True))}
 
 
 def add_other_node(cluster: Cluster) -> Node:
@@ -44,9 +47,8 @@ def main() -> None:
         head = cluster.add_node(
             num_cpus=2,
             include_dashboard=True,
-            dashboard_port=free_port(),
             temp_dir=f"{folder}/ray",
-            **node_settings(),
+            **node_settings("dashboard_port"),
         )
         newest = add_other_node(cluster)
         cluster.wait_for_nodes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import random
 import socket
 
 import psutil
@@ -11,10 +12,18 @@ import psutil
 from cluster.machine.guard import MARK, marked
 
 
-def free_port() -> int:
-    """A port of loopback where nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Different ports of loopback where nobody listens now.
+
+    Below those that the system gives to whoever asks for any: what starts meanwhile does not get one of them.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{count} free ports expected, {len(found)} found")
 
 
 def processes_of(pid: int) -> list[psutil.Process]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster.sockets import free_port
+from tests.cluster.sockets import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 RANK = """
@@ -28,7 +28,8 @@ dist.barrier()
 
 
 def test_all_of_it_listens_on_loopback() -> None:
-    address = {"MASTER_ADDR": "127.0.0.2", "MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT)}
+    (port,) = free_ports(1)
+    address = {"MASTER_ADDR": "127.0.0.2", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", RANK, str(rank)],

