@@ -107,7 +107,8 @@ def run_training(
         except KeyboardInterrupt:
             _say_where_it_stands(job)
             raise
-    return collect_result(config, run, config.mixing.crop_s or corpus.segment_s, time.monotonic() - start_s)
+        segment_s = config.mixing.crop_s or corpus.segment_s
+        return collect_result(config, run, segment_s, time.monotonic() - start_s)
 
 
 def check_training(

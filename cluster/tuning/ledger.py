@@ -58,12 +58,15 @@ class Ledger:
         self, folder: Path, plan: Plan, corpus: Corpus, trials: Sequence[Trial] = (), spent_s: float = 0.0
     ) -> None:
         self.folder, self.plan, self.corpus = folder, plan, corpus
-        self.trials = {trial.name: trial for trial in trials}
-        self.curves = {trial.name: read_curve(Storage(folder / trial.name)) for trial in trials}
         self.on_change: Callable[[], None] = lambda: None
         self.rows: list[dict[str, Any]] = []
-        self._spent_s, self._since_s = spent_s, time.monotonic()
         self._length = plan.length(sum(shard.num_segments for shard in corpus.shards("train")))
+        self._begin(trials, spent_s)
+
+    def _begin(self, trials: Sequence[Trial], spent_s: float) -> None:
+        self.trials = {trial.name: trial for trial in trials}
+        self.curves = {trial.name: read_curve(Storage(self.folder / trial.name)) for trial in trials}
+        self._spent_s, self._since_s = spent_s, time.monotonic()
         # What was cut goes on from its checkpoint; what has failed may do so once there is room on the disk, say.
         self._waiting = [one.name for one in self.trials.values() if one.state in ("running", "failed")]
 
@@ -193,6 +196,11 @@ class Ledger:
                 held.enter_context(held_alone(self.folder / ".lock"))
             except BlockingIOError as error:
                 raise ConfigError(f"{self.folder} is a sweep that runs at this moment") from error
+            if (self.folder / SWEEP_FILE).exists():  # another start may have gone on with it since it was read
+                written = read_ledger(self.folder, self.corpus)
+                if changed := written.plan.differences(self.plan):
+                    raise ConfigError(f"{self.folder} is now a sweep with other settings ({'; '.join(changed)})")
+                self._begin(list(written.trials.values()), written.spent_s)
             for trial in list(self.trials.values()):
                 if trial.state == "running" and (self.folder / trial.name / BUNDLE_FOLDER).is_dir():
                     self._set(trial, "done")  # the sweep was killed before it could write that down

@@ -74,6 +74,11 @@ def parse_space(expressions: Sequence[str], config: ExperimentConfig) -> list[Di
     for path, option in (("training.score", "--metric"), ("seed", "--repeats")):
         if path in dimensions:
             raise ConfigError(f"{path} is what {option} is for: it cannot be swept")
+    for path in dimensions:
+        if path.startswith(("resources.", "tracking.")) or path in ("preset", "licence"):
+            raise ConfigError(
+                f"{path} does not decide what a run learns, and is the same for all runs of a sweep: give it with --set"
+            )
     _check_values(list(dimensions.values()), config)
     return list(dimensions.values())
 

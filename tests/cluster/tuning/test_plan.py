@@ -30,6 +30,8 @@ TINY = load_config("tiny", ["training.max_steps=4", "training.validate_every_ste
         ("loss.l1_weight=0..5/1", "takes at least 2, as 0..5/5"),
         ("training.score=pesq,stoi", "is what --metric is for"),
         ("seed=1,2", "is what --repeats is for"),
+        ("resources.num_workers=1,2", "does not decide what a run learns"),
+        ("tracking.clearml=never,offline", "does not decide what a run learns"),
     ],
 )
 def test_wrong_spaces_are_refused_in_plain_words(expression: str, words: str) -> None:
