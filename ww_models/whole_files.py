@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
             with temporary.open("xb") as file:  # tempfile would hide them from whom the umask lets read
                 temporaries[path] = temporary
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # or the name may outlive a power failure without the content
         for path, temporary in temporaries.items():
             temporary.replace(path)
     finally:

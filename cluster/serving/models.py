@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.enhancement import measure_real_time_factor
+from cluster.serving.config import EVIDENCE_FILE
 from cluster.serving.errors import ApiError
 from cluster.sound.streams import recording_engine
 from ww_models import BundleInfo, StreamBatch, load_bundle, read_bundle_info
@@ -38,6 +39,12 @@ class ServedModel:
     file_engine: OnnxEngine | None
     sample_rate: int
     real_time_factor: float
+
+    @property
+    def evidence(self) -> str | None:
+        """Where it stands why this model was put into force; None if it was served without."""
+        path = self.bundle / EVIDENCE_FILE
+        return str(path) if path.exists() else None
 
 
 class ServedModels:

@@ -196,10 +196,14 @@ class Ledger:
                 held.enter_context(held_alone(self.folder / ".lock"))
             except BlockingIOError as error:
                 raise ConfigError(f"{self.folder} is a sweep that runs at this moment") from error
-            if (self.folder / SWEEP_FILE).exists():  # another start may have gone on with it since it was read
+            if (
+                self.folder / SWEEP_FILE
+            ).exists():  # another start may have gone on with it since it was read
                 written = read_ledger(self.folder, self.corpus)
                 if changed := written.plan.differences(self.plan):
-                    raise ConfigError(f"{self.folder} is now a sweep with other settings ({'; '.join(changed)})")
+                    raise ConfigError(
+                        f"{self.folder} is now a sweep with other settings ({'; '.join(changed)})"
+                    )
                 self._begin(list(written.trials.values()), written.spent_s)
             for trial in list(self.trials.values()):
                 if trial.state == "running" and (self.folder / trial.name / BUNDLE_FOLDER).is_dir():

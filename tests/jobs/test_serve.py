@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,12 +21,14 @@ import psutil
 import pytest
 import yaml
 
+from cluster.promotion.store import ModelStore
 from cluster.serving.client import StreamClient
+from cluster.serving.config import EVIDENCE_FILE
 from cluster.serving.deploy import haproxy
 from cluster.serving.deploy.deployment import ServingError, bindable_port
 from cluster.serving.deploy.promotion import promote_at
 from jobs import serve
-from tests.cluster.serving.callers import exchange, head_of_upload
+from tests.cluster.serving.callers import exchange, head_of_upload, wait_until
 from tests.cluster.serving.clips import file_bytes, recording, samples_of
 from tests.cluster.sockets import assert_on_loopback, processes_of
 from tests.jobs.conftest import Done
@@ -45,11 +49,11 @@ cli.main(serve.parser(), serve.run, sys.argv[1:])
 
 
 def start(
-    bundle: Path, *arguments: str, program: Sequence[str] = ("-m", "jobs.serve")
+    served: Path, *arguments: str, option: str = "--bundle", program: Sequence[str] = ("-m", "jobs.serve")
 ) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
-        [sys.executable, *program, "--bundle", str(bundle), "--cpus", "0.1", *arguments],
+        [sys.executable, *program, option, str(served), "--cpus", "0.1", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -59,9 +63,11 @@ def start(
 
 
 @pytest.mark.cluster
-def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path) -> None:
-    """Beside another endpoint of this machine, which is not touched."""
-    processes = [start(bundle, "--port", "0") for _ in range(2)]
+def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path, tmp_path: Path) -> None:
+    """Beside another endpoint of this machine, which is not touched and goes on to follow its store."""
+    store = ModelStore(tmp_path / "store")
+    store.add(bundle, None)
+    processes = [start(bundle, "--port", "0"), start(tmp_path / "store", "--port", "0", option="--store")]
     try:
         lines = [process.stdout.readline() for process in processes if process.stdout]
         urls = [line.split(" at ")[1].split()[0] for line in lines]
@@ -87,7 +93,7 @@ def test_it_leaves_nothing_behind_when_it_is_killed(bundle: Path) -> None:
         while left := [folder for folder in folders if folder.exists()]:
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
-        assert httpx.get(f"{urls[1]}/healthz", timeout=30).json() == {"status": "ok"}
+        _check_that_it_follows(store, urls[1])
         other.send_signal(signal.SIGTERM)
         _, errors = other.communicate(timeout=360)
         assert other.returncode == 0, errors
@@ -179,6 +185,20 @@ def test_an_endpoint_that_does_not_answer_any_more_ends_it(bundle: Path) -> None
         assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
     finally:
         process.kill()
+
+
+def _check_that_it_follows(store: ModelStore, url: str) -> None:
+    better = save_bundle(store.storage.path("better"), build_model("gatewave", hidden=4, depth=2))
+    better_id = store.add(better, None).bundle_id
+
+    def served() -> dict[str, Any]:
+        (model,) = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
+        return dict(model)
+
+    wait_until(lambda: served()["id"] == better_id, "what was promoted")
+    evidence = Path(served()["evidence"])
+    assert evidence == store.bundle(better_id) / EVIDENCE_FILE
+    assert json.loads(evidence.read_text())["bundle_id"] == better_id
 
 
 def _check_that_a_call_may_finish(url: str, process: subprocess.Popen[str]) -> None:

@@ -270,6 +270,7 @@ class LiveCall:
             "type": "session.created",
             "session_id": self.id,
             "model": self.model.id,
+            "evidence": self.model.evidence,
             "encoding": self.options.encoding,
             "channels": self.options.num_channels,
             "input_sample_rate": rate,

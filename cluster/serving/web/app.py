@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from cluster.serving.addresses import is_loopback
 from cluster.serving.auth import KeyRing
-from cluster.serving.config import EVIDENCE_FILE, ServingConfig
+from cluster.serving.config import ServingConfig
 from cluster.serving.errors import busy
 from cluster.serving.files.response import DenoiseResponse
 from cluster.serving.files.service import FileService
@@ -110,11 +110,8 @@ def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: b
 
 
 def describe_model(model: ServedModel) -> dict[str, Any]:
-    """One entry of /v1/models. real_time_factor: seconds of computing per second of audio, at start.
-
-    evidence: where it stands why this model was put into force, null if it was served without.
-    """
-    info, evidence = model.info, model.bundle / EVIDENCE_FILE
+    """One entry of /v1/models. real_time_factor: seconds of computing per second of audio, at start."""
+    info = model.info
     return {
         "id": model.id,
         "architecture": info.architecture,
@@ -124,7 +121,7 @@ def describe_model(model: ServedModel) -> dict[str, Any]:
         "licence": info.licence,
         "metrics": info.metrics,
         "real_time_factor": model.real_time_factor,
-        "evidence": str(evidence) if evidence.exists() else None,
+        "evidence": model.evidence,
     }
 
 

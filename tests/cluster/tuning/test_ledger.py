@@ -90,10 +90,13 @@ def test_one_process_at_a_time_has_a_sweep(small_corpus: Path, tmp_path: Path) -
         pass
 
 
-def test_what_another_start_did_after_it_was_read_is_not_done_again(small_corpus: Path, tmp_path: Path) -> None:
+def test_what_another_start_did_after_it_was_read_is_not_done_again(
+    small_corpus: Path, tmp_path: Path
+) -> None:
     late, other = new(tmp_path / "sweep", small_corpus), new(tmp_path / "sweep", small_corpus)
     with other.held():
-        assert (trial := other.take()) is not None
+        trial = other.take()
+        assert trial is not None
         other.end(trial.name, "done")
     with late.held():
         assert late.trials[trial.name].state == "done"

@@ -59,8 +59,10 @@ export const kilohertz = (hz) => `${Number((hz / 1000).toFixed(2))} kHz`;
 
 const ms = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
 
-export function showServer({ model, latency_ms }) {
+export function showServer({ model, evidence, latency_ms }) {
   $("model").textContent = model;
+  $("evidence").textContent = evidence ?? "";
+  $("why").hidden = !evidence;
   $("latency").textContent = ms(latency_ms);
   for (const id of ["delay", "load", "processing"]) $(id).textContent = "–";
   $("gaps").textContent = "0";

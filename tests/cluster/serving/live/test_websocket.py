@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from cluster.serving.config import EVIDENCE_FILE
 from cluster.serving.live.protocol import PATH
 from cluster.serving.models import ServedModels
 from tests.cluster.serving.callers import wait_until
@@ -172,11 +174,14 @@ def test_a_connection_that_breaks_leaves_nothing_behind(server: Server) -> None:
     connection.close()
 
 
-def test_a_promotion_leaves_sessions_on_their_model(bundle: Path, other_bundle: Path) -> None:
+def test_a_promotion_leaves_sessions_on_their_model(bundle: Path, other_bundle: Path, tmp_path: Path) -> None:
+    other_bundle = Path(shutil.copytree(other_bundle, tmp_path / "promoted"))
+    (other_bundle / EVIDENCE_FILE).write_text("{}")
     models, samples = ServedModels([bundle]), sound(6, 8000)
     with serve(models) as server, server.connect("encoding=pcm_f32le") as connection:
         heard = Heard(connection)
-        assert heard.until("session.created")["model"] == read_bundle_info(bundle).id
+        created = heard.until("session.created")
+        assert (created["model"], created["evidence"]) == (read_bundle_info(bundle).id, None)
         connection.send(samples[:5000].tobytes())
         heard.until_samples(4000)
         models.replace([other_bundle])
@@ -184,7 +189,9 @@ def test_a_promotion_leaves_sessions_on_their_model(bundle: Path, other_bundle: 
         connection.send('{"type": "flush"}')
         with server.connect("encoding=pcm_f32le") as later:
             heard_later = Heard(later)
-            assert heard_later.until("session.created")["model"] == read_bundle_info(other_bundle).id
+            created = heard_later.until("session.created")
+            assert created["model"] == read_bundle_info(other_bundle).id
+            assert created["evidence"] == str(other_bundle / EVIDENCE_FILE)
             later.send(samples.tobytes())
             later.send('{"type": "flush"}')
             heard_later.until("flushed")
