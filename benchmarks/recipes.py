@@ -107,7 +107,7 @@ class Trainer:
             for i in range(STEPS_AT_ONCE):
                 rows = slice(i * batch, (i + 1) * batch)
                 noisy, clean = (torch.from_numpy(x[rows])[:, None] for x in (mixed.noisy_NT, mixed.clean_NT))
-                losses.append(self._step(noisy, clean, used / seconds))
+                losses.append(self.step(noisy, clean, used / seconds))
             if used - told > 60:
                 told = used
                 if parent is not None and not parent.is_alive():
@@ -128,7 +128,7 @@ class Trainer:
         )
         return mix_positions(feed, np.arange(self.steps * batch, (self.steps + steps) * batch))
 
-    def _step(self, noisy: Tensor, clean: Tensor, progress: float) -> float:
+    def step(self, noisy: Tensor, clean: Tensor, progress: float) -> float:
         rates = self.config.optimizer
         warm_up = min(1.0, (self.steps + 1) / (rates.warmup_steps + 1))
         for group in self.optimizer.param_groups:
