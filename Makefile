@@ -13,23 +13,33 @@ help: ## this list
 demo: $(VENV)/.installed ## corpus, training, report and a served denoiser, start to finish; SPEECH=dir NOISE=dir for your own sounds
 	@$(PY) -m jobs.demo --out "$(or $(OUT),$(ROOT)demo)" $(if $(SPEECH),--speech "$(SPEECH)") $(if $(NOISE),--noise "$(NOISE)") $(ARGS)
 
-# What needs no Ray keeps one core busy, the rest mostly waits for processes to start: both at once take little more than
-# the longer one. With ARGS, one run of just that.
+# Two runs at once, since most of a test is waiting for processes to start: $(1) beside $(2), whose output comes first.
+side_by_side = log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
+	{ { $(1); } >"$$log" 2>&1 & } && beside=$$! && \
+	{ $(2); code=$$?; wait $$beside || code=$$?; cat "$$log"; exit $$code; }
+PYTEST := $(PY) -m pytest --durations=20
+
+# With ARGS, one run of just that.
 WITHOUT_RAY := tests/ww_data tests/ww_models
 test: $(VENV)/.installed-dev ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
 ifeq ($(ARGS),)
-	@cd $(ROOT) && $(VENV)/bin/ruff check . && log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null || :' EXIT && \
-	{ { $(MAKE) --no-print-directory lint && $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY); } >"$$log" 2>&1 & } && \
-	beside=$$! && \
-	{ $(PY) -m pytest -m "not cluster" --durations=10 $(WITHOUT_RAY:%=--ignore=%); code=$$?; \
-	wait $$beside || code=$$?; cat "$$log"; exit $$code; }
+	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(call side_by_side, \
+	$(MAKE) --no-print-directory lint && $(PYTEST) -m "not cluster" $(WITHOUT_RAY), \
+	$(PYTEST) -m "not cluster" $(WITHOUT_RAY:%=--ignore=%))
 else
 	@$(MAKE) --no-print-directory lint
-	@cd $(ROOT) && $(PY) -m pytest -m "not cluster" --durations=20 $(ARGS)
+	@cd $(ROOT) && $(PYTEST) -m "not cluster" $(ARGS)
 endif
 
+SERVED := tests/cluster/serving tests/cluster/evaluation tests/jobs
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
-	@cd $(ROOT) && $(PY) -m pytest -m cluster --durations=20 $(ARGS)
+ifeq ($(ARGS),)
+	@cd $(ROOT) && $(call side_by_side, \
+	$(PYTEST) -m cluster $(SERVED), \
+	$(PYTEST) -m cluster $(SERVED:%=--ignore=%))
+else
+	@cd $(ROOT) && $(PYTEST) -m cluster $(ARGS)
+endif
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,9 @@ os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 # A busy machine is no failure.
 hypothesis.settings.register_profile("wave-wizard", deadline=None)
 hypothesis.settings.load_profile("wave-wizard")
+
+# A shell's command in the background would ignore Ctrl-C, and with it all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SAMPLE_RATE = 16_000
 

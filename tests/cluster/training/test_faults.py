@@ -35,30 +35,6 @@ from ww_data import Storage
 pytestmark = pytest.mark.cluster
 
 
-def test_killed_worker_comes_back_and_ends_where_an_uninterrupted_run_ends(
-    whole: TrainingResult, small_corpus: Path, tmp_path: Path
-) -> None:
-    run, killed_at = Storage(tmp_path / "cut"), list[int]()
-
-    def kill_one() -> None:
-        wait_until(lambda: reached(run) > INTERVAL and has_checkpoint(run, INTERVAL), "step 7")
-        train_workers(psutil.Process())[-1].send_signal(signal.SIGKILL)
-        killed_at.append(reached(run))
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    config = load_config("tiny", SETTINGS)
-    result = run_training(config, str(small_corpus), tmp_path, "cut", show_progress=False)
-    killer.join()
-    assert result.steps == whole.steps
-    first, second = (step for step, _ in starts(run))
-    assert first == 0
-    assert killed_at[0] - INTERVAL <= second < whole.steps, "more was done again than one interval"
-    assert second > 0
-    assert_nothing_lost(run, small_corpus)
-    assert_same_end(run, whole, tmp_path)
-
-
 def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +92,7 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_a_command_that_is_told_to_end(
         wait_until(lambda: has_checkpoint(run, INTERVAL), "a checkpoint")
         assert_on_loopback(process.pid)
         train_workers(psutil.Process(process.pid))[-1].send_signal(signal.SIGKILL)
+        killed_at = reached(run)
         wait_until(lambda: len(starts(run)) == 2 and has_checkpoint(run, 2 * INTERVAL), "it went on")
         slow = train_workers(psutil.Process(process.pid))[-1]
         slow.suspend()  # or a fast machine would be done before it hears of the end
@@ -137,6 +114,7 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_a_command_that_is_told_to_end(
     resumed_from = [step for step, _ in starts(run)]
     assert len(resumed_from) == 3
     assert 0 == resumed_from[0] < resumed_from[1] <= resumed_from[2] == stands
+    assert killed_at - INTERVAL <= resumed_from[1], "more was done again than one interval"
     assert_nothing_lost(run, small_corpus)
     assert_same_end(run, whole, tmp_path)
     assert f"bundle: {start}/my runs/cut/bundle" in done.stdout
