@@ -4,7 +4,7 @@ The results have the inputs' sample rate, channels, length and file names, below
 folders that were named. WAV, FLAC and OGG stay what they are; others (MP3, M4A, WebM, ...) become WAV. A file that
 cannot be read is named and left out, and the exit code says so at the end. No input is ever overwritten.
 
-example: python -m jobs.enhance --bundle runs/mine/bundle --out enhanced interview.wav recordings/
+example: python -m jobs.enhance interview.wav recordings/
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from jobs.cli import main, make_parser
 from ww_data import Storage
 from ww_data.audio import source_name
 from ww_data.scan.files import find_audio
-from ww_models import load_bundle
+from ww_models import PRETRAINED, load_bundle, pretrained_note
 
 
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("enhance", __doc__)
     option = parser.option
     option("inputs FILE_OR_DIR", "recordings, or folders of them", nargs="+")
-    option("--bundle DIR", "bundle to enhance with", required=True)
-    option("--out DIR", "folder for the results", required=True)
+    option("--bundle DIR", "bundle to enhance with (default: the one that comes with Wave Wizard)")
+    option("--out DIR", "folder for the results", default="enhanced")
     option("--strength S", "share of the enhanced signal, 0 (input) to 1", type=float, default=1.0)
     option("--threads N", "threads; more than one only helps on idle cores", type=int, default=1)
     return parser
@@ -60,7 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     Storage(arguments.out).check_writable()
     tasks = list(plan(arguments.inputs, Path(arguments.out)))
     check_targets(tasks)
-    model = load_bundle(arguments.bundle)
+    if not arguments.bundle:
+        print(pretrained_note())
+    model = load_bundle(arguments.bundle or PRETRAINED)
     failures, notes = [], []
     with progress("enhancing") as report, torch_threads(arguments.threads):
         report(0, len(tasks), "preparing the model")

@@ -8,7 +8,8 @@ API keys: a file with lines NAME KEY [requests_per_minute=N] [max_concurrent=N],
 same, separated by commas. Without either, everybody who reaches the address may use it.
 Without a cluster it starts Ray on this machine; with RAY_ADDRESS set it serves there.
 
-example: python -m jobs.serve --bundle runs/mine/bundle --port 8000
+example: python -m jobs.serve --port 8000
+         python -m jobs.serve --bundle runs/mine/bundle --port 8000
          python -m jobs.serve --store models
 """
 
@@ -34,6 +35,7 @@ from cluster.serving.deploy.haproxy import PROXIES, proxy_before_replicas
 from cluster.serving.deploy.promotion import listening, promote
 from cluster.serving.deploy.serve_config import as_yaml, serve_config
 from jobs.cli import Parser, main, make_parser
+from ww_models import PRETRAINED, pretrained_note
 from ww_models.streaming.onnx_export import PRECISIONS
 from ww_models.whole_files import write_whole
 
@@ -42,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     defaults = ServingConfig()
     parser = make_parser("serve", __doc__)
     option = parser.option
-    bundles = "bundle to serve; may be given several times, the first one is the default"
+    bundles = (
+        "bundle to serve; may be given several times, the first one is the default (without one: the model that "
+        "comes with Wave Wizard)"
+    )
     option("--bundle DIR", bundles, action="append", default=[])
     option(
         "--store STORE", "serve what jobs.promote put into force there, instead of --bundle, and follow it"
@@ -123,12 +128,14 @@ def config_from(arguments: argparse.Namespace) -> ServingConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if bool(arguments.bundle) == bool(arguments.store):
+    if arguments.bundle and arguments.store:
         raise ValueError("give either --bundle DIR or --store STORE: what to serve")
     config = config_from(arguments)
     store = ModelStore(arguments.store) if arguments.store else None
     in_force = store.current() if store else ""
-    bundles = [store.bundle(in_force)] if store else arguments.bundle
+    if not (store or arguments.bundle):
+        print(pretrained_note())
+    bundles = [store.bundle(in_force)] if store else arguments.bundle or [PRETRAINED]
     if arguments.write_config:
         schema = serve_config(checked_bundles(bundles), config)
         write_whole({arguments.write_config: as_yaml(schema).encode()})

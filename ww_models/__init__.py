@@ -17,6 +17,7 @@ from ww_models.bundle.info import BundleError, BundleInfo, read_bundle_info
 from ww_models.denoiser import Denoiser, ModelConfig
 from ww_models.enhancement import enhance
 from ww_models.losses import DenoisingLoss, LossConfig, LossTerms
+from ww_models.pretrained import PRETRAINED, load_pretrained, pretrained_note
 from ww_models.quality import Quality, score_clip, si_sdr_db, snr_db
 from ww_models.registry import MODELS, PRESETS, build_model, model_config
 from ww_models.streaming.streamer import StreamBatch, Streamer, stream

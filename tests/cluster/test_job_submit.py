@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from cluster.runs.checkpoints import Checkpoints
+from cluster.runs.folder import parse_lines
 from cluster.settings.experiment import load_config
 from jobs.__main__ import COMMANDS
 from tests.cluster.training.cut_runs import wait_until
-from tests.cluster.two_node_cluster import ROOT, two_nodes
+from tests.cluster.two_node_cluster import ROOT, TwoNodes, two_nodes
 from ww_data import Storage
 from ww_models import load_bundle
 
@@ -42,10 +43,15 @@ def test_ray_takes_the_cluster_file() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster_environment() -> Iterator[dict[str, str]]:
-    """A running two-node cluster; yields the environment in which `ray job submit` reaches it."""
+def nodes() -> Iterator[TwoNodes]:
     with two_nodes() as cluster:
-        yield cluster.environment
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def cluster_environment(nodes: TwoNodes) -> dict[str, str]:
+    """In which `ray job submit` reaches the cluster."""
+    return nodes.environment
 
 
 def submit(
@@ -162,3 +168,39 @@ def test_rayignore_keeps_history_environments_and_data_out(
     )
     found = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND"))
     assert sorted(found) == sorted(kept)
+
+
+@pytest.mark.cluster
+def test_runs_of_a_submitted_sweep_go_on_at_the_same_time_on_three_nodes(
+    nodes: TwoNodes, cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
+) -> None:
+    nodes.add()
+    settings = ("training.max_steps=30", "training.validate_every_steps=5")
+    done = submit(
+        cluster_environment,
+        *(
+            "python",
+            "-m",
+            "jobs.tune",
+            "--data",
+            str(small_corpus),
+            "--storage",
+            str(tmp_path),
+            "--name",
+            "wide",
+        ),
+        *("--preset", "tiny", *(part for setting in settings for part in ("--set", setting))),
+        *("--space", "loss.l1_weight=1,2,3", "--search", "grid", "--concurrent", "3"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "wide" / "sweep.json").read_text())["rows"]
+    assert [row["state"] for row in rows] == ["done"] * 3
+    on, spans_s = set(), []
+    for row in rows:
+        lines = parse_lines((tmp_path / "wide" / row["trial"] / "tracking" / "metrics.jsonl").read_text())
+        (start,) = (line for line in lines if line["series"] == "start")
+        on.add(start["node"])
+        spans_s.append((start["time_s"], lines[-1]["time_s"]))
+    assert len(on) == 3, "each run has a node of its own"
+    spans_s.sort()
+    assert spans_s[1][0] < spans_s[0][1], "the second began while the first was under way"

@@ -47,7 +47,9 @@ def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path:
     }
     demo = subprocess.Popen(
         [
-            *(sys.executable, "-m", "jobs.demo", "--preset", "tiny", "--port", "0"),
+            *(sys.executable, "-m", "jobs.demo", "--port", "0"),
+            *("--set", "training.max_steps=4", "--set", "training.validate_every_steps=4"),
+            *("--set", "tracking.clearml=never"),  # it would leave a file of its own in the home folder
             *("--speech", str(small_sources / "speech"), "--noise", str(small_sources / "noise")),
             *("--out", str(tmp_path / "demo")),
             *("--segment-s", "2", "--test-mixtures", "10", "--val-mixtures", "4"),
@@ -61,11 +63,26 @@ def test_demo_goes_all_the_way_on_a_users_folders(small_sources: Path, tmp_path:
     )
     stdout, stderr = demo.communicate(timeout=2000)
     assert demo.returncode == 0, stderr
-    for words in ("10 test mixtures", "x real time", "python -m jobs.train"):
+    for words in (
+        "10 test mixtures",
+        "x real time",
+        "python -m jobs.train",
+        "it comes with Wave Wizard, on these",
+    ):
         assert words in stdout, stdout
-    for label in ("PESQ", "STOI", "SNR dB", "SI-SDR dB"):  # noisy, enhanced, improvement and its interval
+    for label in (
+        "PESQ",
+        "STOI",
+        "SNR dB",
+        "SI-SDR dB",
+    ):  # noisy, shipped, trained, improvement and its interval
         number, change = r"-?\d+\.\d{3}", r"[+-]\d+\.\d{3}"
-        assert re.search(rf"│ {label} +│ +{number} │ +{number} │ +{change} │ +{change} to {change} │", stdout)
+        row = rf"│ {label} +│" + rf" +{number} │" * 3 + rf" +{change} │ +{change} to {change} │"
+        assert re.search(row, stdout), stdout
+    first = tmp_path / "demo" / "first"
+    assert str(first / "enhanced.wav") in stdout
+    assert sf.info(first / "noisy.wav").frames == sf.info(first / "enhanced.wav").frames > 16_000
+    assert "finetuned_from" in read_bundle_info(next((tmp_path / "demo").glob("run-*")) / "bundle").data
 
     run = next((tmp_path / "demo").glob("run-*"))
     named = [line.split()[-1] for line in stdout.splitlines() if str(run) in line]

@@ -47,6 +47,16 @@ def test_a_folder_keeps_its_shape(
     assert sf.info(out / "a/two.FLAC").subtype == "PCM_24"
 
 
+def test_a_recording_alone_is_enough(
+    run_job: Callable[..., Done], recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_job("enhance", recordings / "one.wav")
+    assert done.code == 0
+    assert "comes with Wave Wizard" in done.out
+    assert sf.info(tmp_path / "enhanced" / "one.wav").frames == 4000
+
+
 def test_the_result_is_what_the_model_makes(
     run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -153,7 +153,8 @@ def test_a_value_that_is_empty_is_no_folder(refuse: Callable[..., str], job: str
 def test_serve_wants_bundles_or_a_store_with_a_model_in_force(
     refuse: Callable[..., str], tmp_path: Path, bundle: Path
 ) -> None:
-    assert "give either --bundle DIR or --store STORE" in refuse("serve")
+    both = ("serve", "--bundle", "a", "--store", "b")
+    assert "give either --bundle DIR or --store STORE" in refuse(*both)
     assert "give either" in refuse("serve", "--bundle", bundle, "--store", tmp_path)
     assert "no model is in force" in refuse("serve", "--store", tmp_path)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster.runs.folder import parse_lines, read_run_config
+from cluster.runs.folder import read_run_config
 from cluster.settings.experiment import load_config
 from cluster.tuning.live import live_table
 from cluster.tuning.page import write_page
@@ -21,7 +18,6 @@ from cluster.tuning.sweep import open_sweep, run_sweep
 from cluster.tuning.tries import read_tries
 from tests.cluster.sockets import assert_loopback, listening
 from tests.cluster.training.cut_runs import train_workers
-from tests.cluster.two_node_cluster import two_nodes
 from ww_data import Storage
 from ww_models import load_bundle
 
@@ -59,33 +55,3 @@ def test_each_try_is_a_run_and_one_that_is_behind_is_ended(
     assert load_config(str(result.folder / "best.yaml")).optimizer == tries["base"].config.optimizer
     assert "wild" in write_page(ledger).read_text()
     assert live_table(ledger, 20)
-
-
-def test_runs_of_a_sweep_go_on_at_the_same_time_on_different_nodes(
-    small_corpus: Path, tmp_path: Path
-) -> None:
-    settings = ("training.max_steps=30", "training.validate_every_steps=5")
-    options = [part for setting in settings for part in ("--set", setting)]
-    options += ["--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny", "--name", "wide"]
-    options += ["--space", "loss.l1_weight=1,2,3", "--search", "grid", "--concurrent", "3"]
-    with two_nodes() as cluster:
-        cluster.add()
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs.tune", *options],
-            env=cluster.environment | {"RAY_ADDRESS": cluster.address},
-            capture_output=True,
-            text=True,
-            timeout=800,
-        )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "wide" / "sweep.json").read_text())["rows"]
-    assert [row["state"] for row in rows] == ["done"] * 3
-    nodes, spans_s = set(), []
-    for row in rows:
-        lines = parse_lines((tmp_path / "wide" / row["trial"] / "tracking" / "metrics.jsonl").read_text())
-        (start,) = (line for line in lines if line["series"] == "start")
-        nodes.add(start["node"])
-        spans_s.append((start["time_s"], lines[-1]["time_s"]))
-    assert len(nodes) == 3, "each run has a node of its own"
-    spans_s.sort()
-    assert spans_s[1][0] < spans_s[0][1], "the second began while the first was under way"
