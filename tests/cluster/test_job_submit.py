@@ -190,17 +190,17 @@ def test_runs_of_a_submitted_sweep_go_on_at_the_same_time_on_three_nodes(
             "wide",
         ),
         *("--preset", "tiny", *(part for setting in settings for part in ("--set", setting))),
-        *("--space", "loss.l1_weight=1,2,3", "--search", "grid", "--concurrent", "3"),
+        *("--space", "loss.l1_weight=1,2", "--search", "grid", "--concurrent", "2"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "wide" / "sweep.json").read_text())["rows"]
-    assert [row["state"] for row in rows] == ["done"] * 3
+    assert [row["state"] for row in rows] == ["done"] * 2
     on, spans_s = set(), []
     for row in rows:
         lines = parse_lines((tmp_path / "wide" / row["trial"] / "tracking" / "metrics.jsonl").read_text())
         (start,) = (line for line in lines if line["series"] == "start")
         on.add(start["node"])
         spans_s.append((start["time_s"], lines[-1]["time_s"]))
-    assert len(on) == 3, "each run has a node of its own"
+    assert len(on) == 2, "each run has a node of its own"
     spans_s.sort()
     assert spans_s[1][0] < spans_s[0][1], "the second began while the first was under way"
