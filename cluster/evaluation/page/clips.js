@@ -3,9 +3,8 @@
 // browser's own controls.
 
 const STEP_S = 1; // of the arrow keys
-const worklet = URL.createObjectURL(
-  new Blob([document.getElementById("worklet").textContent], { type: "text/javascript" }),
-);
+// As an address of its own: of a page that is a file, browsers load no worklet from a blob.
+const worklet = `data:text/javascript,${encodeURIComponent(document.getElementById("worklet").textContent)}`;
 const players = new Map(); // by sample rate: a promise of each
 let sounding = null; // the clip whose sounds its player holds
 

@@ -147,8 +147,8 @@ def _ways(report: EvaluationReport) -> list[dict[str, Any]]:
     ways = []
     for way, title in WAYS.items():
         buckets = best.by.get(way, ())
-        if len(buckets) < 2 or (way == "speaker" and len(buckets) == report.num_clips > MAX_ROWS):
-            continue  # each clip's own speaker: that is the list of the best and worst clips
+        if len(buckets) < 2:
+            continue
         rows, note = list(range(len(buckets))), ""
         if len(buckets) > MAX_ROWS:
             changes = [sign * bucket.improvements[measure].mean for bucket in buckets]

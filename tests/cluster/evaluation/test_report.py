@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from cluster.evaluation.files import ReportError, read_report
 from cluster.evaluation.page.page import render_html
-from cluster.evaluation.report import write_report
+from cluster.evaluation.report import _put_in_place, write_report
 from cluster.evaluation.scores import NOISY, EvaluationReport
 from cluster.evaluation.statistics import Interval
 from cluster.evaluation.verdict import (
@@ -244,3 +246,66 @@ def test_what_was_converted_and_how_few_there_were_is_said(tmp_path: Path) -> No
     assert notes[1] in (tmp_path / "report.html").read_text()
     assert "one speaker" in dataclasses.replace(report, num_speakers=1).notes[0]
     assert "4 speakers" in dataclasses.replace(report, num_speakers=4).notes[0]
+
+
+def fill(folder: Path, words: str) -> Path:
+    """A report's parts, all of which say the same."""
+    (folder / "examples").mkdir(parents=True)
+    for name in ("examples/1-noisy.wav", "scores.parquet", "report.html", "report.json"):
+        (folder / name).write_text(words)
+    return folder
+
+
+def held(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
+    }
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_report_that_is_cut_short_is_the_old_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """At each of its renames: new sounds never lie beside old scores."""
+    rename, ends = Path.rename, set()
+    for last in range(8):
+        out = fill(tmp_path / f"{last}", "old")
+        new, count = fill(out / ".report.x", "new"), itertools.count()
+
+        def stop(path: Path, target: Path, last: int = last, count: itertools.count[int] = count) -> Path:
+            if next(count) == last:
+                if how == "killed":
+                    os._exit(0)
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", stop)
+        if how == "killed":
+            if (child := os.fork()) == 0:
+                _put_in_place(new, out)
+            os.waitpid(child, 0)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                _put_in_place(new, out)
+        monkeypatch.undo()
+        found = held(out)
+        if how == "interrupted":
+            assert found == held(fill(tmp_path / f"as before {last}", "old"))
+        elif "report.json" in found:
+            assert found == dict.fromkeys(found, "old")
+        ends.add(found.get("report.json"))
+    assert ends == ({"old", None} if how == "killed" else {"old"})
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path)
+    (tmp_path / "listening.jsonl").write_text("answers")
+    (tmp_path / "examples" / "mine.txt").write_text("mine")
+    (tmp_path / "examples" / "7-old.wav").write_text("of an earlier report")
+    write_report(make_report(-0.5), tmp_path)
+    assert (tmp_path / "listening.jsonl").read_text() == "answers"
+    assert (tmp_path / "examples" / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "examples" / "7-old.wav").exists()
+    assert not list(tmp_path.glob(".*"))
