@@ -71,11 +71,23 @@ def cut(example: Example, seconds: float) -> Example:
     length = min(map(len, example.signals.values()))
     if length <= num_samples:
         return example
-    mean_T = np.mean([signal_T[:length] for signal_T in systems], axis=0)
-    energy_T = sum(np.square(signal_T[:length] - mean_T, dtype=np.float64) for signal_T in systems)
-    total_T = np.concatenate([[0.0], np.cumsum(energy_T)])
-    start = int(np.argmax(total_T[num_samples:] - total_T[:-num_samples]))
+    block = max(1, example.sample_rate // 100)
+    total_B = np.concatenate([[0.0], np.cumsum(_differences(systems, length, block))])
+    num_blocks = num_samples // block
+    found = int(np.argmax(total_B[num_blocks:] - total_B[:-num_blocks])) * block
+    start = min(found, length - num_samples)
     signals = {name: signal_T[start : start + num_samples] for name, signal_T in example.signals.items()}
     return dataclasses.replace(
         example, signals=signals, start_s=example.start_s + start / example.sample_rate
     )
+
+
+def _differences(systems: Sequence[np.ndarray], length: int, block: int) -> np.ndarray:
+    """Energy of what differs from the mean of all, by block of samples; a minute at a time, as clips may be long."""
+    piece = 6000 * block
+    energies = []
+    for start in range(0, length, piece):
+        part_ST = np.stack([signal_T[start : min(start + piece, length)] for signal_T in systems])
+        energy_T = np.square(part_ST - part_ST.mean(axis=0)).sum(axis=0, dtype=np.float64)
+        energies.append(np.add.reduceat(energy_T, np.arange(0, len(energy_T), block)))
+    return np.concatenate(energies)

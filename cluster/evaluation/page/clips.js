@@ -6,7 +6,7 @@ const STEP_S = 1; // of the arrow keys
 // As an address of its own: of a page that is a file, browsers load no worklet from a blob.
 const worklet = `data:text/javascript,${encodeURIComponent(document.getElementById("worklet").textContent)}`;
 const players = new Map(); // by sample rate: a promise of each
-let sounding = null; // the clip whose sounds its player holds
+let active = null; // the clip that was asked for last: no other one sounds
 
 function playerOf(sampleRate) {
   if (!players.has(sampleRate)) players.set(sampleRate, Player.open(sampleRate, worklet));
@@ -27,23 +27,11 @@ class Clip {
     });
     this.playButton.onclick = () => this.toggle();
     element.querySelector(".player").onkeydown = (event) => this.press(event);
+    // Some browsers press the button that has the focus when the space bar is let go.
+    element.querySelector(".player").onkeyup = (event) => event.key === " " && event.preventDefault();
     for (const hidden of element.querySelectorAll("[data-script]")) hidden.hidden = false;
     for (const audio of this.audios) audio.hidden = true;
     this.show();
-  }
-
-  /** The player, holding this clip's sounds at its place; what another clip played stops. */
-  async take() {
-    const player = await playerOf(this.sampleRate);
-    this.sounds ??= await Promise.all(this.audios.map((audio) => decode(audio.src, player.context)));
-    if (sounding !== this) {
-      sounding?.play(false);
-      sounding = this;
-      player.load(this.sounds, ({ position }) => sounding === this && this.moved(position));
-      player.jump(this.position);
-    }
-    this.player = player;
-    return player;
   }
 
   choose(index) {
@@ -52,19 +40,38 @@ class Clip {
   }
 
   async play(isPlaying) {
+    if (isPlaying && active !== this) {
+      active?.play(false);
+      active = this;
+    }
     this.isPlaying = isPlaying;
     this.show();
-    if (!isPlaying) return this.player?.play(false);
     try {
-      const player = await this.take();
-      if (!this.isPlaying) return undefined; // paused while it was being decoded
-      player.choose(this.chosen);
-      player.play(true);
+      if (isPlaying) await this.decode();
+      if (!this.sounds || this.isPlaying !== isPlaying) return; // something else was wanted meanwhile
+      if (isPlaying) this.take();
+      if (this.player.clip === this) this.player.play(isPlaying);
     } catch (error) {
       console.warn(error);
       this.giveUp();
     }
-    return undefined;
+  }
+
+  async decode() {
+    this.player = await playerOf(this.sampleRate);
+    const { context } = this.player;
+    this.sounds ??= await Promise.all(this.audios.map((audio) => decode(audio.src, context)));
+  }
+
+  /** The player of this rate holds this clip's sounds, at its place, and lets the chosen one be heard. */
+  take() {
+    const { player } = this;
+    if (player.clip !== this) {
+      player.clip = this;
+      player.load(this.sounds, ({ position }) => player.clip === this && this.moved(position));
+      player.jump(this.position);
+    }
+    player.choose(this.chosen);
   }
 
   toggle() {
@@ -75,12 +82,12 @@ class Clip {
     const { left, width } = event.currentTarget.getBoundingClientRect();
     const part = Math.max(0, Math.min(1, (event.clientX - left) / width));
     await this.choose(index);
-    if (this.player) this.jump(part * this.player.numFrames);
+    if (this.sounds) this.jump(part * this.sounds[0].length);
   }
 
   jump(position) {
-    this.moved(Math.max(0, Math.min(this.player.numFrames - 1, position)));
-    this.player.jump(this.position);
+    this.moved(Math.max(0, Math.min(this.sounds[0].length - 1, position)));
+    if (this.player.clip === this) this.player.jump(this.position);
   }
 
   press(event) {
@@ -89,7 +96,7 @@ class Clip {
     const step = { ArrowLeft: -STEP_S, ArrowRight: STEP_S }[event.key];
     if (number >= 0 && number < this.sides.length) this.choose(number);
     else if (event.key === " ") this.toggle();
-    else if (step && sounding === this) this.jump(this.position + step * this.sampleRate);
+    else if (step && this.sounds) this.jump(this.position + step * this.sampleRate);
     else return;
     event.preventDefault();
   }

@@ -52,6 +52,11 @@ def test_a_long_clip_is_cut_to_where_systems_differ_most() -> None:
         again.signals[NOISY], example.signals[NOISY][round(again.start_s * 16_000) :][:80_000]
     )
     assert cut(part, 10.0) is part
+    long = dataclasses.replace(
+        example, signals={name: np.tile(x_T, 5) for name, x_T in example.signals.items()}
+    )
+    long.signals["<a>"][-80_000:] = 1.0  # the last five seconds of two and a half minutes
+    assert cut(long, 10.0).start_s == pytest.approx(140, abs=0.02)
     (clip,) = make_clips([part])
     assert (clip.is_cut, clip.length_s) == (True, 10.0)
 

@@ -189,8 +189,8 @@ def test_several_files_are_one_test(tmp_path: Path) -> None:
     append_answer(paths[1], made_answer("anna", ratings={"one": 80.0}, at="2030-01-02T09:00:00+00:00"))
     append_answer(paths[0], made_answer("anna", ratings={"one": 10.0}, at="2030-01-01T09:00:00+00:00"))
     append_answer(paths[0], made_answer("ben", ratings={"one": 60.0}))
-    for given in (paths, paths[::-1], [*paths, paths[0]]):
-        mushra = summarise_files(given, report="r").mushra
+    for files in (paths, paths[::-1], [*paths, paths[0]]):
+        mushra = summarise_files(files, report="r").mushra
         assert mushra is not None
         assert mushra.systems[0].rating.mean == 70
         assert mushra.num_answers == 2
