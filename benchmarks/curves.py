@@ -12,16 +12,11 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from cluster.runs.folder import parse_lines, read_run_config
-from ww_data import Storage
-from ww_models.quality import MEASURES
-
-CURVES = {"loss": "validation loss"} | {name: MEASURES[name].label for name in ("pesq", "stoi", "snr_db")}
-AXES = {"hours": "hours of mixtures", "minutes": "minutes of training"}
+from cluster.runs.curves import AXES, CURVES, Curves, draw_curves, read_curves
 
 
 def main() -> None:
@@ -36,7 +31,7 @@ def main() -> None:
         "--over", choices=AXES, default="hours", help="what lies along the axis (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    runs = {run.name: read_curves(run) for run in arguments.runs}
+    runs = {run.name: checked_curves(run) for run in arguments.runs}
     draw(runs, arguments.over).savefig(arguments.out)
     print(f"curves: {arguments.out}")
     for name, curves in runs.items():
@@ -46,42 +41,25 @@ def main() -> None:
         print(f"{name:16} best after {after}: {scores}")
 
 
-def read_curves(run: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Series ("val", "noisy") to {step: its scores, "hours" and "minutes"}; of a step that was done again the last."""
-    config = read_run_config(Storage(run))
-    hours_per_step = config.training.items_per_step * (config.mixing.crop_s or 0) / 3600
-    if not hours_per_step:
-        raise SystemExit(f"error: {run} was trained without mixing.crop_s, so its hours are not known")
-    curves: dict[str, dict[int, dict[str, Any]]] = {"val": {}, "noisy": {}}
-    spent_s, started_s, now_s = 0.0, math.nan, math.nan
-    for line in parse_lines((run / "tracking" / "metrics.jsonl").read_text(encoding="utf-8")):
-        if line["series"] == "start":  # again after an interruption
-            spent_s += 0.0 if math.isnan(started_s) else now_s - started_s
-            started_s = line["time_s"]
-        now_s = line["time_s"]
-        if line["series"] in curves:
-            at = {"hours": line["step"] * hours_per_step, "minutes": (spent_s + now_s - started_s) / 60}
-            row = curves[line["series"]].setdefault(line["step"], {})
-            is_late = "pesq" in line and "loss" not in line  # comes minutes after the rest of its step
-            row.update(line if is_late else {**line, **at})
+def checked_curves(run: Path) -> Curves:
+    curves = read_curves(run)
     if not curves["val"]:
         raise SystemExit(f"error: {run} has not been validated yet")
+    if any(math.isnan(row["hours"]) for row in curves["val"].values()):
+        raise SystemExit(f"error: {run} was trained without mixing.crop_s, so its hours are not known")
     return curves
 
 
-def draw(runs: dict[str, dict[str, dict[int, dict[str, Any]]]], over: str) -> Figure:
+def draw(runs: dict[str, Curves], over: str) -> Figure:
     figure = Figure(figsize=(11, 3.2), dpi=130, layout="constrained")
-    for axes, (key, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        for number, (name, curves) in enumerate(runs.items()):
-            for series, style in (("val", "-"), ("noisy", "--")):
-                points = [(row[over], row[key]) for _, row in sorted(curves[series].items()) if key in row]
-                if points and (series == "val" or number == 0):  # all runs hear the same noisy mixtures
-                    label, color = (name, f"C{number}") if series == "val" else ("noisy", "0.5")
-                    axes.plot(*zip(*points, strict=True), style, color=color, label=label, linewidth=1.2)
-        axes.set(title=title, xlabel=AXES[over])
+    colors = {name: f"C{number}" for number, name in enumerate(runs)}
+    every_axes = list(figure.subplots(1, len(CURVES)))
+    draw_curves(every_axes, runs, over, colors, noisy="0.5")
+    for axes in every_axes:
         axes.grid(alpha=0.3)
-    lines, names = axes.get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
+    lines = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    lines.append(Line2D([], [], color="0.5", linestyle="--", label="noisy"))
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
 

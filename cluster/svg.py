@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import markupsafe
+import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 NUM_SERIES = 6
@@ -25,6 +29,20 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
 }
+
+
+@contextmanager
+def drawn(name: str, width: float, height: float, **settings: Any) -> Iterator[Figure]:
+    """A figure of so many inches in the pages' style. name: makes what is drawn the same each time."""
+    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
+        yield Figure(figsize=(width, height), dpi=110, **{"layout": "constrained", **settings})
+
+
+def draw_curve(
+    axes: Axes, x: Sequence[float], y: Sequence[float], color: str, *, width: float = 1.2, style: str = "-"
+) -> None:
+    """A line through points; of a single one, a dot."""
+    axes.plot(x, y, f"o{style}" if len(x) == 1 else style, color=color, linewidth=width, markersize=3)
 
 
 def to_svg(figure: Figure, description: str) -> str:

@@ -22,8 +22,10 @@ from rich.table import Table
 
 from cluster.evaluation.clips import EvaluationError
 from cluster.evaluation.evaluate import EvaluationRequest, evaluate, plan_evaluation
-from cluster.evaluation.report import differences, format_interval, format_score, verdict, write_report
+from cluster.evaluation.listening.analysis import ListeningSummary
+from cluster.evaluation.report import write_report
 from cluster.evaluation.scores import EvaluationConfig, EvaluationReport
+from cluster.evaluation.verdict import differences, format_interval, format_score, verdict
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
 from jobs.cli import main, make_parser
@@ -54,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
         "--recogniser MODULE:CALLABLE",
         "measure word errors, too: (samples (T,) float32, sample rate in Hz) -> words. What was said is a .txt beside "
         "the clean file or, without one, what is heard in that",
+    )
+    option(
+        "--listening FILE",
+        "answers that jobs.listen collected about a report of the same bundles on the same recordings",
+        **many,
     )
     option("--out DIR", "folder for the report", default="report")
     option("--clips N", "score only so many clips (default: all)", type=int)
@@ -93,6 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
         stream=arguments.stream,
         dnsmos=arguments.dnsmos,
         recogniser=arguments.recogniser or "",
+        listening=tuple(arguments.listening),
     )
     # Before Ray takes seconds to start, and before all is scored.
     plan = plan_evaluation(request, config)
@@ -154,12 +162,34 @@ def show(report: EvaluationReport) -> None:
                 f"{result.name} differs from the whole clip by {result.stream_difference:.1e} of full scale at most"
             )
     print(" ".join(verdict(report)))
+    if report.listening:
+        show_listening(report.listening)
     for note in report.notes:
         print(f"note: {note}")
     for found in report.undefined:
         print(
             f"note: {MEASURES[found.measure].title} of {found.system} is undefined for {len(found.clips)} clips"
         )
+
+
+def show_listening(heard: ListeningSummary) -> None:
+    """Means and intervals, and why they are not enough to go by."""
+    for system in heard.mushra.systems if heard.mushra else ():
+        rating = system.rating
+        print(
+            f"listeners rate {system.name} {rating.mean:.0f} ({rating.low:.0f} to {rating.high:.0f} of 100)"
+        )
+    for pair in heard.preferences:
+        share = "–" if math.isnan(pair.share) else f"{pair.share:.0%} ({pair.low:.0%} to {pair.high:.0%})"
+        print(
+            f"listeners prefer {pair.first} to {pair.second}: {share} of {pair.num_first + pair.num_second}"
+        )
+    warnings = [*(heard.mushra.warnings if heard.mushra else ())]
+    warnings += [warning for pair in heard.preferences for warning in pair.warnings]
+    for warning in dict.fromkeys(warnings):
+        print(f"note: listening test: {warning}")
+    if heard.num_foreign:
+        print(f"note: {heard.num_foreign} answers of listeners are about other reports, and left out")
 
 
 def _costs(report: EvaluationReport) -> dict[str, list[str]]:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster.enhancement import enhance_audio, torch_threads
 from cluster.evaluation.clips import Clip, EvaluationError, corpus_clips, files_for, noisy_clips, paired_clips
 from cluster.evaluation.cost import measure_models
+from cluster.evaluation.excerpts import CUT_S, Sounds
+from cluster.evaluation.listening.analysis import ListeningSummary, summarise_files
+from cluster.evaluation.listening.source import report_identity
 from cluster.evaluation.scores import (
     CLEAN,
     NOISY,
@@ -25,12 +27,10 @@ from cluster.evaluation.scores import (
     Cost,
     EvaluationConfig,
     EvaluationReport,
-    Example,
     Harm,
     ModelFacts,
     Score,
     SystemResult,
-    facts_of,
 )
 from cluster.evaluation.scoring import HARM_MEASURES, Work, load_recogniser, score_clips
 from cluster.evaluation.summaries import (
@@ -44,7 +44,8 @@ from cluster.evaluation.summaries import (
     summarize,
 )
 from cluster.evaluation.systems import ModelSystem, load_systems, streams_of
-from ww_data import open_corpus, read_mono
+from cluster.evaluation.verdict import best_system
+from ww_data import open_corpus
 from ww_data.parallel import Progress
 from ww_models.measures.clip import STANDARD, WITHOUT_CLEAN
 from ww_models.measures.dnsmos import require_dnsmos
@@ -59,6 +60,7 @@ class EvaluationRequest:
     clean sides. bundles: folders, or checkpoint files of facebook's denoiser. groups: trainings of one model that
     differ in their seed, by the name of what they are together. systems: folders of files that another program made.
     stream: whether models that run in steps are scored as streams, too. recogniser: "module:callable" that hears words.
+    listening: files of answers about an earlier report of the same bundles on the same recordings.
     """
 
     bundles: tuple[str, ...] = ()
@@ -70,6 +72,14 @@ class EvaluationRequest:
     stream: bool = False
     dnsmos: bool = False
     recogniser: str = ""
+    listening: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where clips come from, by name."""
+        pairs = {name: f"{noisy}:{clean}" for name, (noisy, clean) in self.pairs.items()}
+        corpus, noisy = {"corpus": self.data}, {"noisy files": self.noisy}
+        return {**(corpus if self.data else {}), **pairs, **(noisy if self.noisy else {})}
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -88,10 +98,11 @@ class Plan:
     models: tuple[ModelSystem, ...]
     files: dict[str, dict[str, str]]
     manifest_hash: str
+    listening: ListeningSummary | None = None
 
 
 def plan_evaluation(request: EvaluationRequest, config: EvaluationConfig) -> Plan:
-    """Raises EvaluationError, CorpusError, BundleError or AudioError, each one line."""
+    """Raises EvaluationError, CorpusError, BundleError, AudioError or ListeningError, each one line."""
     _check_request(request)
     if request.dnsmos:
         require_dnsmos()
@@ -110,7 +121,28 @@ def plan_evaluation(request: EvaluationRequest, config: EvaluationConfig) -> Pla
         clips += noisy_clips(request.noisy, config.num_clips)
     files = {name: files_for(name, folder, clips) for name, folder in request.systems.items()}
     return Plan(
-        request=request, clips=tuple(clips), models=tuple(models), files=files, manifest_hash=manifest_hash
+        request=request,
+        clips=tuple(clips),
+        models=tuple(models),
+        files=files,
+        manifest_hash=manifest_hash,
+        listening=_heard(request, models, manifest_hash, config) if request.listening else None,
+    )
+
+
+def _heard(
+    request: EvaluationRequest, models: Sequence[ModelSystem], manifest_hash: str, config: EvaluationConfig
+) -> ListeningSummary:
+    """What people said of what is compared. Before all is scored, so that answers of others are refused at once."""
+    ids: dict[str, str | None] = {NOISY: None, **dict.fromkeys(request.systems)}
+    for system in models:
+        ids.setdefault(system.group or system.name, system.info.id if system.info else "")
+    return summarise_files(
+        request.listening,
+        report=report_identity(manifest_hash, request.sources, ids),
+        num_resamples=config.num_resamples,
+        confidence=config.confidence,
+        seed=config.seed,
     )
 
 
@@ -165,7 +197,9 @@ def evaluate(
     on_one_machine = ray.remote(num_cpus=cpus)(_measure_models)
     factors, silences, costs, machine = ray.get(on_one_machine.remote(references, config.timing_s))
     facts = {system.name: system.describe(factors[system.name], plan.manifest_hash) for system in plan.models}
-    return _report(plan, config, scores, facts, silences, costs, machine, started)
+    report = _report(plan, config, scores, facts, silences, costs, machine)
+    report = dataclasses.replace(report, **_sounds(plan, report, references, cpus))
+    return dataclasses.replace(report, duration_s=time.monotonic() - started)
 
 
 def _measure_models(references: dict[str, ray.ObjectRef], timing_s: float) -> Any:
@@ -191,7 +225,6 @@ def _report(
     silences: Mapping[str, float],
     costs: Mapping[str, Cost],
     machine: str,
-    started: float,
 ) -> EvaluationReport:
     scores = [score for score in all_scores if score.heard == NOISY]
     harm_scores = [score for score in all_scores if score.heard == CLEAN]
@@ -212,32 +245,28 @@ def _report(
         members = [run.removesuffix(STREAM) for run in runs]
         own = [facts[member] for member in members if member in facts]
         streamed = [score.stream_difference for score in scores if is_stream and score.system in runs]
-        in_order = ranked(scores, name)
+        in_order = ranked(scores, runs[0])
+        num_extremes = min(config.num_extremes, -(-len(in_order) // 2))  # no clip is both
         return SystemResult(
             name=name,
             model=own[0] if own else None,
             overall=overall[name],
             by={way: tuple(summaries[name] for summaries in found) for way, found in by.items()},
-            best=tuple(in_order[::-1][: config.num_extremes]),
-            worst=tuple(in_order[: config.num_extremes]),
+            best=tuple(in_order[::-1][: min(num_extremes, len(in_order) - num_extremes)]),
+            worst=tuple(in_order[:num_extremes]),
             harm=_harm(members, harm_scores, silences) if own and not is_stream else None,
             cost=costs.get(members[0]) if own and not is_stream else None,
             seeds=tuple(own) if len(own) > 1 else (),
             spread=spread_of(scores, runs) if len(own) > 1 else {},
             stream_difference=max(streamed, default=float("nan")),
+            members=tuple(runs) if len(own) > 1 else (),
         )
 
     comparisons, leaders = compare(table, config)
-    request = plan.request
-    pairs = {name: f"{noisy}:{clean}" for name, (noisy, clean) in request.pairs.items()}
     return EvaluationReport(
-        sources={
-            **({"corpus": request.data} if request.data else {}),
-            **pairs,
-            **({"noisy files": request.noisy} if request.noisy else {}),
-        },
+        sources=plan.request.sources,
         manifest_hash=plan.manifest_hash,
-        measures=request.measures,
+        measures=plan.request.measures,
         num_clips=len(plan.clips),
         num_speakers=len({clip.speaker for clip in plan.clips}),
         audio_s=sum(clip.duration_s for clip in plan.clips),
@@ -249,11 +278,29 @@ def _report(
         undefined=table.undefined(),
         scores=tuple(scores),
         harm_scores=tuple(harm_scores),
-        examples=_make_examples(plan, scores, config.num_examples),
+        examples=(),
         machine=machine,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        duration_s=time.monotonic() - started,
+        duration_s=0.0,
+        listening=plan.listening,
     )
+
+
+def _sounds(
+    plan: Plan, report: EvaluationReport, references: Mapping[str, ray.ObjectRef], cpus: float
+) -> dict[str, Any]:
+    """Fields of a report: typical clips by all systems, and those that the best one improves most and least."""
+    models: dict[str, ray.ObjectRef] = {}
+    for system in plan.models:
+        models.setdefault(system.group or system.name, references[system.name])
+    sounds = Sounds(clips={clip.clip_id: clip for clip in plan.clips}, models=models, files=plan.files)
+    first = next(result for result in report.systems if result.name != NOISY)
+    typical = choose_examples(report.scores, (first.members or (first.name,))[0], report.config.num_examples)
+    best = best_system(report)
+    return {
+        "examples": sounds.examples(typical, [*models, *plan.files], cpus),
+        "extremes": sounds.examples([*best.best, *best.worst], [best.name], cpus, CUT_S),
+    }
 
 
 def _harm(members: Sequence[str], harm_scores: Sequence[Score], silences: Mapping[str, float]) -> Harm:
@@ -273,28 +320,3 @@ def _harm(members: Sequence[str], harm_scores: Sequence[Score], silences: Mappin
         num_clips=len({score.clip_id for score in own}),
         silence_dbfs=float(np.mean([silences[member] for member in members])),
     )
-
-
-def _make_examples(plan: Plan, scores: Sequence[Score], num_examples: int) -> tuple[Example, ...]:
-    """With the sound of all systems; of a group, that of its first member."""
-    clips = {clip.clip_id: clip for clip in plan.clips}
-    systems = [score.system for score in scores if score.system != NOISY]
-    examples = []
-    for score in choose_examples(scores, systems[0], num_examples):
-        clip = clips[score.clip_id]
-        noisy_T, clean_T = clip.read()
-        signals = {NOISY: noisy_T}
-        with torch_threads(1):
-            for system in plan.models:
-                name = system.group or system.name
-                if name not in signals:
-                    enhanced_TC = enhance_audio(system.model, noisy_T[:, None], clip.sample_rate)
-                    signals[name] = enhanced_TC[:, 0]
-        for name, paths in plan.files.items():
-            signals[name] = read_mono(paths[clip.clip_id], clip.sample_rate)[: clip.num_samples]
-        if clean_T is not None:
-            signals[CLEAN] = clean_T
-        # What has diverged has no scores, and is heard as silence.
-        signals = {name: np.nan_to_num(signal_T, posinf=0, neginf=0) for name, signal_T in signals.items()}
-        examples.append(Example(**facts_of(score), signals=signals))
-    return tuple(examples)

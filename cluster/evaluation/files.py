@@ -11,18 +11,20 @@ as cluster/evaluation/scores.py documents them, undefined numbers as null:
       name, model                  model: null for noisy and for files, else bundle_id, path, latency_ms, ...
       harm                         null, or pesq, si_sdr_db (clean speech in), num_clips, silence_dbfs (silence in)
       cost                         null, or alone, batch_16: {"fp32", "int8"}, seconds of computing per second of sound
-      seeds[], spread.MEASURE      of several trainings: models; means[], deviation
+      seeds[], members[], spread.MEASURE   of several trainings: models; names in scores[]; means[], deviation
       stream_difference            of a stream: from the whole clip, at most
       overall, by.WAY[]            WAY: snr, noise, speaker, level, dataset; bucket ("": all), num_clips,
         means.MEASURE                  mean, low, high, num_defined, num_undefined
         improvements.MEASURE           mean, low, high, num_pairs
-      best[], worst[]              entries like those of scores[]
+      best[], worst[]              entries like those of scores[]; of several trainings the first one's
     comparisons[]                  measure, a, b, difference {mean, low, high, num_pairs} of a - b, p, p_holm
     leaders[]                      measure, best, behind {system: p of being as good, Holm-corrected}
     undefined[]                    measure, system, clips[]: these count for no system, by this measure
     scores[], harm_scores[]        clip_id, dataset, speaker, noise, noise_id, sample_rate (Hz), duration_s,
                                    input_snr_db, input_level_dbfs, system, heard, stream_difference, and a
                                    number per MEASURE
+    listening                      null, or what the answers of a listening test say, as ListeningSummary in
+                                   cluster/evaluation/listening/analysis.py documents it
     examples[]                     facts as above; audio {name: file, from the report's folder}
 
 MEASURE is a name in ww_models.quality.MEASURES. scores.parquet has a row for each entry of scores[] and harm_scores[],
@@ -46,6 +48,7 @@ import pyarrow.parquet as pq
 from cluster.evaluation.scores import EvaluationReport, Score, facts_of
 
 FORMAT, FORMAT_VERSION = "wave-wizard-evaluation", 2
+_SOUNDS = ("examples", "extremes")  # fields that hold samples
 
 
 class ReportError(ValueError):
@@ -61,7 +64,7 @@ def report_json(report: EvaluationReport, verdict: str, audio: Sequence[dict[str
     content = {
         field.name: _plain(getattr(report, field.name))
         for field in _fields(report)
-        if field.name != "examples"
+        if field.name not in _SOUNDS
     }
     whole = head | content | {"examples": _plain(examples)}
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode()
@@ -94,7 +97,12 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ReportError(
             f"{path}: has format version {version}, this program reads {FORMAT_VERSION}; evaluate again with it"
         )
-    missing = [field.name for field in dataclasses.fields(EvaluationReport) if field.name not in content]
+    needed = [  # what came later has a default
+        field.name
+        for field in dataclasses.fields(EvaluationReport)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in needed if name not in content]
     systems = content.get("systems")
     is_whole = isinstance(systems, list) and all(
         isinstance(system, dict) and {"name", "model", "overall", "harm", "cost"} <= system.keys()

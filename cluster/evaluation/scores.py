@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cluster.evaluation.listening.analysis import ListeningSummary
 from cluster.evaluation.statistics import Interval, Mean
 from ww_models.perceptual import pesq_note
 
@@ -27,7 +28,8 @@ class EvaluationConfig:
     num_resamples, confidence, seed: of the bootstrap.
     num_harm_clips: clean sides that are sent through each model, to see what it does to them.
     timing_s: how long each form of a model is timed, three times over; 0 for no timing of streams.
-    num_examples: clips to listen to; num_extremes: best and worst clips to list.
+    num_examples: clips to listen to; num_extremes: best and worst clips of the best system
+    to list, see and hear.
     """
 
     num_clips: int | None = None
@@ -40,7 +42,7 @@ class EvaluationConfig:
     num_harm_clips: int = 40
     timing_s: float = 0.5
     num_examples: int = 2
-    num_extremes: int = 5
+    num_extremes: int = 10
 
     def __post_init__(self) -> None:
         least = {
@@ -166,7 +168,8 @@ class SystemResult:
 
     by: summaries of buckets by what they go by (snr, noise, speaker, level, dataset).
     model: None for noisy, and for files that another program made; harm, cost: None for these and for streams.
-    seeds, spread: of several trainings that count as one system; model is then the first of them.
+    seeds, spread: of several trainings that count as one system; model is then the first of them. members: names of
+    those, in the scores; best and worst are the first one's, whose sound is heard.
     best, worst: by SI-SDR improvement, extreme first.
     stream_difference: of a stream, how far it is from the whole clip at most, full scale 1; else NaN.
     """
@@ -182,6 +185,7 @@ class SystemResult:
     seeds: tuple[ModelFacts, ...] = ()
     spread: dict[str, Spread] = dataclasses.field(default_factory=dict)
     stream_difference: float = math.nan
+    members: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,9 +223,13 @@ class Undefined:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example(ClipFacts):
-    """A clip to see and hear; signals: name -> (T,) float32, "noisy" first, then systems, then "clean"."""
+    """A clip to see and hear; signals: name -> (T,) float32, "noisy" first, then systems, then "clean".
+
+    start_s: where in the clip they begin.
+    """
 
     signals: dict[str, np.ndarray]
+    start_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +237,8 @@ class EvaluationReport:
     """Everything that `write_report` shows. systems: "noisy" first, then the others in their order.
 
     measures: names of those that were measured, in the order of the table. manifest_hash: of the corpus, or "".
-    scores: of noisy sound; harm_scores: of clean sound, which each model was given too.
+    scores: of noisy sound; harm_scores: of clean sound, which each model was given too. extremes: sound of the clips
+    that are listed as best and worst of the best system. listening: what people said of these systems.
     """
 
     sources: dict[str, str]
@@ -250,6 +259,8 @@ class EvaluationReport:
     machine: str
     created_at: str
     duration_s: float
+    extremes: tuple[Example, ...] = ()
+    listening: ListeningSummary | None = None
 
     @property
     def notes(self) -> list[str]:

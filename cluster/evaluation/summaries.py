@@ -38,6 +38,7 @@ from cluster.evaluation.statistics import (
 from ww_models.quality import MEASURES
 
 _MAX_LEVELS = 12  # of SNRs as mixed, that are buckets of their own
+MAX_OWN_SPEAKERS = 30
 SNR_STEP_DB, LEVEL_STEP_DB = 5, 10
 _NAN = float("nan")
 
@@ -162,7 +163,10 @@ def everything(table: ScoreTable) -> np.ndarray:
 
 
 def buckets(table: ScoreTable) -> dict[str, dict[str, np.ndarray]]:
-    """Which clips, (clips,) bool, by what they go by, then by the name of the bucket, in order."""
+    """Which clips, (clips,) bool, by what they go by, then by the name of the bucket, in order.
+
+    Not by speaker where each of many clips has its own (the DNS Challenge's): that would be the scores once more.
+    """
     ways: dict[str, list[tuple[float | str, str]]] = {
         "snr": _snr_buckets([clip.input_snr_db for clip in table.clips]),
         "noise": [(clip.noise, clip.noise) for clip in table.clips],
@@ -171,6 +175,8 @@ def buckets(table: ScoreTable) -> dict[str, dict[str, np.ndarray]]:
         "dataset": [(clip.dataset, clip.dataset) for clip in table.clips],
     }
     found: dict[str, dict[str, np.ndarray]] = {}
+    if len({clip.speaker for clip in table.clips}) == len(table.clips) > MAX_OWN_SPEAKERS:
+        del ways["speaker"]
     for way, keys in ways.items():
         names = [name for _, name in sorted(set(keys), key=lambda key: (str(type(key[0])), key[0])) if name]
         found[way] = {name: np.array([key[1] == name for key in keys]) for name in names}

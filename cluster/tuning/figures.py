@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
-from cluster.svg import INK, LINE, SERIES, STYLE, to_svg
+from cluster.svg import INK, LINE, SERIES, draw_curve, drawn, to_svg
 from cluster.tuning.ledger import Ledger
 from cluster.tuning.search import Outcome, importance
 from cluster.tuning.space import Dimension
@@ -22,13 +20,6 @@ from ww_models.quality import VALIDATION_MEASURES
 
 NUM_NAMED = 5  # curves that have a colour, and a name, of their own
 _MAP = mpl.colormaps["viridis"]
-
-
-@contextmanager
-def _drawn(name: str, width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-        yield figure, figure.subplots()
 
 
 def heat_map_pair(ledger: Ledger, scored: Sequence[Outcome]) -> tuple[Dimension, Dimension] | None:
@@ -43,7 +34,8 @@ def heat_map_pair(ledger: Ledger, scored: Sequence[Outcome]) -> tuple[Dimension,
 def heat_map(ledger: Ledger, scored: Sequence[Outcome], pair: tuple[Dimension, Dimension]) -> str:
     """The objective over two settings: the cells of a grid, or else each place as the setting nearest to it."""
     label = VALIDATION_MEASURES[ledger.plan.metric].label
-    with _drawn("heat map", 6.4, 5.0) as (figure, axes):
+    with drawn("heat map", 6.4, 5.0) as figure:
+        axes = figure.subplots()
         norm = _norm([one.score for one in scored])
         if all(dimension.choices for dimension in pair):
             _draw_cells(axes, scored, pair, norm, VALIDATION_MEASURES[ledger.plan.metric].digits + 1)
@@ -95,7 +87,8 @@ def _draw_nearest(
 def curves(ledger: Ledger, named: Sequence[int]) -> str:
     """The validations of all runs, those of some settings in colours; a cross ends a run that was pruned."""
     metric, scale = ledger.plan.metric, 60 if ledger.plan.is_equal_time else 1
-    with _drawn("curves", 9.2, 4.2) as (figure, axes):
+    with drawn("curves", 9.2, 4.2) as figure:
+        axes = figure.subplots()
         axes.grid(axis="y", color=LINE, linewidth=0.8)
         # Those in colours above the others.
         for name, trial in sorted(ledger.trials.items(), key=lambda item: item[1].setting in named):
@@ -104,9 +97,7 @@ def curves(ledger: Ledger, named: Sequence[int]) -> str:
             x = [point[ledger.time_attribute] / scale for point in points]
             y = [point[metric] for point in points]
             color = SERIES[named.index(trial.setting)] if is_named else INK
-            axes.plot(
-                x, y, "o-" if len(x) == 1 else "-", color=color, lw=2.2 if is_named else 1, markersize=3
-            )
+            draw_curve(axes, x, y, color, width=2.2 if is_named else 1)
             if trial.state == "pruned" and x:
                 axes.plot(x[-1:], y[-1:], "x", color=color, markersize=7)
         axes.set_xlabel("minutes of training" if ledger.plan.is_equal_time else "steps")
@@ -119,7 +110,8 @@ def curves(ledger: Ledger, named: Sequence[int]) -> str:
 
 def importance_bars(shares: dict[str, float]) -> str:
     """How much each setting decides, the largest on top."""
-    with _drawn("importance", 9.2, 0.8 + 0.45 * len(shares)) as (figure, axes):
+    with drawn("importance", 9.2, 0.8 + 0.45 * len(shares)) as figure:
+        axes = figure.subplots()
         names = list(shares)[::-1]
         bars = axes.barh(names, [shares[name] for name in names], color=SERIES[0], height=0.6)
         axes.bar_label(bars, [f"{shares[name]:.0%}" for name in names], padding=4)
@@ -132,7 +124,8 @@ def parallel_coordinates(ledger: Ledger, scored: Sequence[Outcome]) -> str:
     """A line for each setting through its values, to its objective on the right; the best in colour."""
     dimensions = ledger.plan.dimensions
     norm = _norm([one.score for one in scored])
-    with _drawn("parallel", 9.2, 4.2) as (figure, axes):
+    with drawn("parallel", 9.2, 4.2) as figure:
+        axes = figure.subplots()
         columns = range(len(dimensions) + 1)
         for column in columns:
             axes.axvline(column, color=LINE, linewidth=1)

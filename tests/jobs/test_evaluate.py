@@ -83,6 +83,7 @@ def test_wrong_use_is_one_line(
         ("--pairs", "mine=noisy", "NAME=NOISY_DIR:CLEAN_DIR"),
         ("--system", "a/b=made", "letters, digits"),
         ("--group", f"g={bundle}", "no spread"),
+        ("--listening", tmp_path / "none.jsonl", "no answers yet"),
     ):
         done = run_job("evaluate", "--data", small_corpus, "--bundle", bundle, option, value)
         assert done.code == 2

@@ -7,6 +7,7 @@ scale +-1; without a whole frame every value is NaN.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,6 +18,7 @@ _MIN_SEG_SNR_DB, _MAX_SEG_SNR_DB = -10.0, 35.0
 _KEPT = 0.95  # of the frames, the worst ones left out: LLR and WSS
 _EPS = float(np.finfo(np.float64).eps)
 _LSD_FRAME_S, _LSD_RANGE_DB = 0.032, 80.0
+_FRAMES_AT_ONCE = 4096  # half a minute: of an hour, all frames at once would take gigabytes
 # Centres and widths of the 25 critical bands in Hz: 70 Hz apart, then as far as they are wide.
 _BANDS_HZ = np.array(
     [(50 + 70 * band, 70.0) for band in range(7)]
@@ -31,12 +33,13 @@ _SILENT_BAND_DB = -100.0
 
 def seg_snr_db(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
     """Mean SNR of frames of 30 ms, each held between -10 and 35 dB."""
-    clean, estimate = (_frames(each_T, sample_rate)[:-1] for each_T in (clean_T, estimate_T))
-    if not len(clean):
+    ratios_db = []
+    for clean, estimate in _frame_pieces(clean_T, estimate_T, sample_rate):
+        signal, error = np.square(clean).sum(-1), np.square(clean - estimate).sum(-1)
+        ratios_db.append(10 * np.log10(signal / (error + _EPS) + _EPS))
+    if not ratios_db:
         return math.nan
-    signal, error = np.square(clean).sum(-1), np.square(clean - estimate).sum(-1)
-    ratio_dbM = 10 * np.log10(signal / (error + _EPS) + _EPS)
-    return float(ratio_dbM.clip(_MIN_SEG_SNR_DB, _MAX_SEG_SNR_DB).mean())
+    return float(np.concatenate(ratios_db).clip(_MIN_SEG_SNR_DB, _MAX_SEG_SNR_DB).mean())
 
 
 def lsd_db(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
@@ -47,17 +50,23 @@ def lsd_db(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) ->
     size = round(_LSD_FRAME_S * sample_rate)
     if len(clean_T) < size:
         return math.nan
-    window = np.hanning(size + 2)[1:-1]
-    powers = [
-        np.abs(np.fft.rfft(np.lib.stride_tricks.sliding_window_view(each_T, size)[:: size // 2] * window))
-        ** 2
-        for each_T in (clean_T, estimate_T)
-    ]
-    floor = powers[0].max() * 10 ** (-_LSD_RANGE_DB / 10)
+    loudest = max(float(power.max()) for power in _lsd_powers(clean_T, size))
+    floor = loudest * 10 ** (-_LSD_RANGE_DB / 10)
     if not floor > 0:
         return math.nan
-    clean_db, estimate_db = (10 * np.log10(np.maximum(power, floor)) for power in powers)
-    return float(np.sqrt(np.square(clean_db - estimate_db).mean(-1)).mean())
+    distances_db = []
+    for powers in zip(_lsd_powers(clean_T, size), _lsd_powers(estimate_T, size), strict=True):
+        clean_db, estimate_db = (10 * np.log10(np.maximum(power, floor)) for power in powers)
+        distances_db.append(np.sqrt(np.square(clean_db - estimate_db).mean(-1)))
+    return float(np.concatenate(distances_db).mean())
+
+
+def _lsd_powers(x_T: FloatArray64, size: int) -> Iterator[FloatArray64]:
+    """(T,) -> powers (M, F) of so many frames at a time."""
+    frames = np.lib.stride_tricks.sliding_window_view(x_T, size)[:: size // 2]
+    window = np.hanning(size + 2)[1:-1]
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        yield np.abs(np.fft.rfft(frames[start : start + _FRAMES_AT_ONCE] * window)) ** 2
 
 
 def log_likelihood_ratio(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
@@ -66,41 +75,55 @@ def log_likelihood_ratio(clean_T: FloatArray64, estimate_T: FloatArray64, sample
     Frames in which the clean side is digital silence do not count.
     """
     order = 10 if sample_rate < 10_000 else 16
-    lags, estimate_lags = (
-        _autocorrelation(_frames(each_T, sample_rate)[:-1], order) for each_T in (clean_T, estimate_T)
-    )
-    is_sound_M = lags[:, 0] > 0
-    lags, estimate_lags = lags[is_sound_M], estimate_lags[is_sound_M]
-    of_estimate, of_clean = (
-        _prediction_error(lags, _linear_prediction(each)) for each in (estimate_lags, lags)
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio_M = of_estimate / of_clean
-    return _mean_of_kept(np.log(np.where(ratio_M > 0, ratio_M, 1000.0)))
+    distances = []
+    for pieces in _frame_pieces(clean_T, estimate_T, sample_rate):
+        lags, estimate_lags = (_autocorrelation(frames, order) for frames in pieces)
+        is_sound_M = lags[:, 0] > 0
+        lags, estimate_lags = lags[is_sound_M], estimate_lags[is_sound_M]
+        of_estimate, of_clean = (
+            _prediction_error(lags, _linear_prediction(each)) for each in (estimate_lags, lags)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio_M = of_estimate / of_clean
+        distances.append(np.log(np.where(ratio_M > 0, ratio_M, 1000.0)))
+    return _mean_of_kept(distances)
 
 
 def weighted_spectral_slope(clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int) -> float:
     """WSS: differences of the slopes between 25 critical bands, near peaks more than elsewhere (Klatt 1982), 0 or
     more."""
-    levels = [_band_levels_db(each_T + _EPS, sample_rate) for each_T in (clean_T, estimate_T)]
-    slopes = [np.diff(level, axis=0) for level in levels]
-    weights = np.mean([_slope_weights(*pair) for pair in zip(levels, slopes, strict=True)], axis=0)
-    distance_M = (weights * (slopes[0] - slopes[1]) ** 2).sum(0) / weights.sum(0)
-    return _mean_of_kept(distance_M)
+    distances = []
+    for pieces in _frame_pieces(clean_T + _EPS, estimate_T + _EPS, sample_rate):
+        levels = [_band_levels_db(frames, sample_rate) for frames in pieces]
+        slopes = [np.diff(level, axis=0) for level in levels]
+        weights = np.mean([_slope_weights(*pair) for pair in zip(levels, slopes, strict=True)], axis=0)
+        distances.append((weights * (slopes[0] - slopes[1]) ** 2).sum(0) / weights.sum(0))
+    return _mean_of_kept(distances)
 
 
-def _mean_of_kept(distance_M: FloatArray64) -> float:
-    kept = np.sort(distance_M)[: round(len(distance_M) * _KEPT)]
+def _mean_of_kept(distances: list[FloatArray64]) -> float:
+    distance_M = np.sort(np.concatenate(distances)) if distances else np.zeros(0)
+    kept = distance_M[: round(len(distance_M) * _KEPT)]
     return float(kept.mean()) if len(kept) else math.nan
 
 
-def _frames(x_T: FloatArray64, sample_rate: int) -> FloatArray64:
-    """(T,) -> (M, size), with a Hann window."""
+def _frame_pieces(
+    clean_T: FloatArray64, estimate_T: FloatArray64, sample_rate: int
+) -> Iterator[tuple[FloatArray64, FloatArray64]]:
+    """Frames of both sides, (M, size) with a Hann window, some at a time; as published without the last one."""
     size = round(_FRAME_S * sample_rate)
     hop = int(_FRAME_S * sample_rate / _HOPS_PER_FRAME)
-    if len(x_T) < size:
-        return np.zeros((0, size))
-    return np.lib.stride_tricks.sliding_window_view(x_T, size)[::hop] * np.hanning(size + 2)[1:-1]
+    window = np.hanning(size + 2)[1:-1]
+    num_frames = max(0, (len(clean_T) - size) // hop)
+    for start in range(0, num_frames, _FRAMES_AT_ONCE):
+        num = min(_FRAMES_AT_ONCE, num_frames - start)
+        part = slice(start * hop, (start + num - 1) * hop + size)
+        sides = (
+            np.lib.stride_tricks.sliding_window_view(each[part], size)[::hop]
+            for each in (clean_T, estimate_T)
+        )
+        clean, estimate = (frames * window for frames in sides)
+        yield clean, estimate
 
 
 def _autocorrelation(frames: FloatArray64, order: int) -> FloatArray64:
@@ -131,9 +154,8 @@ def _prediction_error(lags: FloatArray64, coefficients: FloatArray64) -> FloatAr
     return np.einsum("mi,mij,mj->m", coefficients, lags[:, index], coefficients)
 
 
-def _band_levels_db(x_T: FloatArray64, sample_rate: int) -> FloatArray64:
-    """(T,) -> (25 bands, M)."""
-    frames = _frames(x_T, sample_rate)[:-1]
+def _band_levels_db(frames: FloatArray64, sample_rate: int) -> FloatArray64:
+    """(M, size) -> (25 bands, M)."""
     fft_size = 2 ** math.ceil(math.log2(2 * frames.shape[1]))
     power = np.abs(np.fft.rfft(frames, fft_size, axis=1)[:, :-1]) ** 2
     energy = _band_filters(fft_size // 2, sample_rate) @ power.T

@@ -20,18 +20,28 @@ Preferences: the share of the first system among the answers that prefer one, wi
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.evaluation.listening.answers import Answer, Listening, last_answers, read_listening
 from cluster.evaluation.listening.design import AB, MUSHRA
-from cluster.evaluation.listening.source import CLEAN, NOISY
+from cluster.evaluation.listening.source import CLEAN, NOISY, ListeningError
 from cluster.evaluation.statistics import Interval
 
-__all__ = ["ListeningSummary", "MushraResult", "Preference", "SystemRating", "read_listening", "summarise"]
+__all__ = [
+    "ListeningSummary",
+    "MushraResult",
+    "Preference",
+    "SystemRating",
+    "read_listening",
+    "summarise",
+    "summarise_files",
+]
 
 LEAST_REFERENCE, MOST_BELOW = 90.0, 0.15  # of the hidden reference; of a listener's clips
 MIN_LISTENERS, WIDEST = 5, 20.0  # fewer are too few; points, or percent of the preferences
@@ -111,6 +121,26 @@ def summarise(
         num_foreign=len(listening.answers) - len(own),
         num_damaged=listening.num_damaged,
     )
+
+
+def summarise_files(
+    paths: Sequence[str | os.PathLike[str]], *, report: str, **options: Any
+) -> ListeningSummary:
+    """What the answers of several files say together; options: of `summarise`.
+
+    Raises ListeningError, one line, for a file that cannot be read or says nothing about this report.
+    """
+    answers: list[Answer] = []
+    num_damaged = 0
+    for path in paths:
+        listening = read_listening(path)
+        if all(answer.report != report for answer in listening.answers):
+            came = f"none of its {len(listening.answers)} answers is about these bundles on these recordings"
+            raise ListeningError(f"{path}: {came}; evaluate what the listeners heard, or leave it out")
+        answers += listening.answers
+        num_damaged += listening.num_damaged
+    in_order = sorted(answers, key=lambda answer: answer.at)
+    return summarise(Listening(answers=tuple(in_order), num_damaged=num_damaged), report=report, **options)
 
 
 def _mushra(answers: list[Answer], num_resamples: int, confidence: float, seed: int) -> MushraResult:

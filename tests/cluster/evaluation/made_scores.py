@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cluster.evaluation.scores import (
+    CLEAN,
     NOISY,
     Cost,
     EvaluationConfig,
@@ -18,6 +18,7 @@ from cluster.evaluation.scores import (
     ModelFacts,
     Score,
     SystemResult,
+    facts_of,
 )
 from cluster.evaluation.summaries import ScoreTable, buckets, compare, everything, ranked, summarize
 
@@ -67,6 +68,14 @@ def scores_of(values: Mapping[str, Sequence[float]], speakers: Sequence[str] | N
     ]
 
 
+def make_example(score: Score, names: Sequence[str], seconds: float = 0.5) -> Example:
+    """A clip whose every side is the same tone."""
+    t = np.arange(round(seconds * score.sample_rate)) / score.sample_rate
+    tone_T = (0.1 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    facts = facts_of(score) | {"duration_s": seconds}
+    return Example(**facts, signals=dict.fromkeys(names, tone_T))
+
+
 def make_report(
     gain: float = 0.5, *, undefined: bool = False, rival_gain: float | None = None
 ) -> EvaluationReport:
@@ -87,13 +96,6 @@ def make_report(
             }
             scores.append(make_score(number, system, values, speaker=f"s&{number % 10}"))
     config = EvaluationConfig(num_resamples=200)
-    t = np.arange(8000) / 16_000
-    signals = {name: (0.1 * np.sin(2 * np.pi * 440 * t)).astype(np.float32) for name in (*gains, "clean")}
-    facts = {
-        field.name: getattr(scores[0], field.name)
-        for field in dataclasses.fields(Example)
-        if field.name != "signals"
-    }
     table = ScoreTable.of(scores)
     overall = summarize(table, everything(table), "", config)
     by = {
@@ -114,6 +116,7 @@ def make_report(
         for name in gains
     )
     comparisons, leaders = compare(table, config)
+    best = max(systems[1:], key=lambda system: gains[system.name])
     return EvaluationReport(
         sources={"corpus": "data/mine"},
         manifest_hash="abc123",
@@ -129,8 +132,9 @@ def make_report(
         undefined=table.undefined(),
         scores=tuple(scores),
         harm_scores=(),
-        examples=(Example(**facts, signals=signals),),
+        examples=(make_example(scores[0], (*gains, CLEAN)),),
         machine="a machine",
         created_at="2030-01-02T03:04:05+00:00",
         duration_s=12.0,
+        extremes=tuple(make_example(score, (NOISY, best.name, CLEAN)) for score in (*best.best, *best.worst)),
     )

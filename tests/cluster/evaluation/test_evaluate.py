@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -13,8 +14,12 @@ import pytest
 import torch
 
 from cluster.enhancement import enhance_audio
-from cluster.evaluation.evaluate import EvaluationRequest, evaluate
+from cluster.evaluation.evaluate import EvaluationRequest, evaluate, plan_evaluation
+from cluster.evaluation.listening.answers import append_answer
+from cluster.evaluation.listening.source import ListeningError, open_source
+from cluster.evaluation.report import write_report
 from cluster.evaluation.scores import CLEAN, NOISY, EvaluationConfig, EvaluationReport
+from tests.cluster.evaluation.listening.made_reports import made_answer
 from tests.cluster.sockets import assert_loopback, listening
 from ww_data import open_corpus, write_audio
 from ww_models import build_model, load_bundle, save_bundle
@@ -51,16 +56,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, small_corpus: Path) -> dict[
 
 
 @pytest.fixture(scope="module")
-def report(
-    local_ray: str, small_corpus: Path, bundles: list[Path], files: dict[str, str]
-) -> EvaluationReport:
-    seen, heard = [], []
-
-    def note(*state: Any) -> None:
-        seen.append(state)
-        heard.append(listening(os.getpid()))
-
-    request = EvaluationRequest(
+def request_(small_corpus: Path, bundles: list[Path], files: dict[str, str]) -> EvaluationRequest:
+    return EvaluationRequest(
         bundles=(str(bundles[0]), str(bundles[1])),
         groups={"seeds": (str(bundles[2]), str(bundles[3]))},
         data=str(small_corpus),
@@ -68,7 +65,17 @@ def report(
         stream=True,
         recogniser="tests.cluster.evaluation.recogniser:loudness",
     )
-    report = evaluate(request, CONFIG, note)
+
+
+@pytest.fixture(scope="module")
+def report(local_ray: str, request_: EvaluationRequest) -> EvaluationReport:
+    seen, heard = [], []
+
+    def note(*state: Any) -> None:
+        seen.append(state)
+        heard.append(listening(os.getpid()))
+
+    report = evaluate(request_, CONFIG, note)
     assert_loopback(heard[len(heard) // 2])
     assert [state[0] for state in seen] == sorted(state[0] for state in seen)
     assert seen[-1][:2] == (7, 7)
@@ -195,3 +202,43 @@ def test_examples_are_what_the_systems_make(report: EvaluationReport, bundles: l
         expected_T = enhance_audio(load_bundle(bundles[0]), noisy_TC, 16_000)[:, 0]
         np.testing.assert_allclose(example.signals["first"], expected_T, atol=1e-6)
         np.testing.assert_array_equal(example.signals["oracle"], example.signals[CLEAN])
+
+
+def test_the_worst_and_the_best_can_be_heard(report: EvaluationReport, files: dict[str, str]) -> None:
+    oracle = report.system("oracle")
+    listed = [score.clip_id for score in (*oracle.best, *oracle.worst)]
+    assert len(listed) == len(set(listed)) == 7
+    assert [example.clip_id for example in report.extremes] == listed
+    for example in report.extremes:
+        assert list(example.signals) == [NOISY, "oracle", CLEAN]
+        np.testing.assert_array_equal(example.signals["oracle"], example.signals[CLEAN])
+    seeds = report.system("seeds")
+    assert seeds.members == ("seeds seed 1", "seeds seed 2")
+    assert {score.system for score in (*seeds.best, *seeds.worst)} == {"seeds seed 1"}
+
+
+def test_answers_of_listeners_belong_to_what_is_compared(
+    report: EvaluationReport, request_: EvaluationRequest, tmp_path: Path
+) -> None:
+    """Known by what is compared on what, before anything is scored; whoever heard something else is refused."""
+    write_report(report, tmp_path)
+    identity = open_source(tmp_path).identity
+    own, foreign = tmp_path / "own.jsonl", tmp_path / "foreign.jsonl"
+    append_answer(own, made_answer(report=identity, ratings={"noisy": 20.0, "first": 60.0, "clean": 100.0}))
+    append_answer(own, made_answer(report="another"))
+    append_answer(foreign, made_answer(report="another"))
+
+    def planned(*paths: Path) -> Any:
+        listening = tuple(map(str, paths))
+        return plan_evaluation(dataclasses.replace(request_, listening=listening), CONFIG).listening
+
+    heard = planned(own)
+    assert heard.mushra is not None
+    assert [system.name for system in heard.mushra.systems] == ["clean", "first", "noisy"]
+    assert heard.num_foreign == 1
+    assert any("too few listeners: 1" in warning for warning in heard.mushra.warnings)
+    assert planned() is None
+    for paths in ((foreign,), (own, foreign)):
+        with pytest.raises(ListeningError, match="none of its 1 answers is about these bundles") as error:
+            planned(*paths)
+        assert "\n" not in str(error.value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,18 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.evaluation.files import ReportError, read_report
-from cluster.evaluation.report import (
+from cluster.evaluation.page.page import render_html
+from cluster.evaluation.report import _put_in_place, write_report
+from cluster.evaluation.scores import NOISY, EvaluationReport
+from cluster.evaluation.statistics import Interval
+from cluster.evaluation.verdict import (
     best_system,
     differences,
     direction,
     format_interval,
     format_score,
-    render_html,
     verdict,
-    write_report,
 )
-from cluster.evaluation.scores import NOISY, EvaluationReport
-from cluster.evaluation.statistics import Interval
 from tests.cluster.evaluation.made_scores import MEASURED, make_report
 from ww_data import read_audio
 
@@ -61,7 +63,9 @@ def page() -> str:
 
 def test_the_page_needs_nothing_but_itself() -> None:
     html = render_html(make_report(rival_gain=0.2))
-    assert not re.search(r"https?:|//[a-z]|@import|<script|<link", re.sub(r"base64,[^\"')]*", "", html))
+    assert not re.search(
+        r"https?:|//[a-z]|@import|<script src|<link|\bimport\(", re.sub(r"base64,[^\"')]*", "", html)
+    )
     page = outline(html)
     assert page.loads
     assert all(value.startswith(("data:", "#")) for value in page.loads)
@@ -72,8 +76,8 @@ def test_the_page_shows_verdict_tables_pictures_and_sound(page: str) -> None:
     html = page
     tags = outline(html).tags
     assert html.index("makes noisy speech cleaner") < html.index("<table")
-    assert tags.count("audio") == 3
-    assert tags.count("svg") == 5  # cost, improvement, and a spectrogram of each signal
+    assert tags.count("audio") == tags.count("img") == 3 * 7  # the sides of an example and six extremes
+    assert tags.count("svg") == 4  # cost, improvement, distribution, scatter
     assert "prefers-color-scheme: dark" in html
     for text in (
         "data/mine",
@@ -119,7 +123,7 @@ def test_json_holds_the_scores_and_documented_fields(tmp_path: Path) -> None:
     content = json.loads(page.with_name("report.json").read_text())
     assert content == read_report(tmp_path / "out") == read_report(page.with_name("report.json"))
     assert (content["format"], content["format_version"]) == ("wave-wizard-evaluation", 2)
-    fields = {field.name for field in dataclasses.fields(EvaluationReport)}
+    fields = {field.name for field in dataclasses.fields(EvaluationReport)} - {"extremes"}
     assert set(content) == {"format", "format_version", "verdict", "notes"} | fields
     noisy, model = content["systems"]
     assert (noisy["name"], noisy["model"], noisy["harm"], noisy["cost"]) == (NOISY, None, None, None)
@@ -242,3 +246,66 @@ def test_what_was_converted_and_how_few_there_were_is_said(tmp_path: Path) -> No
     assert notes[1] in (tmp_path / "report.html").read_text()
     assert "one speaker" in dataclasses.replace(report, num_speakers=1).notes[0]
     assert "4 speakers" in dataclasses.replace(report, num_speakers=4).notes[0]
+
+
+def fill(folder: Path, words: str) -> Path:
+    """A report's parts, all of which say the same."""
+    (folder / "examples").mkdir(parents=True)
+    for name in ("examples/1-noisy.wav", "scores.parquet", "report.html", "report.json"):
+        (folder / name).write_text(words)
+    return folder
+
+
+def held(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
+    }
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_report_that_is_cut_short_is_the_old_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """At each of its renames: new sounds never lie beside old scores."""
+    rename, ends = Path.rename, set()
+    for last in range(8):
+        out = fill(tmp_path / f"{last}", "old")
+        new, count = fill(out / ".report.x", "new"), itertools.count()
+
+        def stop(path: Path, target: Path, last: int = last, count: itertools.count[int] = count) -> Path:
+            if next(count) == last:
+                if how == "killed":
+                    os._exit(0)
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", stop)
+        if how == "killed":
+            if (child := os.fork()) == 0:
+                _put_in_place(new, out)
+            os.waitpid(child, 0)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                _put_in_place(new, out)
+        monkeypatch.undo()
+        found = held(out)
+        if how == "interrupted":
+            assert found == held(fill(tmp_path / f"as before {last}", "old"))
+        elif "report.json" in found:
+            assert found == dict.fromkeys(found, "old")
+        ends.add(found.get("report.json"))
+    assert ends == ({"old", None} if how == "killed" else {"old"})
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path)
+    (tmp_path / "listening.jsonl").write_text("answers")
+    (tmp_path / "examples" / "mine.txt").write_text("mine")
+    (tmp_path / "examples" / "7-old.wav").write_text("of an earlier report")
+    write_report(make_report(-0.5), tmp_path)
+    assert (tmp_path / "listening.jsonl").read_text() == "answers"
+    assert (tmp_path / "examples" / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "examples" / "7-old.wav").exists()
+    assert not list(tmp_path.glob(".*"))

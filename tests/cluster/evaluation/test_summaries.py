@@ -141,3 +141,11 @@ def test_best_worst_and_typical_clips() -> None:
     assert [score.values["si_sdr_db"] for score in ranked(scores, "m")] == [-2, 0.1, 0.5, 1, 5, 9]
     assert [score.values["si_sdr_db"] for score in choose_examples(scores, "m", 2)] == [1.0, 0.5]
     assert choose_examples(scores, "m", 0) == []
+
+
+def test_where_each_clip_has_its_own_speaker_there_is_no_table_of_them() -> None:
+    values = {NOISY: [0.0] * 31, "a": [1.0] * 31}
+    own = scores_of(values, speakers=[f"s{n}" for n in range(31)])
+    assert "speaker" not in buckets(ScoreTable.of(own))
+    shared = scores_of(values, speakers=[f"s{n // 2}" for n in range(31)])
+    assert len(buckets(ScoreTable.of(shared))["speaker"]) == 16

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.linalg import solve_toeplitz, toeplitz
 
+from ww_models.measures import spectral
 from ww_models.measures.spectral import (
     log_likelihood_ratio,
     lsd_db,
@@ -95,3 +97,23 @@ def test_digital_silence_in_either_side_is_no_accident() -> None:
         for pair in ((with_gap_T, noisy_T), (clean_T, with_gap_T)):
             for measure in (seg_snr_db, log_likelihood_ratio, weighted_spectral_slope, lsd_db):
                 assert math.isfinite(measure(*pair, 16_000))
+
+
+@pytest.mark.parametrize("measure", [seg_snr_db, log_likelihood_ratio, weighted_spectral_slope, lsd_db])
+def test_frames_in_pieces_are_all_frames(measure, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    signals = voice(16_000)
+    expected = measure(*signals, 16_000)
+    for frames_at_once in (1, 7, 64):
+        monkeypatch.setattr(spectral, "_FRAMES_AT_ONCE", frames_at_once)
+        assert measure(*signals, 16_000) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("measure", [seg_snr_db, log_likelihood_ratio, weighted_spectral_slope, lsd_db])
+def test_memory_does_not_grow_with_frames(measure) -> None:  # type: ignore[no-untyped-def]
+    """Of ten minutes, all frames of one side would take 0.3 GB, and their spectra as much again."""
+    clean_T, noisy_T = (np.tile(each, 600) for each in voice(16_000))
+    tracemalloc.start()
+    measure(clean_T, noisy_T, 16_000)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 250e6

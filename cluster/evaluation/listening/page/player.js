@@ -1,11 +1,14 @@
 // The page's side of the audio thread.
 
 export class Player {
-  /** Call it while a press of a button is being answered: browsers let nothing sound before one. */
-  static async open(sampleRate) {
+  /** Call it while a press of a button is being answered: browsers let nothing sound before one.
+   *
+   * worklet: where the audio thread's code is; a page of one file has it in itself.
+   */
+  static async open(sampleRate, worklet = new URL("worklet.js", import.meta.url)) {
     const player = new Player();
     player.context = new AudioContext({ latencyHint: "interactive", sampleRate });
-    await player.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+    await player.context.audioWorklet.addModule(worklet);
     return player;
   }
 

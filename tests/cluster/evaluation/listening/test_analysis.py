@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from cluster.evaluation.listening.analysis import (
     pigeonhole_interval,
     screen,
     summarise,
+    summarise_files,
 )
-from cluster.evaluation.listening.answers import Answer
+from cluster.evaluation.listening.answers import Answer, append_answer
+from cluster.evaluation.listening.source import ListeningError
 from tests.cluster.evaluation.listening.made_reports import made_answer
 
 
@@ -178,3 +181,18 @@ def test_the_exact_interval_is_what_its_definition_says(num_trials: int, data: s
         assert probability(low, range(num_hits, num_trials + 1)) == pytest.approx(0.025, abs=1e-6)
     if num_hits < num_trials:
         assert probability(high, range(num_hits + 1)) == pytest.approx(0.025, abs=1e-6)
+
+
+def test_several_files_are_one_test(tmp_path: Path) -> None:
+    """Whoever answers anew, in whichever file, is heard with his last answer."""
+    paths = [tmp_path / "monday.jsonl", tmp_path / "tuesday.jsonl"]
+    append_answer(paths[1], made_answer("anna", ratings={"one": 80.0}, at="2030-01-02T09:00:00+00:00"))
+    append_answer(paths[0], made_answer("anna", ratings={"one": 10.0}, at="2030-01-01T09:00:00+00:00"))
+    append_answer(paths[0], made_answer("ben", ratings={"one": 60.0}))
+    for files in (paths, paths[::-1], [*paths, paths[0]]):
+        mushra = summarise_files(files, report="r").mushra
+        assert mushra is not None
+        assert mushra.systems[0].rating.mean == 70
+        assert mushra.num_answers == 2
+    with pytest.raises(ListeningError, match=r"monday\.jsonl: none of its 2 answers"):
+        summarise_files(paths, report="another")
