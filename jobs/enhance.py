@@ -23,6 +23,7 @@ from cluster.enhancement import FORMATS, FileDenoiser, torch_threads
 from cluster.errors import one_line
 from cluster.machine.progress import Report, progress
 from cluster.sound.level import saturation_note
+from cluster.taken_away import write_taken_away
 from jobs.cli import main, make_parser
 from ww_data import Storage
 from ww_data.audio import source_name
@@ -36,29 +37,36 @@ def parser() -> argparse.ArgumentParser:
     option("inputs FILE_OR_DIR", "recordings, or folders of them", nargs="+")
     option("--bundle DIR", "bundle to enhance with (default: the one that comes with Wave Wizard)")
     option("--out DIR", "folder for the results", default="enhanced")
-    option("--strength S", "share of the enhanced signal, 0 (input) to 1", type=float, default=1.0)
+    option("--strength S", "share of the enhanced signal, 0 (input) to 1; the rest is the input", type=float)
+    most = "take at most so many dB of the noise away, instead of all (20 dB leave a tenth of it); or give --strength"
+    option("--max-attenuation DB", most, type=float)
+    option("--keep-noise DIR", "write what was taken away, too: input minus result, below this folder")
     option("--threads N", "threads; more than one only helps on idle cores", type=int, default=1)
     return parser
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One recording and where its result goes; problem: why it cannot be read, known beforehand."""
+    """One recording and where its result goes; problem: why it cannot be read, known beforehand.
+
+    noise: where that goes which is taken away, if it is kept.
+    """
 
     source: Path
     target: Path
     problem: str = ""
+    noise: Path | None = None
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if not 0 <= arguments.strength <= 1:
-        raise ValueError(
-            f"--strength must lie between 0 (the input) and 1 (fully enhanced); got {arguments.strength}"
-        )
+    strength = strength_from(arguments)
     if arguments.threads < 1:
         raise ValueError(f"--threads must be at least 1; got {arguments.threads}")
     Storage(arguments.out).check_writable()
     tasks = list(plan(arguments.inputs, Path(arguments.out)))
+    if arguments.keep_noise:
+        Storage(arguments.keep_noise).check_writable()
+        tasks = [_keeping_noise(task, Path(arguments.out), Path(arguments.keep_noise)) for task in tasks]
     check_targets(tasks)
     if not arguments.bundle:
         print(pretrained_note())
@@ -73,7 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
                     raise ValueError(task.problem)
                 note = functools.partial(_note, report, number, len(tasks), task.source.name)
                 note(0.0)
-                peak = denoiser.enhance(task.source, task.target, arguments.strength, note)
+                peak = denoiser.enhance(task.source, task.target, strength, note)
+                if task.noise:
+                    write_taken_away(task.source, task.target, task.noise)
                 notes.append(saturation_note(source_name(task.source), peak))
             except (ValueError, OSError) as error:
                 problem = str(error).removeprefix(f"{source_name(task.source)}: ")
@@ -88,6 +98,26 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"{len(failures)} of {len(tasks)} recordings could not be enhanced; they are named above"
         )
+
+
+def strength_from(arguments: argparse.Namespace) -> float:
+    """The share of the enhanced signal. What is left of noise that is taken away whole is the share of the input."""
+    strength, most_db = arguments.strength, arguments.max_attenuation
+    if strength is not None and most_db is not None:
+        raise ValueError("give either --strength or --max-attenuation: both say how much of the noise stays")
+    if most_db is not None:
+        if not most_db >= 0:
+            raise ValueError(
+                f"--max-attenuation is in dB and at least 0 (the input stays as it is); got {most_db}"
+            )
+        return float(1 - 10 ** (-most_db / 20))
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"--strength must lie between 0 (the input) and 1 (fully enhanced); got {strength}")
+    return 1.0 if strength is None else float(strength)
+
+
+def _keeping_noise(task: Task, out: Path, folder: Path) -> Task:
+    return dataclasses.replace(task, noise=folder / task.target.relative_to(out))
 
 
 def plan(inputs: Sequence[str], out: Path) -> Iterator[Task]:
@@ -119,14 +149,17 @@ def check_targets(tasks: Sequence[Task]) -> None:
     sources = {_real(task.source) for task in tasks}
     seen: dict[Path, Path] = {}
     for task in tasks:
-        target = _real(task.target)
-        if target in sources:
-            raise ValueError(f"{task.target} is an input and would be overwritten; choose another --out")
-        if target in seen:
-            raise ValueError(
-                f"{seen[target]} and {task.source} would both become {task.target}; enhance them apart"
-            )
-        seen[target] = task.source
+        for path in filter(None, (task.target, task.noise)):
+            target = _real(path)
+            if target in sources:
+                raise ValueError(
+                    f"{path} is an input and would be overwritten; choose another folder for results"
+                )
+            if target in seen:
+                raise ValueError(
+                    f"{seen[target]} and {task.source} would both become {path}; enhance them apart"
+                )
+            seen[target] = task.source
 
 
 def _note(report: Report, number: int, num_tasks: int, name: str, share: float) -> None:

@@ -57,6 +57,43 @@ def test_a_recording_alone_is_enough(
     assert sf.info(tmp_path / "enhanced" / "one.wav").frames == 4000
 
 
+def test_what_is_taken_away_and_the_result_are_the_input(
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
+) -> None:
+    out, noise = tmp_path / "out", tmp_path / "noise"
+    done = run_job("enhance", recordings, "--bundle", bundle, "--out", out, "--keep-noise", noise)
+    assert done.code == 0
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(noise).as_posix() for path in noise.rglob("*") if path.is_file())
+    for name, steps in (("one.wav", 2**15), ("a/two.FLAC", 2**23)):
+        (heard, rate), (left, _), (taken, _) = (sf.read(folder / name) for folder in (recordings, out, noise))
+        assert heard.shape == left.shape == taken.shape
+        assert rate == sf.info(noise / name).samplerate
+        np.testing.assert_allclose(left + taken, heard, atol=2 / steps)
+        assert np.abs(taken).max() > 0.01
+    same = run_job("enhance", recordings / "one.wav", "--bundle", bundle, "--out", out, "--keep-noise", out)
+    assert "would both become" in same.error
+
+
+@pytest.mark.parametrize(("most_db", "share"), [(0, 0.0), (20, 0.9), (6.0206, 0.5)])
+def test_at_most_so_much_is_taken_away(
+    run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path, most_db: float, share: float
+) -> None:
+    ways = {"by": ("--max-attenuation", most_db), "share": ("--strength", share)}
+    heard = []
+    for name, way in ways.items():
+        assert (
+            run_job(
+                "enhance", recordings / "one.wav", "--bundle", bundle, "--out", tmp_path / name, *way
+            ).code
+            == 0
+        )
+        heard.append(sf.read(tmp_path / name / "one.wav")[0])
+    np.testing.assert_allclose(*heard, atol=2**-14)
+    both = run_job("enhance", recordings / "one.wav", "--out", tmp_path, *ways["by"], *ways["share"])
+    assert "give either --strength or --max-attenuation" in both.error
+
+
 def test_the_result_is_what_the_model_makes(
     run_job: Callable[..., Done], recordings: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +198,7 @@ def test_results_that_would_replace_each_other_are_refused(
         (["{empty}", "--bundle", "{bundle}"], "no recordings in"),
         (["{in}", "--bundle", "{empty}"], "bundle"),
         (["{in}", "--bundle", "{bundle}", "--strength", "2"], "--strength"),
+        (["{in}", "--bundle", "{bundle}", "--max-attenuation", "-3"], "at least 0"),
     ],
 )
 def test_wrong_use_is_one_line(
