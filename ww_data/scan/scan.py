@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,8 @@ from ww_data.parallel import Executor, Progress, on_threads
 from ww_data.scan.corpora import find_recordings
 from ww_data.scan.files import Grouping, Recording
 from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
-from ww_data.scan.known import look, unique_by_look, with_own_names
+from ww_data.scan.known import with_own_names
+from ww_data.scan.moved import Place, find_moved, place
 from ww_data.scan.splits import Dealer
 from ww_data.storage import Storage
 
@@ -30,7 +31,8 @@ _MIN_CHUNKS = 16
 _JOURNAL_PREFIX = "scan-"
 # What reading a file tells, and nothing else does.
 _MEASURED = (
-    *("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "offset", "content_hash"),
+    *("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "offset"),
+    *("content_hash", "sample_hash"),
 )
 
 
@@ -81,14 +83,15 @@ def scan_corpus(
         found = find_recordings(root, role, layout=layout, grouping=grouping)
         recordings += found
         _check_roles(found, root.partition("?")[0], role_of)
-    recordings = with_own_names(recordings, known)
+    moved = find_moved(recordings, known.clips if known else ())
+    recordings = with_own_names(recordings, known, moved)
     recordings.sort(key=lambda recording: (ROLES.index(recording.role), recording.name))
     for needed in ("speech", "noise"):
         if not any(recording.role == needed for recording in recordings):
             below = [root.partition("?")[0] for role, root in roots if role in (needed, None)]
             where = f" below {', '.join(below)}" if below else f": give folders of {needed}"
             raise CorpusError(f"no audio file was found for {needed}{where}")
-    clips = _join_pairs(_read(recordings, known.clips if known else (), journal, executor, progress))
+    clips = _join_pairs(_read(recordings, known.clips if known else (), moved, journal, executor, progress))
     dealer = Dealer(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -126,6 +129,7 @@ def _check_roles(recordings: Iterable[Recording], root: str, role_of: dict[str, 
 def _read(
     recordings: Sequence[Recording],
     known: Sequence[Clip],
+    moved: Mapping[Place, Clip],
     journal: Storage | None,
     executor: Executor,
     progress: Progress | None,
@@ -133,12 +137,11 @@ def _read(
     """The clips of all recordings, in their order."""
     known = [clip for clip in known if _is_measured(clip)]
     seen = {_identity(clip): clip for clip in (*_journaled(journal), *known)}
-    moved = unique_by_look(known)
     clips: dict[str, Clip] = {}
     to_read: list[Recording] = []
     for recording in recordings:
         clip = clip_of(recording)
-        if before := seen.get(_identity(clip)) or moved.get(look(recording.role, recording.name, recording)):
+        if before := seen.get(_identity(clip)) or moved.get(place(recording)):
             clip = replace(clip, **{name: getattr(before, name) for name in _MEASURED})
         if clip.content_hash or clip.skip_reason:
             clips[clip.id] = clip
