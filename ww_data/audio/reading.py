@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
@@ -198,7 +198,7 @@ def open_bytes(path: str) -> BinaryIO:
 def _fetch(address: str, name: str) -> BinaryIO:
     """An open file behind an address; an AudioError if there is none."""
     try:
-        file = open_bytes(address)
+        file: Any = open_bytes(address)
         if file.seek(0, io.SEEK_END) <= _FETCH_WHOLE_BYTES:
             with file:
                 file.seek(0)

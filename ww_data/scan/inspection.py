@@ -76,6 +76,13 @@ def inspect(recording: Recording) -> Clip:
     return replace(clip, content_hash=measured.content, sample_hash=sample_hash(recording))
 
 
+def unreadable(recording: Recording) -> Clip:
+    """The clip of a file that is not to be read again."""
+    return replace(
+        clip_of(recording), skip_reason="it ended the process that read it: convert it to WAV or FLAC"
+    )
+
+
 def clip_of(recording: Recording) -> Clip:
     """What is known of an recording's clip before its file is read."""
     return Clip(

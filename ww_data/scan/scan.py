@@ -7,17 +7,19 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ww_data.apart import apart
 from ww_data.manifest import ROLES, Clip, CorpusError, Manifest, Role, clips_to_table, table_to_clips
-from ww_data.parallel import Executor, Progress, on_threads
+from ww_data.parallel import Executor, ProcessEndedError, Progress, on_threads
 from ww_data.scan.corpora import find_recordings
 from ww_data.scan.files import Grouping, Recording
-from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
+from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect, inspect_all, unreadable
 from ww_data.scan.known import with_own_names
 from ww_data.scan.moved import Place, find_moved, place
 from ww_data.scan.splits import Dealer
@@ -149,9 +151,7 @@ def _read(
             to_read.append(recording)
     if progress and clips:
         progress(len(clips), len(recordings), "files that need not be read")
-    size = max(1, min(_CHUNK_FILES, len(to_read) // _MIN_CHUNKS))
-    chunks = [tuple(to_read[start : start + size]) for start in range(0, len(to_read), size)]
-    for chunk in executor(inspect_all, chunks):
+    for chunk in _inspected(to_read, executor):
         if journal:
             _write_journal(journal, chunk)
         for clip in chunk:
@@ -159,6 +159,23 @@ def _read(
             if progress:
                 progress(len(clips), len(recordings), f"reading {clip.id}")
     return [clips[recording.id] for recording in recordings]
+
+
+def _inspected(recordings: Sequence[Recording], executor: Executor) -> Iterator[Sequence[Clip]]:
+    """Their clips, some at a time. Where a file ends the process that reads it, the rest is read once more, apart."""
+    waiting = {recording.id: recording for recording in recordings}
+    try:
+        for clips in executor(inspect_all, _chunks(recordings)):
+            for clip in clips:
+                del waiting[clip.id]
+            yield clips
+    except ProcessEndedError:
+        yield from executor(partial(apart, inspect, unreadable), _chunks(list(waiting.values())))
+
+
+def _chunks(recordings: Sequence[Recording]) -> list[tuple[Recording, ...]]:
+    size = max(1, min(_CHUNK_FILES, len(recordings) // _MIN_CHUNKS))
+    return [tuple(recordings[start : start + size]) for start in range(0, len(recordings), size)]
 
 
 def _checked(clip: Clip) -> Clip:
