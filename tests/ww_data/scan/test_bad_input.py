@@ -292,7 +292,7 @@ def ending(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any
 
 
 def test_a_file_that_ends_the_process_that_reads_it_is_left_out_alone(tmp_path: Path) -> None:
-    speech, noise = write_folders(tmp_path, num_speakers=12)
+    speech, noise = write_folders(tmp_path)
     expected = scan_corpus(speech, noise)
     for name in ("0 deadly.wav", "z deadly.wav"):
         write_audio(speech / "speaker1" / name, syllables(7, 2.0), RATE)
