@@ -13,6 +13,7 @@ from ray.data import DataContext, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
 from ww_data import CorpusError
+from ww_data.parallel import ProcessEndedError
 from ww_data.storage import first_line
 
 _MAX_RETRIES = 3  # of a task whose process died; Ray Data's own default is for ever
@@ -24,7 +25,8 @@ Result = TypeVar("Result")
 def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Results of `function` over `items`, as they come: one task each, on whichever node has a core free.
 
-    A task whose process or node dies runs again. Raises the CorpusError of the first task that has one.
+    A task whose process or node dies runs again, three times; then a ProcessEndedError is raised. Raises the
+    CorpusError of the first task that has one, and one where Ray ended a process for memory.
     """
     if not items:
         return
@@ -44,7 +46,8 @@ def on_ray(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
                 raise CorpusError(error)
             yield result
     except ray.exceptions.RayError as error:
-        raise CorpusError(
+        for_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+        raise (CorpusError if for_memory else ProcessEndedError)(
             f"a process that worked on the files ended {_MAX_RETRIES + 1} times, out of memory perhaps "
             f"({first_line(error)}): free memory or take fewer cores, then start again: what is done "
             "is not done twice"

@@ -52,7 +52,8 @@ class Clip:
     offset: float = (
         0.0  # the largest constant part of a channel, at full scale 1; of a pair's, the larger one
     )
-    content_hash: str = ""
+    content_hash: str = ""  # of its sound
+    sample_hash: str = ""  # of some bytes of its file, or of both
     skip_reason: str = ""
     layout: str = ""  # of the corpus that it was found in: "folder", "librispeech", ...
     size_bytes: int = 0  # of both files, where there is a `minus`

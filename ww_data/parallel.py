@@ -9,13 +9,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
 
+from ww_data.manifest import CorpusError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int, str], None]  # items done, items in all, what is being done
 
 
+class ProcessEndedError(CorpusError):
+    """A process that worked on an item ended, again and again."""
+
+
 class Executor(Protocol):
-    """Yields `function` of every item, in any order. Function, items and results may have to be pickled on the way."""
+    """Yields `function` of every item, in any order. Function, items and results may have to be pickled on the way.
+
+    One that has processes of its own raises ProcessEndedError where they end.
+    """
 
     def __call__(self, function: Callable[[Item], Result], items: Sequence[Item], /) -> Iterator[Result]: ...
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from cluster.evaluation.evaluate import EvaluationRequest, evaluate
 from cluster.preparation import on_ray
 from cluster.settings.experiment import load_config
 from cluster.training.run import run_training
-from ww_data import Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_corpus
+from ww_data import Clip, Corpus, CorpusError, Manifest, open_corpus, scan_corpus, write_corpus
+from ww_data.scan.files import Recording
+from ww_data.scan.inspection import inspect
 
 SETTINGS = {"segment_s": 2.0, "num_val_mixtures": 6, "num_test_mixtures": 6}
 ROOT = Path(__file__).parents[2]
@@ -79,6 +83,44 @@ def test_a_killed_worker_is_made_up_for(local_ray: str) -> None:
             psutil.Process(pid).send_signal(signal.SIGKILL)
     assert killed
     assert sorted(squares) == [x * x for x in range(30)]
+
+
+def inspect_or_abort(recording: Recording) -> Clip:
+    """With a decoder that ends the process, as C libraries do."""
+    if recording.name.endswith("deadly.wav"):
+        os.abort()
+    return inspect(recording)
+
+
+def all_or_abort(function: Callable[[Any], Any], recordings: Sequence[Recording]) -> Any:
+    if any(recording.name.endswith("deadly.wav") for recording in recordings):
+        os.abort()
+    return function(recordings)
+
+
+@pytest.mark.cluster
+def test_a_file_that_ends_its_workers_costs_itself_alone(
+    local_ray: str, small_sources: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_sources, tmp_path, dirs_exist_ok=True)
+    speech, noise = tmp_path / "speech", tmp_path / "noise"
+    expected = scan(tmp_path)
+    speaker = sorted(speech.iterdir())[0]
+    shutil.copy(sorted(speaker.iterdir())[0], speaker / "deadly.wav")
+
+    def execute(function: Any, items: Any) -> Iterator[Any]:
+        if isinstance(function, functools.partial):
+            function = functools.partial(function.func, inspect_or_abort, *function.args[1:])
+        else:
+            function = functools.partial(all_or_abort, function)
+        return on_ray(function, items)
+
+    manifest = scan_corpus(speech, noise, val_fraction=0.17, test_fraction=0.17, executor=execute)
+    reasons = {clip.id: clip.skip_reason for clip in manifest.skipped}
+    assert reasons == {
+        f"speech/{speaker.name}/deadly.wav": "it ended the process that read it: convert it to WAV or FLAC"
+    }
+    assert manifest.hash == expected.hash
 
 
 @pytest.mark.cluster

@@ -87,3 +87,22 @@ def test_the_list_is_light_and_help_names_the_way_it_was_called() -> None:
     assert python("-m", "jobs").startswith("usage: python -m jobs COMMAND ...\n")
     assert python("-m", "jobs", "enhance", "--help").startswith("usage: python -m jobs enhance [-h]")
     assert python("-m", "jobs.enhance", "--help").startswith("usage: python -m jobs.enhance [-h]")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "jobs"),
+        ("-m", "jobs.enhance", "a.wav", "--bundle", "b", "--out", "c"),
+        ("-c", "from jobs.__main__ import main; main()"),
+    ],
+)
+def test_a_folder_that_is_gone_is_told_before_libraries_end_the_process(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path), sys.executable, *arguments]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    expected = "error: the folder that this command runs in is gone; change to another one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)

@@ -7,7 +7,7 @@ what it is (`kinds`), and where in it the sound lies (`links`). libsndfile decod
 from ww_data.audio.errors import AudioError, one_line, source_name
 from ww_data.audio.kinds import KINDS, kind_of
 from ww_data.audio.reader import Reader, to_ogg_order
-from ww_data.audio.reading import iter_blocks, open_audio, read_audio, read_mono
+from ww_data.audio.reading import iter_blocks, open_audio, open_bytes, read_audio, read_mono
 from ww_data.audio.resampling import resample
 from ww_data.audio.writing import set_channel_mask, write_audio
 
@@ -19,6 +19,7 @@ __all__ = [
     "kind_of",
     "one_line",
     "open_audio",
+    "open_bytes",
     "read_audio",
     "read_mono",
     "resample",

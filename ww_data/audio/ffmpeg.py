@@ -14,6 +14,7 @@ from ww_data.audio.containers.chunks import MAX_MISSING, MAX_MISSING_S
 from ww_data.audio.errors import AudioError, bad_beginning, bad_sound, cut_short, several_tracks, unreadable
 from ww_data.audio.kinds import Kind
 from ww_data.audio.reader import MIN_GAP_S, Block, SampleType, converted, silence
+from ww_data.audio.speakers import speakers_of, take_speakers
 from ww_data.audio.windows import Window
 
 _DEMUXERS: dict[Kind, str] = {"mp4": "mov", "webm": "matroska"}  # of the others' name
@@ -23,11 +24,6 @@ _MPEG = ("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_fi
 _PHONES = ("amrnb", "amrwb", "gsm", "gsm_ms", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "g726")
 _OTHERS = ("opus", "libopus", "vorbis", "flac", "alac", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw")
 _CODECS = {*_PCM, *_MPEG, *_PHONES, *_OTHERS}
-# FFmpeg's names of WAV's speakers, from the lowest bit on.
-_SPEAKERS = (
-    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
-    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
-)
 _BUFFER_BYTES = 1 << 16
 _MAX_PLANES = 8
 # Where streams without a container were cut and joined, so many packets may be none.
@@ -64,6 +60,7 @@ class FfmpegReader:
             raise bad_beginning(error) from error
         try:
             self._stream = self._only_sound()
+            told = take_speakers(self._stream.codec_context)
             self.num_frames = self._stream.duration if kind == "flac" else None
             self._frames = self._decoded()
             self._first = next(self._frames, None)
@@ -73,7 +70,9 @@ class FfmpegReader:
             self.close()
             raise
         self.sample_rate, self.num_channels, self._format = _shape(self._first)
-        self.channel_mask = _speakers(self._first)
+        found = speakers_of(self._first.layout)
+        self._speakers = found if found.bits else told
+        self.channel_mask = self._speakers.mask
         self._end_s = float((self._stream.duration or 0) * self._stream.time_base) if kind == "mp4" else 0.0
         self.subtype = self._stream.codec_context.name
         if self.subtype.startswith(_LOSSLESS):
@@ -138,6 +137,7 @@ class FfmpegReader:
                 samples = interleaved.to_ndarray()
                 is_planar = interleaved.format.is_planar
                 samples_TC = samples.T if is_planar else samples.reshape(-1, self.num_channels)
+                samples_TC = self._speakers.ordered(samples_TC)
                 yield from silence(num_missing, samples_TC)
                 num_missing = 0
                 yield samples_TC
@@ -182,12 +182,3 @@ def changed(before: tuple[Any, ...], after: tuple[Any, ...]) -> AudioError:
 
 def _shape(frame: Any) -> tuple[int, int, str]:
     return frame.sample_rate, frame.layout.nb_channels, frame.format.name
-
-
-def _speakers(frame: Any) -> int:
-    """WAV's word for which speakers more than two channels are for; 0 where it has none for them in this order."""
-    names = [channel.name for channel in frame.layout.channels]
-    if len(names) < 3 or not set(names) <= set(_SPEAKERS):
-        return 0
-    bits = [_SPEAKERS.index(name) for name in names]
-    return sum(1 << bit for bit in bits) if bits == sorted(set(bits)) else 0

@@ -13,6 +13,7 @@ import soundfile
 from ww_data.audio.containers.chunks import MAX_MISSING, MAX_MISSING_S
 from ww_data.audio.errors import bad_beginning, bad_sound, cut_short, has_gaps, unreadable
 from ww_data.audio.reader import BLOCK_FRAMES, MIN_GAP_S, SPEAKERS, Block, SampleType, from_ogg_order
+from ww_data.audio.speakers import apples_speakers
 from ww_data.audio.windows import Link, Window
 
 _HEAD_BYTES = 1 << 10
@@ -43,7 +44,9 @@ class LibsndfileReader:
         self._is_ogg = self.subtype in ("VORBIS", "OPUS")
         self._has_ogg_order = self._is_ogg and not (self.num_channels > 2 and _is_discrete(source))
         has_standard = self._file.format == "FLAC" or self._has_ogg_order
-        self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else link.channel_mask
+        self._apples = apples_speakers(link.apples_layout, self.num_channels)
+        of_file = link.channel_mask or self._apples.mask
+        self.channel_mask = SPEAKERS.get(self.num_channels, 0) if has_standard else of_file
 
     def blocks(self, dtype: SampleType, start: int = 0) -> Iterator[Block]:
         num_read = min(start, self._frames_there)
@@ -52,7 +55,7 @@ class LibsndfileReader:
                 self._file.seek(num_read)
             while len(block := self._file.read(self._num_next(num_read), dtype=dtype, always_2d=True)):
                 num_read += len(block)
-                yield from_ogg_order(block) if self._has_ogg_order else block
+                yield from_ogg_order(block) if self._has_ogg_order else self._apples.ordered(block)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise bad_sound() from error
         num_missing = (self.num_frames or 0) - num_read

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
@@ -185,15 +185,23 @@ def _open(source: AudioSource, name: str) -> BinaryIO:
     return source if is_seekable else io.BytesIO(source.read())
 
 
-def _fetch(address: str, name: str) -> BinaryIO:
-    """An open file behind an address, whose path is quoted as in URLs; an AudioError if there is none."""
-    scheme, _, rest = address.partition("://")
+def open_bytes(path: str) -> BinaryIO:
+    """A file at a path or an address, whose path is quoted as in URLs, to be read anywhere. Raises OSError."""
+    if _is_path(path):
+        return Path(path).open("rb")
+    scheme, _, rest = path.partition("://")
     rest, question, options = rest.partition("?")
     server, _, key = rest.partition("/")
+    return _server(f"{scheme}://{server}{question}{options}").open(unquote(key))
+
+
+def _fetch(address: str, name: str) -> BinaryIO:
+    """An open file behind an address; an AudioError if there is none."""
     try:
-        file = _server(f"{scheme}://{server}{question}{options}").open(unquote(key))
-        if file.size() <= _FETCH_WHOLE_BYTES:
+        file: Any = open_bytes(address)
+        if file.seek(0, io.SEEK_END) <= _FETCH_WHOLE_BYTES:
             with file:
+                file.seek(0)
                 return io.BytesIO(file.read())
     except OSError as error:
         raise AudioError(f"{name}: cannot be opened ({one_line(error)})") from error

@@ -19,6 +19,7 @@ _FAR_BYTES = 1 << 42  # no file is as long; far beyond, systems refuse to go
 class Link:
     """A stream in a file: where it begins and ends, and what is to be read in place of its first bytes, where a writer
     left a length open. channel_mask: WAV's word for which speakers its channels are for; 0 if it does not say.
+    apples_layout: that of CAF and AIFF, an AudioChannelLayout; empty if it does not say.
     is_cut_out: of a longer stream, with that one's numbers, so that no decoder finds a place in it. gaps: begins
     and ends of what is left out, in order. num_frames: where the last block holds more than the sound; else 0.
     begins_before_0: on its clock, which libsndfile does not mind."""
@@ -27,6 +28,7 @@ class Link:
     end: int
     head: bytes = b""
     channel_mask: int = 0
+    apples_layout: bytes = b""
     is_cut_out: bool = False
     gaps: tuple[tuple[int, int], ...] = ()
     num_frames: int = 0

@@ -19,6 +19,7 @@ from ww_data.dsp import HIGH_PASS_HZ, FloatArray
 from ww_data.manifest import Clip, Role
 from ww_data.scan.files import Recording
 from ww_data.scan.hearing import heard_dbfs, surely_heard
+from ww_data.scan.moved import sample_hash
 
 MIN_SECONDS: dict[Role, float] = {"speech": 0.5, "noise": 0.1, "rir": 0.005}
 # An impulse response is quiet on the whole: a click and a long tail.
@@ -72,7 +73,14 @@ def inspect(recording: Recording) -> Clip:
     )
     if reason:
         return replace(clip, skip_reason=reason)
-    return replace(clip, content_hash=measured.content)
+    return replace(clip, content_hash=measured.content, sample_hash=sample_hash(recording))
+
+
+def unreadable(recording: Recording) -> Clip:
+    """The clip of a file that is not to be read again."""
+    return replace(
+        clip_of(recording), skip_reason="it ended the process that read it: convert it to WAV or FLAC"
+    )
 
 
 def clip_of(recording: Recording) -> Clip:

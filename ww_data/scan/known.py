@@ -1,23 +1,22 @@
 """What an earlier manifest says of the clips of a new scan: their names, their groups, their splits.
 
-A file is known by its path, or moved, by its name, size and time; a clip by its id or by its sound.
+A file is known by its path, or where it was moved to (`moved`); a clip by its id or by its sound.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ww_data.manifest import GROUP_WORDS, ROLES, Clip, CorpusError, Manifest
 from ww_data.scan.files import Recording
-
-_NUMBER = re.compile(r"#\d+$")
-MovedKey = tuple[str, str, bool, int, int]
+from ww_data.scan.moved import NUMBER, Place, place
 
 
-def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> list[Recording]:
+def with_own_names(
+    recordings: Iterable[Recording], known: Manifest | None, moved: Mapping[Place, Clip]
+) -> list[Recording]:
     """Each file once, and none with the name of another; both sides of a pair have the same name.
 
     What is known keeps its name. Others of one name get numbers in the order of their paths.
@@ -28,7 +27,7 @@ def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> l
         other = unit.setdefault(recording.role, recording)
         if len(recording.name) > len(other.name):  # below two of the folders: the outer one
             unit[recording.role] = recording
-    names = _known_names(files, known)
+    names = _known_names(files, known, moved)
     taken: set[str] = set()
     result = []
     for path, unit in sorted(files.items(), key=lambda item: (item[0] not in names, item[0])):
@@ -36,7 +35,7 @@ def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> l
         name, number = first, 1
         while any(f"{role}/{name}" in taken for role in unit):
             number += 1
-            name = f"{_NUMBER.sub('', first) if path in names else first}#{number}"
+            name = f"{NUMBER.sub('', first) if path in names else first}#{number}"
         for role, recording in unit.items():
             taken.add(f"{role}/{name}")
             group = name if recording.group == recording.name else recording.group
@@ -44,33 +43,18 @@ def with_own_names(recordings: Iterable[Recording], known: Manifest | None) -> l
     return result
 
 
-def _known_names(files: Mapping[str, Mapping[str, Recording]], known: Manifest | None) -> dict[str, str]:
+def _known_names(
+    files: Mapping[str, Mapping[str, Recording]], known: Manifest | None, moved: Mapping[Place, Clip]
+) -> dict[str, str]:
     """The name that each known file had, by its path now."""
-    clips = known.clips if known else ()
-    by_path = {clip.minus or clip.path: clip.name for clip in clips}
-    by_look = unique_by_look(clips)
+    by_path = {clip.minus or clip.path: clip.name for clip in (known.clips if known else ())}
     names: dict[str, str] = {}
     for path, unit in files.items():
-        moved = (by_look.get(look(item.role, item.name, item)) for item in unit.values())
         if path in by_path:
             names[path] = by_path[path]
-        elif clip := next(filter(None, moved), None):
+        elif clip := next(filter(None, (moved.get(place(item)) for item in unit.values())), None):
             names[path] = clip.name
     return names
-
-
-def look(role: str, name: str, of: Recording | Clip) -> MovedKey:
-    """What a file is known by after its folder was moved."""
-    return role, _NUMBER.sub("", name), bool(of.minus), of.size_bytes, of.modified_ns
-
-
-def unique_by_look(clips: Iterable[Clip]) -> dict[MovedKey, Clip]:
-    """Clips by their `look`, those of which there are not two."""
-    found: defaultdict[MovedKey, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        if clip.modified_ns:
-            found[look(clip.role, clip.name, clip)].append(clip)
-    return {key: same[0] for key, same in found.items() if len(same) == 1}
 
 
 def find_known(clips: Sequence[Clip], known: Sequence[Clip]) -> dict[str, Clip]:

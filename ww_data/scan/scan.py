@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ww_data.apart import apart
 from ww_data.manifest import ROLES, Clip, CorpusError, Manifest, Role, clips_to_table, table_to_clips
-from ww_data.parallel import Executor, Progress, on_threads
+from ww_data.parallel import Executor, ProcessEndedError, Progress, on_threads
 from ww_data.scan.corpora import find_recordings
 from ww_data.scan.files import Grouping, Recording
-from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect_all
-from ww_data.scan.known import look, unique_by_look, with_own_names
+from ww_data.scan.inspection import NOT_REACHED, clip_of, inspect, inspect_all, unreadable
+from ww_data.scan.known import with_own_names
+from ww_data.scan.moved import Place, find_moved, place
 from ww_data.scan.splits import Dealer
 from ww_data.storage import Storage
 
@@ -30,7 +33,8 @@ _MIN_CHUNKS = 16
 _JOURNAL_PREFIX = "scan-"
 # What reading a file tells, and nothing else does.
 _MEASURED = (
-    *("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "offset", "content_hash"),
+    *("sample_rate", "num_frames", "num_channels", "seconds", "level_dbfs", "peak", "offset"),
+    *("content_hash", "sample_hash"),
 )
 
 
@@ -81,14 +85,15 @@ def scan_corpus(
         found = find_recordings(root, role, layout=layout, grouping=grouping)
         recordings += found
         _check_roles(found, root.partition("?")[0], role_of)
-    recordings = with_own_names(recordings, known)
+    moved = find_moved(recordings, known.clips if known else ())
+    recordings = with_own_names(recordings, known, moved)
     recordings.sort(key=lambda recording: (ROLES.index(recording.role), recording.name))
     for needed in ("speech", "noise"):
         if not any(recording.role == needed for recording in recordings):
             below = [root.partition("?")[0] for role, root in roots if role in (needed, None)]
             where = f" below {', '.join(below)}" if below else f": give folders of {needed}"
             raise CorpusError(f"no audio file was found for {needed}{where}")
-    clips = _join_pairs(_read(recordings, known.clips if known else (), journal, executor, progress))
+    clips = _join_pairs(_read(recordings, known.clips if known else (), moved, journal, executor, progress))
     dealer = Dealer(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -126,6 +131,7 @@ def _check_roles(recordings: Iterable[Recording], root: str, role_of: dict[str, 
 def _read(
     recordings: Sequence[Recording],
     known: Sequence[Clip],
+    moved: Mapping[Place, Clip],
     journal: Storage | None,
     executor: Executor,
     progress: Progress | None,
@@ -133,12 +139,11 @@ def _read(
     """The clips of all recordings, in their order."""
     known = [clip for clip in known if _is_measured(clip)]
     seen = {_identity(clip): clip for clip in (*_journaled(journal), *known)}
-    moved = unique_by_look(known)
     clips: dict[str, Clip] = {}
     to_read: list[Recording] = []
     for recording in recordings:
         clip = clip_of(recording)
-        if before := seen.get(_identity(clip)) or moved.get(look(recording.role, recording.name, recording)):
+        if before := seen.get(_identity(clip)) or moved.get(place(recording)):
             clip = replace(clip, **{name: getattr(before, name) for name in _MEASURED})
         if clip.content_hash or clip.skip_reason:
             clips[clip.id] = clip
@@ -146,9 +151,7 @@ def _read(
             to_read.append(recording)
     if progress and clips:
         progress(len(clips), len(recordings), "files that need not be read")
-    size = max(1, min(_CHUNK_FILES, len(to_read) // _MIN_CHUNKS))
-    chunks = [tuple(to_read[start : start + size]) for start in range(0, len(to_read), size)]
-    for chunk in executor(inspect_all, chunks):
+    for chunk in _inspected(to_read, executor):
         if journal:
             _write_journal(journal, chunk)
         for clip in chunk:
@@ -156,6 +159,23 @@ def _read(
             if progress:
                 progress(len(clips), len(recordings), f"reading {clip.id}")
     return [clips[recording.id] for recording in recordings]
+
+
+def _inspected(recordings: Sequence[Recording], executor: Executor) -> Iterator[Sequence[Clip]]:
+    """Their clips, some at a time. Where a file ends the process that reads it, the rest is read once more, apart."""
+    waiting = {recording.id: recording for recording in recordings}
+    try:
+        for clips in executor(inspect_all, _chunks(recordings)):
+            for clip in clips:
+                del waiting[clip.id]
+            yield clips
+    except ProcessEndedError:
+        yield from executor(partial(apart, inspect, unreadable), _chunks(list(waiting.values())))
+
+
+def _chunks(recordings: Sequence[Recording]) -> list[tuple[Recording, ...]]:
+    size = max(1, min(_CHUNK_FILES, len(recordings) // _MIN_CHUNKS))
+    return [tuple(recordings[start : start + size]) for start in range(0, len(recordings), size)]
 
 
 def _checked(clip: Clip) -> Clip:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ import soundfile
 
 from tests.ww_data.audio.made_files import by_ffmpeg, by_libsndfile, sound
 from tests.ww_data.made_sounds import RATE, hiss, syllables, write_folders
-from ww_data import read_mono, scan_corpus, write_audio
+from tests.ww_data.scan.watched_scans import counting
+from ww_data import Clip, Storage, read_mono, scan_corpus, write_audio
 from ww_data.manifest import Role
+from ww_data.parallel import ProcessEndedError
 from ww_data.scan.files import Recording
 from ww_data.scan.inspection import inspect
 
@@ -266,3 +271,39 @@ def test_both_sides_of_a_pair_have_the_peak_of_the_loudest(
     expected = abs(clean) + abs(noise)  # where both swing out together
     assert [clip.peak for clip in manifest.clips] == pytest.approx([expected] * 6, rel=1e-2)
     assert scan_corpus(corpus_dirs=tmp_path / "pairs", known=manifest) == manifest
+
+
+def dies_of_some(recording: Recording) -> Clip:
+    """`inspect` with a decoder that ends the process, as C libraries do."""
+    if "deadly" in recording.name:
+        os.abort()
+    return inspect(recording)
+
+
+def ending(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """An executor whose processes end of such a file; those that the scan begins by itself end, too."""
+    for item in items:
+        if isinstance(function, partial):
+            yield function.func(dies_of_some, *function.args[1:], item)
+            continue
+        if any("deadly" in recording.name for recording in item):
+            raise ProcessEndedError("a process that worked on the files ended 4 times")
+        yield function(item)
+
+
+def test_a_file_that_ends_the_process_that_reads_it_is_left_out_alone(tmp_path: Path) -> None:
+    speech, noise = write_folders(tmp_path)
+    expected = scan_corpus(speech, noise)
+    for name in ("0 deadly.wav", "z deadly.wav"):
+        write_audio(speech / "speaker1" / name, syllables(7, 2.0), RATE)
+    journal = Storage(tmp_path / "journal")
+    manifest = scan_corpus(speech, noise, executor=ending, journal=journal)
+    assert {clip.id: clip.skip_reason for clip in manifest.skipped} == {
+        f"speech/speaker1/{name} deadly.wav": "it ended the process that read it: convert it to WAV or FLAC"
+        for name in ("0", "z")
+    }
+    assert manifest.hash == expected.hash
+    read: list[str] = []
+    again = scan_corpus(speech, noise, known=expected, executor=counting(read), journal=journal)
+    assert read == ["speech/speaker1/0 deadly.wav", "speech/speaker1/z deadly.wav"]
+    assert len(again.clips) == len(manifest.clips)

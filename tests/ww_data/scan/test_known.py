@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.ww_data.made_sounds import RATE, hiss, syllables, write_folders
 from tests.ww_data.scan.watched_scans import StopError, counting, splits_of
-from ww_data import CorpusError, Storage, scan_corpus, write_audio
+from ww_data import CorpusError, Storage, read_audio, scan_corpus, write_audio
 
 
 def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -50,6 +53,61 @@ def test_a_folder_that_was_moved_is_not_read_again(tmp_path: Path) -> None:
     assert not read
     assert after.hash == before.hash
     assert all("/b/" in clip.path for clip in after.clips)
+
+
+def at_one_time(folder: Path) -> None:
+    """As if unpacked from an archive that keeps times."""
+    for path in folder.rglob("*.wav"):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+@pytest.mark.parametrize("is_first_gone", [False, True])
+@pytest.mark.parametrize("names", ["a b", "b a"])
+def test_other_recordings_with_the_names_sizes_and_times_of_known_ones_are_read(
+    names: str, is_first_gone: bool, tmp_path: Path
+) -> None:
+    first, second = names.split()
+    speech, noise = write_folders(tmp_path / first)
+    others = tmp_path / second / "speech"
+    for n, path in enumerate(sorted(speech.rglob("*.wav"))):
+        other = others / path.relative_to(speech)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(other, np.roll(read_audio(path)[0], 100 * (n + 1)), RATE)
+        assert other.stat().st_size == path.stat().st_size
+    at_one_time(tmp_path)
+    before = scan_corpus(speech, noise)
+    folders = [others] if is_first_gone else [speech, others]
+    read: list[str] = []
+    after = scan_corpus(folders, noise, known=before, executor=counting(read))
+    num_known = (
+        len(before.clips)
+        if not is_first_gone
+        else len([clip for clip in before.clips if clip.role == "noise"])
+    )
+    assert len(read) == len(after.clips) - num_known
+    assert not after.skipped
+    fresh = {clip.path: clip.content_hash for clip in scan_corpus(folders, noise).clips}
+    assert {clip.path: clip.content_hash for clip in after.clips} == fresh
+    if not is_first_gone:
+        ids = {clip.path: clip.id for clip in after.clips}
+        assert all(ids[clip.path] == clip.id for clip in before.clips)
+
+
+def test_what_differs_in_its_midst_alone_was_not_moved(tmp_path: Path) -> None:
+    """Tracks of a session begin and end together, with silence."""
+    speech, noise = write_folders(tmp_path / "a")
+    silence = np.zeros(RATE, np.float32)
+    for n, path in enumerate(sorted(speech.rglob("*.wav"))):
+        write_audio(path, np.concatenate([silence, read_audio(path)[0][:, 0], silence]), RATE)
+        other = tmp_path / "b" / path.relative_to(speech)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(other, np.roll(read_audio(path)[0], n + 1), RATE)
+    at_one_time(tmp_path)
+    before = scan_corpus(speech, noise)
+    shutil.rmtree(speech)
+    read: list[str] = []
+    scan_corpus(tmp_path / "b", noise, known=before, executor=counting(read))
+    assert len(read) == len([clip for clip in before.clips if clip.role == "speech"])
 
 
 def test_speakers_that_are_added_move_none_of_the_others(tmp_path: Path) -> None:

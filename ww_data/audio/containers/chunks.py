@@ -30,6 +30,8 @@ _WAV_CHUNKS = (
 _OTHER_CHUNKS = b"name auth anno comt mark midi appl aesd (c)  chan free uuid strg umid edct ovvw"
 _CHUNKS = {text[at : at + 4] for text in (_WAV_CHUNKS, _OTHER_CHUNKS) for at in range(0, len(text), 5)}
 _MAX_TAIL_BYTES = 64
+# Which one says which speakers the channels are for, as Apple does.
+_LAYOUTS, _MAX_LAYOUT_BYTES = {b"caff": b"chan", b"FORM": b"CHAN"}, 1 << 12
 _OPEN_SIZE = 0x7FFFF000  # 32-bit lengths from here on say "until the end"
 
 
@@ -101,7 +103,7 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
     magic = read_at(file, start, 4)
     form = _FORMS.get(magic, _FORMS[b"FORM"])
     place, mask, long_sizes, sounds = start + form.first, 0, -1, 0
-    fmt, stated, sound_bytes = b"", 0, 0
+    fmt, layout, stated, sound_bytes = b"", b"", 0, 0
     edits: dict[int, bytes] = {}
     while chunk := _au_sound(file, start, magic) if magic in _AU else _chunk(file, form, place, end):
         if sounds and chunk.start + chunk.size > end:
@@ -113,6 +115,8 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
             mask = channel_mask(fmt)
             if fmt != consistent(fmt, form.header[0]):
                 edits[chunk.start] = consistent(fmt, form.header[0])
+        elif chunk.id == _LAYOUTS.get(magic):
+            layout = read_at(file, chunk.start, min(chunk.size, _MAX_LAYOUT_BYTES))
         elif chunk.id == b"fact":
             stated = int.from_bytes(read_at(file, chunk.start, 4), "little")
         elif chunk.id == form.sound_id:
@@ -122,7 +126,8 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
                 chunk = chunk._replace(size=size, field=long_sizes + 8, code="<Q")
             if _is_open(file, form, chunk, end):
                 edits[chunk.field] = _size(chunk, end, form.in_header)
-                return Link(start=start, end=end, head=_edited(file, start, edits), channel_mask=mask)
+                head = _edited(file, start, edits)
+                return Link(start=start, end=end, head=head, channel_mask=mask, apples_layout=layout)
             most = min(MAX_MISSING * chunk.size, _MAX_MISSING_BYTES)
             if end - chunk.start < chunk.size - most:
                 raise cut_short(end - chunk.start, chunk.size, "bytes of sound")
@@ -133,8 +138,14 @@ def _read_chunks(file: BinaryIO, start: int, end: int) -> Link:
         raise AudioError("holds its sound in several pieces: convert it to FLAC")
     link_end = min(place, end) if sounds else end
     num_frames = frames_of_blocks(fmt, stated, sound_bytes) if magic == b"RIFF" else 0
-    head = _edited(file, start, edits)
-    return Link(start=start, end=link_end, head=head, channel_mask=mask, num_frames=num_frames)
+    return Link(
+        start=start,
+        end=link_end,
+        head=_edited(file, start, edits),
+        channel_mask=mask,
+        apples_layout=layout,
+        num_frames=num_frames,
+    )
 
 
 def _chunk(file: BinaryIO, form: _Form, place: int, end: int) -> _Chunk | None:
