@@ -112,7 +112,12 @@ def test_the_serving_benchmark_prints_its_table() -> None:
 def test_curves_are_drawn_of_runs_in_one_picture(tmp_path: Path) -> None:
     runs = [tmp_path / "one", tmp_path / "other"]
     for number, run in enumerate(runs):
-        claim_run_folder(Storage(run), load_config("demo"), "manifest", resume=False)
+        claim_run_folder(
+            Storage(run),
+            load_config("demo", ["training.batch_size=8", "mixing.crop_s=1.5"]),
+            "manifest",
+            resume=False,
+        )
         lines = [
             {"step": 0, "series": "start", "time_s": 1000},
             {
