@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import torch
 
+from cluster.sound.bands import Band, back_to
 from cluster.sound.encoder import FileEncoder, Format, stored_subtype
 from cluster.sound.level import sound_blocks
 from cluster.sound.offset import OffsetRemover
@@ -63,12 +64,13 @@ class FileDenoiser:
         target: Path,
         strength: float = 1.0,
         progress: Callable[[float], None] = lambda share: None,
+        band: Band = "full",
     ) -> float:
         """Writes the denoised recording, whole or not at all, in the format of its name and the source's resolution.
 
-        Returns its peak: what is beyond 1, full scale, saturates. The folder is made if needed. strength: see
-        `enhance_audio`. progress: called with the share that is done. Raises ValueError (AudioError, FormatError) or
-        OSError, one line, for a source that cannot be read and a format that has no room for it. All of a source is
+        Returns its peak: what is beyond 1, full scale, saturates. The folder is made if needed. strength, band:
+        see `enhance_audio`. progress: called with the share that is done. Raises ValueError (AudioError, FormatError)
+        or OSError, one line, for a source that cannot be read and a format that has no room for it. All of a source is
         looked at before the model hears it.
         """
         name, file_format = source_name(source), FORMATS[target.suffix.lower()]
@@ -81,7 +83,7 @@ class FileDenoiser:
         with whole_file(target) as temporary, temporary.open("xb") as written, open_audio(source) as file:
             blocks_TC = iter_blocks(file, name)
             num_done, peak = 0, 0.0
-            for done_CT in self._denoised(blocks_TC, sample_rate, num_channels, strength):
+            for done_CT in self._denoised(blocks_TC, sample_rate, num_channels, strength, band):
                 written.write(encoder.encode(done_CT.T))
                 num_done += done_CT.shape[-1]
                 peak = max(peak, float(np.abs(done_CT).max(initial=0.0)))
@@ -92,11 +94,16 @@ class FileDenoiser:
         return peak
 
     def _denoised(
-        self, blocks_TC: Iterator[np.ndarray], sample_rate: int, num_channels: int, strength: float
+        self,
+        blocks_TC: Iterator[np.ndarray],
+        sample_rate: int,
+        num_channels: int,
+        strength: float,
+        band: Band,
     ) -> Iterator[np.ndarray]:
         """The denoised sound of blocks (n, C), in pieces (C, m)."""
         streams = self._streams(num_channels)
-        recording = RecordingStream(streams, sample_rate, num_channels, strength)
+        recording = RecordingStream(streams, sample_rate, num_channels, strength, band)
         piece = round(_PIECE_S * sample_rate)
         recording.open()
         try:
@@ -120,13 +127,14 @@ class FileDenoiser:
 
 
 def enhance_audio(
-    model: Denoiser, samples_TC: np.ndarray, sample_rate: int, strength: float = 1.0
+    model: Denoiser, samples_TC: np.ndarray, sample_rate: int, strength: float = 1.0, band: Band = "full"
 ) -> np.ndarray:
     """Returns the denoised clip, sample by sample beside its input: what a file of it becomes, all at once.
 
     samples_TC: (T, C) floats, full scale +-1; each channel is enhanced by itself.
-    sample_rate: of the recording, in Hz. It is converted to the model's rate and back, so that whatever lies
-        above half the model's rate is kept only in the dry share.
+    sample_rate: of the recording, in Hz. It is converted to the model's rate and back.
+    band: "full" keeps what lies above half the model's rate, turned as the model turns what lies just below; "model"
+        leaves it out, but in the share of the input.
     strength: share of the enhanced signal, 0 (the input, untouched) to 1; the rest is the input, aligned.
     Returns (T, C) float32. Raises ValueError for anything that is no recording.
     """
@@ -136,7 +144,7 @@ def enhance_audio(
     enhanced_TC = np.empty_like(samples_TC)
     without_offset_CT = OffsetRemover(sample_rate, samples_TC.shape[1]).feed(samples_TC.T)
     for channel, samples_T in enumerate(without_offset_CT):
-        enhanced_TC[:, channel] = _enhance_channel(model, samples_T, sample_rate)
+        enhanced_TC[:, channel] = _enhance_channel(model, samples_T, sample_rate, band)
     if strength == 1:
         return enhanced_TC
     return np.float32(strength) * enhanced_TC + np.float32(1 - strength) * samples_TC
@@ -190,10 +198,12 @@ def measure_real_time_factor(model: Denoiser, *, clip_s: float = 4.0, repeats: i
     return statistics.median(times_s) / clip_s
 
 
-def _enhance_channel(model: Denoiser, samples_T: np.ndarray, sample_rate: int) -> np.ndarray:
-    at_model_rate_T = resample(samples_T, sample_rate, model.sample_rate)
-    noisy_B1T = torch.from_numpy(np.array(at_model_rate_T)).reshape(1, 1, -1)
-    enhanced_T = resample(enhance(model, noisy_B1T).reshape(-1).numpy(), model.sample_rate, sample_rate)
+def _enhance_channel(model: Denoiser, samples_T: np.ndarray, sample_rate: int, band: Band) -> np.ndarray:
+    noisy_T = np.array(resample(samples_T, sample_rate, model.sample_rate))
+    clean_T = enhance(model, torch.from_numpy(noisy_T).reshape(1, 1, -1)).reshape(-1).numpy()
+    back = back_to(band, sample_rate, model.sample_rate, 1)
+    back.hear(samples_T[None], noisy_T[None])
+    enhanced_T = np.concatenate([back.feed(clean_T[None]), back.flush()], axis=-1)[0]
     # Rounding there and back may leave a sample too many or, at the very end, too few.
     missing = max(0, len(samples_T) - len(enhanced_T))
     return np.pad(enhanced_T, (0, missing))[: len(samples_T)]

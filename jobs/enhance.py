@@ -22,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads wait f
 from cluster.enhancement import FORMATS, FileDenoiser, torch_threads
 from cluster.errors import one_line
 from cluster.machine.progress import Report, progress
+from cluster.sound.bands import BANDS
 from cluster.sound.level import saturation_note
 from cluster.taken_away import write_taken_away
 from jobs.cli import main, make_parser
@@ -40,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
     option("--strength S", "share of the enhanced signal, 0 (input) to 1; the rest is the input", type=float)
     most = "take at most so many dB of the noise away, instead of all (20 dB leave a tenth of it); or give --strength"
     option("--max-attenuation DB", most, type=float)
+    option(
+        "--band",
+        "full keeps what a recording has above the band of the model (8 kHz of one at 16 kHz), turned as the model "
+        "turns what lies just below; model leaves it out",
+        choices=BANDS,
+        default="full",
+    )
     option("--keep-noise DIR", "write what was taken away, too: input minus result, below this folder")
     option("--threads N", "threads; more than one only helps on idle cores", type=int, default=1)
     return parser
@@ -81,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
                     raise ValueError(task.problem)
                 note = functools.partial(_note, report, number, len(tasks), task.source.name)
                 note(0.0)
-                peak = denoiser.enhance(task.source, task.target, strength, note)
+                peak = denoiser.enhance(task.source, task.target, strength, note, arguments.band)
                 if task.noise:
                     write_taken_away(task.source, task.target, task.noise)
                 notes.append(saturation_note(source_name(task.source), peak))

@@ -29,6 +29,7 @@ import numpy as np
 from cluster.enhancement import FORMATS, read_recording, write_recording
 from cluster.machine.progress import progress
 from cluster.serving.client import StreamClient, StreamError
+from cluster.sound.bands import BANDS
 from cluster.sound.level import saturation_note
 from jobs.cli import main, make_parser
 from ww_data.audio import source_name
@@ -44,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     option("--input FILE", "recording to send; the microphone unless given")
     option("--output FILE", "where its result goes: .wav, .flac or .ogg")
     option("--realtime", "send as fast as it was spoken", action="store_true")
+    band = "full keeps what the sound has above the band of the model, model leaves it out"
+    option("--band", band, choices=BANDS, default="full")
     option("--strength S", "share of the denoised signal, 0 (input) to 1", type=float, default=1.0)
     option("--model ID", "one of the models that the endpoint serves")
     option("--api-key KEY", f"where one is asked for; or {KEY_VARIABLE} is set")
@@ -55,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--input and --output go together; without both the microphone is used")
     options = {
         "strength": arguments.strength,
+        "band": arguments.band,
         "model": arguments.model,
         "api_key": arguments.api_key or os.environ.get(KEY_VARIABLE),
     }

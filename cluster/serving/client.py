@@ -27,6 +27,7 @@ from websockets.uri import parse_uri
 
 from cluster.serving.addresses import is_loopback, without_secrets
 from cluster.serving.live.protocol import DTYPES, PATH, Encoding
+from cluster.sound.bands import Band
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +67,13 @@ class StreamClient:
         channels: int = 1,
         encoding: Encoding = "pcm_f32le",
         strength: float = 1.0,
+        band: Band = "full",
         model: str | None = None,
         api_key: str | None = None,
         timeout_s: float = 20.0,
     ) -> None:
         options = {"encoding": encoding, "sample_rate": sample_rate, "channels": channels}
-        self.url = _address(url, _given(**options, strength=strength, model=model))
+        self.url = _address(url, _given(**options, strength=strength, band=band, model=model))
         self.channels, self.timeout_s = channels, timeout_s
         self.session: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}

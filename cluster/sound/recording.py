@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cluster.sound.bands import Band, back_to
 from cluster.sound.offset import OffsetRemover
 from cluster.sound.resampling import SampleQueue, Samples, StreamResampler
 from cluster.sound.streams import BatchedRecording, Streams, WindowedRecording
@@ -12,16 +13,19 @@ from cluster.sound.streams import BatchedRecording, Streams, WindowedRecording
 class RecordingStream:
     """open, feed (C, n) any n, finish; take returns what is done, (C, m), until `is_done`.
 
-    Each channel is denoised by itself, without its offset, at the model's rate, and mixed with what it was. The k-th
-    sample out belongs to the k-th in, and there are as many. At strength 0 they are those that came, bit for bit.
+    Each channel is denoised by itself, without its offset, at the model's rate, gets back what lies above the model's
+    band (`bands`), and is mixed with what it was. The k-th sample out belongs to the k-th in, and there are as many. At
+    strength 0 they are those that came, bit for bit.
     """
 
-    def __init__(self, streams: Streams, sample_rate: int, num_channels: int, strength: float) -> None:
-        """strength: share of the denoised sound, 0 to 1; the rest is the input."""
+    def __init__(
+        self, streams: Streams, sample_rate: int, num_channels: int, strength: float, band: Band = "full"
+    ) -> None:
+        """strength: share of the denoised sound, 0 to 1; the rest is the input. band: see `back_to`."""
         self._streams, self._num_channels, self._strength = streams, num_channels, strength
         self._offset = OffsetRemover(sample_rate, num_channels)
         self._to_model = StreamResampler(sample_rate, streams.sample_rate, num_channels)
-        self._from_model = StreamResampler(streams.sample_rate, sample_rate, num_channels)
+        self._from_model = back_to(band, sample_rate, streams.sample_rate, num_channels)
         self._dry = SampleQueue(num_channels)
         self._recording: BatchedRecording | WindowedRecording | None = None
         self._is_fed = False
@@ -53,13 +57,15 @@ class RecordingStream:
         if self._strength < 1:
             self._dry.push(samples_CT)
         if self._recording is not None:
-            self._feed_model(self._to_model.feed(self._offset.feed(samples_CT)))
+            dry_CT = self._offset.feed(samples_CT)
+            self._feed_model(dry_CT, self._to_model.feed(dry_CT))
 
     def finish(self) -> None:
         """All was fed."""
         self._is_fed = True
         if self._recording is not None:
-            self._feed_model(self._to_model.flush())
+            rest_CT = self._to_model.flush()
+            self._feed_model(rest_CT[:, :0], rest_CT)
             self._recording.finish()
 
     def take(self) -> Samples:
@@ -83,8 +89,10 @@ class RecordingStream:
             self._recording.close()
             self._recording = None
 
-    def _feed_model(self, samples_CT: Samples) -> None:
+    def _feed_model(self, dry_CT: Samples, samples_CT: Samples) -> None:
+        """dry_CT: at the recording's rate; samples_CT: what has become of it, and of what came before, by now."""
         assert self._recording is not None
+        self._from_model.hear(dry_CT, samples_CT)
         if samples_CT.shape[-1]:
             self._recording.feed(np.ascontiguousarray(samples_CT, dtype=np.float32))
 

@@ -5,7 +5,8 @@
 Orders:  {"load": ID, "spec": ..., "rows": N} and the exported graph, or {"load": ID, "bundle": FOLDER} for a model
              that needs the whole clip
          {"keep": [ID, ...]}    forgets the other models once nothing uses them
-         {"job": ID, "response_format": ..., "strength": ...} and two sockets: sound from the decoder, the reply
+         {"job": ID, "response_format": ..., "strength": ..., "band": ...} and two sockets: sound from the decoder,
+             the reply
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ class FileEngine:
 
     def _execute(self, order: dict[str, Any], files: list[int]) -> None:
         if "job" in order:
-            job = FileJob(self._models[order["job"]], order["response_format"], order["strength"])
+            how = (order["response_format"], order["strength"], order["band"])
+            job = FileJob(self._models[order["job"]], *how)
             sound, reply = (socket.socket(fileno=file) for file in files)
             sound.setblocking(False)
             reply.setblocking(False)

@@ -11,6 +11,7 @@ import numpy as np
 from cluster.serving.errors import ApiError
 from cluster.serving.files.audio import bad_audio
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Message, pack
+from cluster.sound.bands import Band
 from cluster.sound.encoder import FileEncoder, FormatError, stored_subtype
 from cluster.sound.recording import RecordingStream
 from cluster.sound.streams import Streams
@@ -27,8 +28,8 @@ class FileJob:
     The output's sample k belongs to the input's sample k, and there are as many.
     """
 
-    def __init__(self, streams: Streams, response_format: Any, strength: float) -> None:
-        self.streams, self._format, self._strength = streams, response_format, strength
+    def __init__(self, streams: Streams, response_format: Any, strength: float, band: Band) -> None:
+        self.streams, self._format, self._strength, self._band = streams, response_format, strength, band
         self.outbox = bytearray()
         self.has_ended = False
         self._start: dict[str, Any] | None = None
@@ -118,7 +119,8 @@ class FileJob:
             self._encoder = FileEncoder(*what)
         except FormatError as error:
             raise ApiError(422, "invalid_field", f"response_format: {error}") from error
-        self._recording = RecordingStream(self.streams, sample_rate, self._num_channels, self._strength)
+        how = (self._num_channels, self._strength, self._band)
+        self._recording = RecordingStream(self.streams, sample_rate, *how)
         self._start = start
         self._began, self._encode_s, self._peak = time.perf_counter(), 0.0, 0.0
         self.outbox += pack(START, {**start, "num_bytes": self._encoder.num_bytes})

@@ -53,7 +53,7 @@ class DenoiseResponse(Response):
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         audio, options = self._upload.audio, self._upload.options
-        denoising = self._files.denoise(audio, self._model, options.response_format, options.strength)
+        denoising = self._files.denoise(audio, self._model, options)
         async with AsyncExitStack() as stack:
             reply = await stack.enter_async_context(denoising)
             headers, parts = self._describe(reply), reply.body

@@ -21,6 +21,7 @@ from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError, busy
 from cluster.serving.files.messages import END, ERROR, HEAD, SOUND, START
 from cluster.serving.files.process import FileProcess
+from cluster.serving.files.upload import DenoiseOptions
 from cluster.serving.models import ServedModel, ServedModels
 
 logger = logging.getLogger(__name__)
@@ -119,13 +120,13 @@ class FileService:
 
     @contextlib.asynccontextmanager
     async def denoise(
-        self, audio: BinaryIO, model: ServedModel, response_format: str, strength: float
+        self, audio: BinaryIO, model: ServedModel, options: DenoiseOptions
     ) -> AsyncIterator[FileReply]:
         """The reply to an open file, for the length of the block; leaving it ends the work.
 
         Raises ApiError for what is wrong with the file. The body raises it for what goes wrong later.
         """
-        reader, writer = await self._begin(audio, model, response_format, strength)
+        reader, writer = await self._begin(audio, model, options)
         try:
             began = time.perf_counter()
             kind, content = await _read(reader)
@@ -139,9 +140,9 @@ class FileService:
             writer.close()
 
     async def _begin(
-        self, audio: BinaryIO, model: ServedModel, response_format: str, strength: float
+        self, audio: BinaryIO, model: ServedModel, options: DenoiseOptions
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        job = {"job": model.id, "response_format": response_format, "strength": strength}
+        job = {"job": model.id, **options.model_dump(include={"response_format", "strength", "band"})}
         with contextlib.ExitStack() as theirs:
             sound_in, sound_out = (theirs.enter_context(end) for end in socket.socketpair())
             ours, reply = socket.socketpair()

@@ -18,6 +18,7 @@ from cluster.serving.config import ServingConfig
 from cluster.serving.errors import ApiError, busy, describe_fields
 from cluster.serving.files.audio import check_media_type
 from cluster.serving.files.pace import Pace
+from cluster.sound.bands import Band
 from cluster.sound.encoder import Format
 
 # What is written to disk at a time, in a thread: disks make one wait, and live calls must not.
@@ -38,6 +39,11 @@ class DenoiseOptions(BaseModel):
         allow_inf_nan=False,
         description="Share of the enhanced signal; 0 returns the input.",
         examples=[0.8],
+    )
+    band: Band = Field(
+        "full",
+        description="full keeps what the recording has above the model's band, model leaves it out.",
+        examples=["model"],
     )
     response_format: Format = Field(
         "wav",

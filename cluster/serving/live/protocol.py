@@ -16,6 +16,7 @@ import numpy as np
 
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
+from cluster.sound.bands import BANDS, Band
 from cluster.sound.resampling import Samples, is_common_rate
 
 PATH = "/v1/audio/denoise/stream"
@@ -23,7 +24,7 @@ SUBPROTOCOL = "wave-wizard"
 
 Encoding = Literal["pcm_s16le", "pcm_f32le"]
 DTYPES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
-_PARAMETERS = ("encoding", "sample_rate", "channels", "strength", "model")
+_PARAMETERS = ("encoding", "sample_rate", "channels", "strength", "band", "model")
 # Full scale is 1; far beyond lies what was meant as integers.
 MAX_PEAK = 1000.0
 
@@ -59,12 +60,15 @@ def as_protocol_error(error: ApiError) -> ProtocolError:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallOptions:
-    """How a call's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised)."""
+    """How a call's sound comes and goes: encoding, Hz, channels; strength 0 (input) to 1 (denoised); the band that
+    comes back.
+    """
 
     encoding: Encoding = "pcm_s16le"
     sample_rate: int = 16_000
     num_channels: int = 1
     strength: float = 1.0
+    band: Band = "full"
 
     @property
     def bytes_per_sample(self) -> int:
@@ -99,7 +103,11 @@ def parse_options(query: Mapping[str, str], model_rate: int, config: LiveConfig)
         raise _bad_parameter(
             "strength", f"is {query['strength']!r:.50}; send a number from 0 (the input) to 1 (denoised)"
         )
+    band = query.get("band", "full")
+    if band not in BANDS:
+        raise _bad_parameter("band", f"is {band!r:.50}; send {' or '.join(BANDS)}")
     return CallOptions(
+        band=band,
         encoding=encoding,  # type: ignore[arg-type]
         sample_rate=rate,
         num_channels=_integer(query, "channels", 1, 1, config.max_channels),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.serving.live.protocol import CallOptions, Update, decode_samples, encode_samples
+from cluster.sound.bands import back_to
 from cluster.sound.offset import OffsetRemover
 from cluster.sound.resampling import SampleQueue, Samples, StreamResampler
 
@@ -35,7 +36,7 @@ class CallSound:
         self._model_latency = latency_samples
         self._offset = OffsetRemover(options.sample_rate, options.num_channels)
         self._down = StreamResampler(options.sample_rate, model_rate, options.num_channels)
-        self._up = StreamResampler(model_rate, options.sample_rate, options.num_channels)
+        self._up = back_to(options.band, options.sample_rate, model_rate, options.num_channels)
         self._mix = _Mix(options.strength, round(RAMP_S * options.sample_rate))
         self.restart()
 
@@ -45,6 +46,7 @@ class CallSound:
         self._num_wanted: int | None = None  # of the model's samples; known once the stream has ended
         self._dry = SampleQueue(self.options.num_channels)
         self._offset.restart()
+        self._up.restart()
 
     @property
     def behind_samples(self) -> int:
@@ -61,7 +63,7 @@ class CallSound:
         # Far enough in for the beginning to be over, and one period of both resamplers.
         num_in = np.arange(self.options.sample_rate) + 4 * self.options.sample_rate
         from_model = self._down.num_finished_inside(num_in) - self._model_latency
-        return int((num_in - self._up.num_finished_inside(from_model)).max())
+        return int((num_in - self._up.resampler.num_finished_inside(from_model)).max())
 
     def update(self, update: Update) -> None:
         """Changes strength or bypass, from the next sample out, over a ramp of 20 ms."""
@@ -74,14 +76,19 @@ class CallSound:
         samples_Cn = decode_samples(data, self.options)
         self.num_in += samples_Cn.shape[-1]
         self._dry.push(samples_Cn)
-        return self._for_model(self._down.feed(self._offset.feed(samples_Cn)))
+        dry_Cn = self._offset.feed(samples_Cn)
+        return self._for_model(dry_Cn, self._down.feed(dry_Cn))
 
     def end(self) -> Samples:
         """The end of the stream -> what the model is to be given, (C, n), so that all the rest comes out of it."""
         rest = self._down.flush()
         self._num_wanted = self.fed + rest.shape[-1]
+        rest = self._for_model(rest[:, :0], rest)
+        if not self._num_wanted:
+            return rest
+        self.fed += self._model_latency
         silence = np.zeros((self.options.num_channels, self._model_latency), np.float32)
-        return self._for_model(np.concatenate([rest, silence], axis=-1) if self._num_wanted else rest)
+        return np.concatenate([rest, silence], axis=-1)
 
     def finish(self, clean_Cn: Samples) -> bytes:
         """The model's next samples (C, n) -> interleaved PCM that is ready to be sent; after `end` until all is."""
@@ -98,8 +105,10 @@ class CallSound:
         self.num_clipped += num_clipped
         return data
 
-    def _for_model(self, samples_Cn: Samples) -> Samples:
+    def _for_model(self, dry_Cn: Samples, samples_Cn: Samples) -> Samples:
+        """dry_Cn: at the caller's rate; samples_Cn: what has become of it, and of what came before, by now."""
         self.fed += samples_Cn.shape[-1]
+        self._up.hear(dry_Cn, samples_Cn)
         return samples_Cn
 
 

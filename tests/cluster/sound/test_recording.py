@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.enhancement import enhance_audio
+from cluster.sound.bands import BANDS, Band
 from cluster.sound.recording import RecordingStream
 from cluster.sound.streams import BatchedStreams, Streams, recording_engine
 from ww_models import Denoiser, load_bundle
@@ -26,9 +27,14 @@ def streams(model: Denoiser) -> BatchedStreams:
 
 
 def through(
-    streams: Streams, samples_CT: np.ndarray, rate: int, strength: float, sizes: list[int]
+    streams: Streams,
+    samples_CT: np.ndarray,
+    rate: int,
+    strength: float,
+    sizes: list[int],
+    band: Band = "full",
 ) -> np.ndarray:
-    recording = RecordingStream(streams, rate, len(samples_CT), strength)
+    recording = RecordingStream(streams, rate, len(samples_CT), strength, band)
     assert recording.open()
     parts, start = [], 0
     for size in [*sizes, samples_CT.shape[-1]]:
@@ -57,6 +63,7 @@ def sound(num_samples: int, num_channels: int) -> np.ndarray:
     num_samples=st.integers(1, 6000),
     sizes=st.lists(st.integers(0, 2500), max_size=6),
     strength=st.sampled_from([0.0, 0.3, 1.0]),
+    band=st.sampled_from(BANDS),
 )
 def test_pieces_are_the_whole_recording(
     streams: BatchedStreams,
@@ -66,10 +73,11 @@ def test_pieces_are_the_whole_recording(
     num_samples: int,
     sizes: list[int],
     strength: float,
+    band: Band,
 ) -> None:
     samples_CT = sound(num_samples, num_channels)
-    done_CT = through(streams, samples_CT, rate, strength, sizes)
-    expected_CT = enhance_audio(model, samples_CT.T, rate, strength).T
+    done_CT = through(streams, samples_CT, rate, strength, sizes, band)
+    expected_CT = enhance_audio(model, samples_CT.T, rate, strength, band).T
     assert done_CT.shape == samples_CT.shape
     np.testing.assert_allclose(done_CT, expected_CT, atol=1e-5 if strength else 0)
 

@@ -235,7 +235,7 @@ def test_what_takes_too_long_to_decode_ends_alone(tmp_path: Path) -> None:
 
 def test_a_decoder_that_died_was_given_a_damaged_file(bundle: Path) -> None:
     model = load_bundle(bundle)
-    job = FileJob(BatchedStreams(OnnxEngine.from_model(model), 1), "wav", 1.0)
+    job = FileJob(BatchedStreams(OnnxEngine.from_model(model), 1), "wav", 1.0, "full")
     job.on_decoder_lost()
     (answer,) = Unpacker().feed(bytes(job.outbox))
     error = ApiError(**json.loads(answer[1]))

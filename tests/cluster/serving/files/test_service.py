@@ -15,6 +15,7 @@ from cluster.serving.config import AudioLimits, ServingConfig
 from cluster.serving.files.messages import END, ERROR, SOUND, START, Unpacker
 from cluster.serving.files.process import FileProcess
 from cluster.serving.files.service import FileService
+from cluster.serving.files.upload import DenoiseOptions
 from cluster.serving.models import ServedModel, ServedModels
 from tests.cluster.serving.callers import wait_until
 from tests.cluster.serving.clips import file_bytes, recording
@@ -89,7 +90,7 @@ def num_denoised(files: FileService, model: ServedModel, path: Path) -> int:
 
     async def denoise() -> int:
         with path.open("rb") as audio:
-            async with files.denoise(audio, model, "wav", 1.0) as reply:
+            async with files.denoise(audio, model, DenoiseOptions()) as reply:
                 assert len(b"".join([part async for part in reply.body])) == reply.num_bytes
                 return reply.num_frames
 

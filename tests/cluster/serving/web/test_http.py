@@ -245,7 +245,9 @@ def test_the_description_has_an_example_of_every_error(client: httpx.Client) -> 
     for status in ("400", "401", "404", "413", "415", "422", "429", "503"):
         example = operation["responses"][status]["content"]["application/json"]["example"]
         assert set(example["error"]) == {"type", "code", "message", "request_id"}
-    assert {"strength", "response_format", "model"} == {item["name"] for item in operation["parameters"]}
+    assert {"strength", "band", "response_format", "model"} == {
+        item["name"] for item in operation["parameters"]
+    }
     assert client.get("/docs").status_code == 200
 
 
