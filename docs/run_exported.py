@@ -62,8 +62,8 @@ def main() -> None:
         sys.exit(
             f"{source} holds {len(data)} bytes of sound, its header says {2 * num_frames}: copy it again"
         )
-    if not Path(target).parent.is_dir():
-        sys.exit(f"{target} cannot be written, there is no such folder: make it first")
+    if not Path(model).is_file() or not Path(target).parent.is_dir() or Path(target).is_dir():
+        sys.exit(f"{model} must be an exported model, and {target} a file in a folder that is there")
     clean = denoise(model, np.frombuffer(data, "<i2").astype(np.float32) / 32768, rate)
     with wave.open(target, "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))

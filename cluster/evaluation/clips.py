@@ -238,7 +238,12 @@ def _files(folder: str, option: str) -> dict[str, AudioFile]:
     """Audio files by what their names have in common with those of other folders."""
     if "://" not in folder and not Path(folder).is_dir():
         raise EvaluationError(f"{option}: there is no folder {folder}; give one with audio files in it")
-    files = [file for file in find_audio(folder) if not file.skip_reason]
+    files = list(find_audio(folder))
+    if unreadable := [f"{file.name}: {file.skip_reason}" for file in files if file.skip_reason]:
+        raise EvaluationError(
+            f"{option}: {len(unreadable)} of {len(files)} recordings of {folder} cannot be read "
+            f"({_some(unreadable, '; ')}); mend them, or take them out"
+        )
     if not files:
         raise EvaluationError(f"{option}: {folder} holds no audio file; give a folder with some in it")
     found: dict[str, AudioFile] = {}

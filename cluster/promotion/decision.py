@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.evaluation.scores import NOISY
+from cluster.evaluation.scores import NOISY, STREAM
 from cluster.evaluation.statistics import Interval, paired_interval
 from ww_models.quality import MEASURES
 
@@ -55,7 +55,7 @@ def candidates(report: Mapping[str, Any], bounds: Bounds) -> list[Candidate]:
     for system in report["systems"]:
         model = system["model"]
         # Streams are rows of a model's that is there already; files and checkpoints are no bundles.
-        if system["name"] == NOISY or not model or not model["bundle_id"] or system["cost"] is None:
+        if system["name"] == NOISY or system["name"].endswith(STREAM) or not model or not model["bundle_id"]:
             continue
         score = system["overall"]["means"][bounds.by]["mean"]
         found.append(
@@ -75,7 +75,8 @@ def candidates(report: Mapping[str, Any], bounds: Bounds) -> list[Candidate]:
 def _beyond(system: Mapping[str, Any], bounds: Bounds) -> list[str]:
     reasons = []
     if bounds.max_real_time_factor is not None:
-        timed = [factor for factor in system["cost"]["alone"].values() if factor is not None]
+        costs = (system["cost"] or {"alone": {}})["alone"].values()
+        timed = [factor for factor in costs if factor is not None]
         if not timed:
             reasons.append("its streams were not timed")
         elif min(timed) > bounds.max_real_time_factor:
@@ -100,7 +101,8 @@ def against(
     incumbents = [
         system["name"]
         for system in report["systems"]
-        if system["model"] and system["model"]["bundle_id"] == incumbent_id and system["cost"] is not None
+        if (model := system["model"]) and model["bundle_id"] == incumbent_id
+        if not system["name"].endswith(STREAM)
     ]
     if not incumbents:
         return None

@@ -146,7 +146,7 @@ class ModelStore:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             action=action,
             bundle_id=bundle_id,
-            by=f"{getpass.getuser()}@{socket.gethostname()}",
+            by=f"{_user()}@{socket.gethostname()}",
             overruled=overruled,
             evidence=evidence,
         )
@@ -165,6 +165,13 @@ class ModelStore:
         except (ValueError, TypeError, KeyError) as error:
             where = self.storage.address(f"{_RECORDS}/{name}")
             raise StoreError(f"{where} is damaged ({error}): bring it back, or remove it") from error
+
+
+def _user() -> str:
+    """A container may run as a number without a name."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())
 
 
 def _as_json(record: Promotion) -> bytes:

@@ -132,6 +132,16 @@ def parse_value(path: str, text: str) -> Any:
         ) from error
 
 
+class _Once(yaml.SafeLoader):
+    """Of a section that stands twice, YAML takes the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_preset(preset: str) -> dict[str, Any]:
     """The nested values of a preset, its name among them. Raises ConfigError if there is none, or it is not YAML."""
     path = Path(preset) if preset.endswith((".yaml", ".yml")) else PRESETS_DIR / f"{preset}.yaml"
@@ -139,7 +149,9 @@ def read_preset(preset: str) -> dict[str, Any]:
         known = sorted(file.stem for file in PRESETS_DIR.glob("*.yaml"))
         raise ConfigError(f"there is no preset {preset!r}{nearest(preset, known)}; known: {', '.join(known)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8-sig"), _Once) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"preset {path.name} is not in UTF-8: save it as that") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"preset {path.name} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

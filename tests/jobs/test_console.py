@@ -89,6 +89,24 @@ def test_the_list_is_light_and_help_names_the_way_it_was_called() -> None:
     assert python("-m", "jobs.enhance", "--help").startswith("usage: python -m jobs.enhance [-h]")
 
 
+NO_HOME = """
+import os, pwd
+os.environ.pop("HOME", None)
+def getpwuid(uid):
+    raise KeyError("uid not found")
+pwd.getpwuid = getpwuid
+import jobs
+"""
+
+
+def test_a_user_without_a_home_is_told_before_libraries_ask_for_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    expected = "error: this user has no home folder; set HOME to a folder that it may write to\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

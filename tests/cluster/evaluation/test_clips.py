@@ -107,6 +107,13 @@ def test_pairs_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     noisy = write(tmp_path / "noisy", ["a.wav", "b.wav"])
     with pytest.raises(EvaluationError, match=r"1 of 2 files of .* \(b\) have none of that name"):
         paired_clips("x", noisy, write(tmp_path / "clean", ["a.wav"]), None)
+    clean = write(tmp_path / "gone", ["a.wav", "b.wav"])
+    (tmp_path / "gone" / "b.wav").unlink()
+    (tmp_path / "gone" / "b.wav").symlink_to(tmp_path / "nowhere" / "b.wav")
+    with pytest.raises(EvaluationError, match=r"1 of 2 recordings of .* cannot be read \(b\.wav: "):
+        paired_clips("x", noisy, clean, None)
+    with pytest.raises(EvaluationError, match=r"1 of 2 recordings of .* cannot be read"):
+        noisy_clips(clean, None)
     with pytest.raises(EvaluationError, match="one rate and one length"):
         paired_clips("x", noisy, write(tmp_path / "other", ["a.wav", "b.wav"], 8_000), None)
 

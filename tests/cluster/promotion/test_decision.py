@@ -45,6 +45,10 @@ def test_the_best_comes_first_and_those_beyond_the_bounds_last() -> None:
     untimed = dataclasses.replace(COST, alone={"fp32": None, "int8": None})
     (_, last) = candidates(content(0.1, cost=untimed), Bounds(max_real_time_factor=0.1))
     assert last.beyond == ("its streams were not timed",)
+    never_timed = content(0.1, cost=None)
+    assert {each.name for each in candidates(never_timed, Bounds())} == {"<a>", "b"}
+    (_, last) = candidates(never_timed, Bounds(max_real_time_factor=0.1))
+    assert last.beyond == ("its streams were not timed",)
 
 
 def test_less_is_better_where_the_measure_says_so() -> None:

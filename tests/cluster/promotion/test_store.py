@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
+import os
 import uuid
 from pathlib import Path
 
@@ -59,6 +61,16 @@ def test_promotions_and_rollbacks_are_kept_in_order(store: ModelStore, bundles: 
     assert history[0].evidence == {"score": 1.5}
     assert history[2].overruled == ("it is too slow",)
     assert "@" in history[0].by
+
+
+def test_a_number_without_a_name_may_promote(
+    store: ModelStore, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
+    assert store.add(bundles[0], None).by.startswith(f"{os.getuid()}@")
 
 
 def test_a_bundle_lies_there_whole_with_its_evidence(store: ModelStore, bundles: list[Path]) -> None:

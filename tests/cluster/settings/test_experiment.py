@@ -119,6 +119,14 @@ def test_unknown_preset_names_the_nearest(tmp_path: Path) -> None:
     broken.write_text("loss: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(str(broken))
+    broken.write_text("training: {max_steps: 4}\nloss: {l1_weight: 2}\ntraining: {batch_size: 2}\n")
+    with pytest.raises(ConfigError, match="training stands twice"):
+        load_config(str(broken))
+    broken.write_text("loss: {l1_weight: 2}\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not in UTF-8"):
+        load_config(str(broken))
+    broken.write_text("loss: {l1_weight: 2}\r\n", encoding="utf-8-sig")
+    assert load_config(str(broken), ["model.preset=demucs-compact"]).loss.l1_weight == 2
 
 
 def test_differences_name_the_setting_and_both_values() -> None:
