@@ -28,6 +28,7 @@ from cluster.evaluation.scores import EvaluationConfig, EvaluationReport
 from cluster.evaluation.verdict import differences, format_interval, format_score, verdict
 from cluster.machine.progress import progress
 from cluster.machine.session import connect
+from cluster.promotion.store import ModelStore
 from jobs.cli import main, make_parser
 from ww_data import Storage
 from ww_models.quality import MEASURES
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     option = parser.option
     many = {"nargs": "+", "default": [], "action": "extend"}
     option("--bundle DIR", "bundles to compare, or checkpoint files of facebook's denoiser", **many)
+    option("--store STORE", "the model that jobs.promote put into force there, too, if there is one yet")
     option("--group NAME=DIR,DIR", "bundles that differ in the seed of their training, as one system", **many)
     option(
         "--system NAME=DIR", "files that another program made of the clips, each named after its clip", **many
@@ -91,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         timing_s=arguments.timing,
     )
     request = EvaluationRequest(
-        bundles=tuple(arguments.bundle),
+        bundles=(*arguments.bundle, *in_force(arguments.store)),
         data=arguments.data or "",
         pairs={name: _pair(name, value) for name, value in _named("--pairs", arguments.pairs).items()},
         noisy=arguments.noisy or "",
@@ -113,6 +115,12 @@ def run(arguments: argparse.Namespace) -> None:
     page = write_report(report, arguments.out).resolve()
     show(report)
     print(f"report: {page}\nJSON:   {page.with_suffix('.json')}\nscores: {page.with_name('scores.parquet')}")
+
+
+def in_force(store: str | None) -> list[str]:
+    """The bundle in force in a store: none before the first promotion, or without a store."""
+    there = ModelStore(store) if store else None
+    return [str(there.bundle(bundle_id)) for bundle_id in there.in_force()[-1:]] if there else []
 
 
 def _named(option: str, values: Sequence[str]) -> dict[str, str]:

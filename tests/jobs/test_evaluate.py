@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from cluster.evaluation.files import read_report
+from cluster.promotion.store import ModelStore
+from jobs.evaluate import in_force
 from tests.jobs.conftest import Done
 from ww_data import open_corpus, write_audio
+from ww_models import PRETRAINED, read_bundle_info
 
 QUICK = ("--resamples", 100, "--timing", 0)
 
@@ -88,3 +91,11 @@ def test_wrong_use_is_one_line(
         done = run_job("evaluate", "--data", small_corpus, "--bundle", bundle, option, value)
         assert done.code == 2
         assert words in done.error
+
+
+def test_of_a_store_the_model_in_force_is_measured(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    assert in_force(None) == in_force(str(tmp_path)) == []
+    store.add(PRETRAINED, None)
+    (bundle,) = in_force(str(tmp_path))
+    assert read_bundle_info(bundle).id == store.current()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ _HEAD = """\
 def application(args: dict[str, Any]) -> Application:
     """What Serve calls on the cluster, with the `args` of the config; ConfigError for a setting that is none."""
     return serve.deployment(name=DEPLOYMENT_NAME)(DenoiseServer).bind(config_from(args))
+
+
+def following_application(config: ServingConfig, in_force: Callable[[], Path]) -> Application:
+    """The same with all its settings, of replicas that ask by themselves which bundle is in force, and serve that."""
+    return serve.deployment(**_deployment((), config))(DenoiseServer).bind(config, in_force)
 
 
 def serve_config(bundles: Sequence[Path], config: ServingConfig) -> ServeDeploySchema:
