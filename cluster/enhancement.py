@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import torch
 
-from cluster.sound.bands import Band, back_to
+from cluster.sound.bands import Band, clip_back
 from cluster.sound.encoder import FileEncoder, Format, stored_subtype
 from cluster.sound.level import sound_blocks
 from cluster.sound.offset import OffsetRemover
@@ -201,12 +201,7 @@ def measure_real_time_factor(model: Denoiser, *, clip_s: float = 4.0, repeats: i
 def _enhance_channel(model: Denoiser, samples_T: np.ndarray, sample_rate: int, band: Band) -> np.ndarray:
     noisy_T = np.array(resample(samples_T, sample_rate, model.sample_rate))
     clean_T = enhance(model, torch.from_numpy(noisy_T).reshape(1, 1, -1)).reshape(-1).numpy()
-    back = back_to(band, sample_rate, model.sample_rate, 1)
-    back.hear(samples_T[None], noisy_T[None])
-    enhanced_T = np.concatenate([back.feed(clean_T[None]), back.flush()], axis=-1)[0]
-    # Rounding there and back may leave a sample too many or, at the very end, too few.
-    missing = max(0, len(samples_T) - len(enhanced_T))
-    return np.pad(enhanced_T, (0, missing))[: len(samples_T)]
+    return clip_back(band, samples_T, noisy_T, clean_T, sample_rate, model.sample_rate)
 
 
 def _checked(samples_TC: np.ndarray, sample_rate: int, strength: float) -> np.ndarray:

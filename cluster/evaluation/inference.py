@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from cluster.sound.bands import clip_back
 from cluster.sound.offset import OffsetRemover
 from ww_data import resample
 from ww_models import Denoiser, enhance
@@ -21,23 +22,26 @@ def enhance_clips(model: Denoiser, clips: Sequence[tuple[np.ndarray, int]]) -> l
     clips: (samples (T,) float32 at full scale +-1, sample rate in Hz).
     """
     device = next(model.parameters()).device
-    inputs = [_to_model(noisy_T, rate, model.sample_rate) for noisy_T, rate in clips]
+    dry, inputs = zip(*[_to_model(noisy_T, rate, model.sample_rate) for noisy_T, rate in clips], strict=True)
     outputs: dict[int, np.ndarray] = {}
     for group in _groups(model, [len(each) for each in inputs]):
         longest = max(len(inputs[index]) for index in group)
         padded = np.stack([np.pad(inputs[index], (0, longest - len(inputs[index]))) for index in group])
         enhanced = enhance(model, torch.from_numpy(padded)[:, None].to(device)).squeeze(1).cpu().numpy()
         outputs |= {index: row[: len(inputs[index])] for index, row in zip(group, enhanced, strict=True)}
-    return [_from_model(outputs[index], model.sample_rate, *clip) for index, clip in enumerate(clips)]
+    return [
+        clip_back("full", dry[index], inputs[index], outputs[index], rate, model.sample_rate)
+        for index, (_, rate) in enumerate(clips)
+    ]
 
 
 def stream_clip(engine: OnnxEngine, noisy_T: np.ndarray, sample_rate: int) -> np.ndarray:
     """A clip as a stream of an engine, hop by hop, as it is deployed: (T,) float32."""
     streamer = Streamer(engine)
-    fed_T = _to_model(noisy_T, sample_rate, engine.sample_rate)
+    dry_T, fed_T = _to_model(noisy_T, sample_rate, engine.sample_rate)
     parts = [streamer.feed(fed_T[None]), streamer.flush()]
     streamed_T = np.concatenate([np.asarray(part) for part in parts], axis=-1)[0]
-    return _from_model(streamed_T, engine.sample_rate, noisy_T, sample_rate)
+    return clip_back("full", dry_T, fed_T, streamed_T, sample_rate, engine.sample_rate)
 
 
 def _groups(model: Denoiser, lengths: Sequence[int]) -> Iterable[list[int]]:
@@ -55,12 +59,7 @@ def _groups(model: Denoiser, lengths: Sequence[int]) -> Iterable[list[int]]:
     return together.values()
 
 
-def _to_model(noisy_T: np.ndarray, sample_rate: int, model_rate: int) -> np.ndarray:
-    without_offset_T = OffsetRemover(sample_rate, 1).feed(noisy_T[None])[0]
-    return np.ascontiguousarray(resample(without_offset_T, sample_rate, model_rate), dtype=np.float32)
-
-
-def _from_model(enhanced_T: np.ndarray, model_rate: int, noisy_T: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Back to the clip's rate and length: rounding may leave a sample too many or too few."""
-    back_T = resample(enhanced_T, model_rate, sample_rate)[: len(noisy_T)]
-    return np.pad(back_T, (0, len(noisy_T) - len(back_T))).astype(np.float32)
+def _to_model(noisy_T: np.ndarray, sample_rate: int, model_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Without its offset, at its own rate and at the model's."""
+    dry_T = OffsetRemover(sample_rate, 1).feed(noisy_T[None])[0]
+    return dry_T, np.ascontiguousarray(resample(dry_T, sample_rate, model_rate), dtype=np.float32)

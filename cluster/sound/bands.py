@@ -33,6 +33,18 @@ def back_to(band: Band, sample_rate: int, model_rate: int, num_channels: int) ->
     return kind(sample_rate, model_rate, num_channels)
 
 
+def clip_back(
+    band: Band, dry_T: Samples, noisy_T: Samples, clean_T: Samples, sample_rate: int, model_rate: int
+) -> Samples:
+    """A whole clip back at its own rate, as long as it was. dry_T: at that rate, without its offset; noisy_T, clean_T:
+    at the model's, before and after it."""
+    back = back_to(band, sample_rate, model_rate, 1)
+    back.hear(dry_T[None], noisy_T[None])
+    wet_T = np.concatenate([back.feed(clean_T[None]), back.flush()], axis=-1)[0, : len(dry_T)]
+    # Rounding there and back may leave a sample too many or, at the very end, too few.
+    return np.pad(wet_T, (0, len(dry_T) - len(wet_T)))
+
+
 class ModelBand:
     """The model's band alone."""
 
