@@ -31,12 +31,14 @@ else
 	@cd $(ROOT) && $(PYTEST) -m "not cluster" $(ARGS)
 endif
 
-SERVED := tests/cluster/serving tests/cluster/evaluation tests/jobs
+# Two halves that take about as long as each other.
+HALF := tests/cluster/serving tests/cluster/evaluation tests/jobs tests/cluster/tracking tests/cluster/test_preparation.py \
+	tests/test_benchmarks.py
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
 ifeq ($(ARGS),)
 	@cd $(ROOT) && $(call side_by_side, \
-	$(PYTEST) -m cluster $(SERVED), \
-	$(PYTEST) -m cluster $(SERVED:%=--ignore=%))
+	$(PYTEST) -m cluster $(HALF), \
+	$(PYTEST) -m cluster $(HALF:%=--ignore=%))
 else
 	@cd $(ROOT) && $(PYTEST) -m cluster $(ARGS)
 endif
