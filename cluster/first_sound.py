@@ -57,13 +57,13 @@ def _sounds(folder: Path, sample_rate: int) -> Iterator[np.ndarray]:
         except (AudioError, OSError):
             continue
         if np.any(sound_T):
-            yield sound_T
+            yield sound_T[np.argmax(sound_T != 0) :]  # or the noise beside a short sentence could be silence
 
 
 def _beginning(path: str, sample_rate: int) -> np.ndarray:
     """12 s at most: recordings may have hours."""
     with open_audio(path) as file:
-        blocks, num_left = [], round(MAX_S * file.sample_rate)
+        blocks, num_left = [np.zeros(0, np.float32)], round(MAX_S * file.sample_rate)
         for block in file.blocks("float32"):
             blocks.append(block[:num_left].mean(axis=1))
             num_left -= len(block)

@@ -1,4 +1,4 @@
-"""The whole way in one command: corpus, training, evaluation, a served denoiser, a noisy file through HTTP.
+"""A noisy recording made clean at once; then the whole way: corpus, training, evaluation, a served denoiser.
 
 Without --speech and --noise it makes a small corpus of synthetic voices and noises. All files go below --out.
 
