@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 from cluster.feeding.blocks import MixedItems, mix_positions
 from cluster.feeding.stream import FeedConfig
 from cluster.settings.experiment import ExperimentConfig
+from cluster.training.loop.module import estimate_in_a_row
 from cluster.training.loop.weight_average import update
 from cluster.tuning.tries import read_tries
 from ww_data import Corpus, open_corpus
@@ -133,7 +134,8 @@ class Trainer:
         warm_up = min(1.0, (self.steps + 1) / (rates.warmup_steps + 1))
         for group in self.optimizer.param_groups:
             group["lr"] = rates.learning_rate * warm_up * rates.decayed(progress)
-        total = self.loss(self.model(noisy), clean, noisy).total
+        estimate = estimate_in_a_row(self.model, noisy, self.config.training.crops_in_a_row)
+        total = self.loss(estimate, clean, noisy).total
         self.optimizer.zero_grad()
         total.backward()
         if rates.gradient_clip_norm:

@@ -2,16 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import lcm
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ww_models.checks import require
 from ww_models.layers.level import NORMALIZE_MODES, LevelNormalizer, Normalize
 from ww_models.layers.step import StreamingStep
+
+# Bounds of any setting, and of how many layers there are of a kind.
+MAX_NUMBER, MAX_LAYERS = 1_000_000, 32
+LAYER_COUNTS = ("depth", "gru_layers", "lstm_layers")
 
 
 def require_waveforms(noisy: Tensor) -> None:
@@ -44,6 +48,8 @@ class ModelConfig:
     residual: bool = False
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            self._check_kind(field.name, field.type)
         self.check("sample_rate", self.sample_rate > 0, "give a positive number of Hz, e.g. 16000")
         is_mode = self.normalize in NORMALIZE_MODES
         self.check("normalize", is_mode, f"choose one of {', '.join(NORMALIZE_MODES)}")
@@ -51,6 +57,21 @@ class ModelConfig:
         is_finite = 0 < self.level_memory_s < float("inf")
         self.check("level_memory_s", is_finite, "give a finite number of seconds above 0, e.g. 0.2")
         self.check("level_floor", self.level_floor > 0, "give a level above 0, e.g. 0.001")
+
+    def _check_kind(self, name: str, kind: Any) -> None:
+        """A setting of another kind, or beyond what any model needs, may come from a file that is to do harm."""
+        value = getattr(self, name)
+        if value is None and kind == int | None:
+            return
+        if kind is bool:
+            self.check(name, isinstance(value, bool), "give true or false")
+        elif kind in (int, int | None):
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            most = MAX_LAYERS if name in LAYER_COUNTS else MAX_NUMBER
+            self.check(name, is_whole and abs(value) <= most, f"give a whole number up to {most}")
+        elif kind is float:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            self.check(name, is_number and abs(value) <= MAX_NUMBER, f"give a number up to {MAX_NUMBER}")
 
     def check(self, what: str, is_valid: bool, hint: str) -> None:
         """Raises ValueError unless a field is valid. what: its name, the architecture's may stand before it."""

@@ -12,7 +12,10 @@ from ww_models.architectures.bandmask import BandMask, BandMaskConfig
 from ww_models.architectures.demucs import Demucs, DemucsConfig
 from ww_models.architectures.gatewave import GateWave, GateWaveConfig
 from ww_models.architectures.waveunet import WaveUNet, WaveUNetConfig
+from ww_models.checks import require
 from ww_models.denoiser import Denoiser, ModelConfig
+
+MAX_HOP_SAMPLES = 1 << 20
 
 MODELS: dict[str, tuple[type[ModelConfig], type[Denoiser]]] = {
     "waveunet": (WaveUNetConfig, WaveUNet),
@@ -67,8 +70,13 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 
 def build_model(name: str, **settings: Any) -> Denoiser:
     """A new, untrained model of architecture `name` ("waveunet", "demucs", "gatewave" or "bandmask")."""
-    config = model_config(name, **settings)
-    return MODELS[name][1](config)
+    model = MODELS[name][1](model_config(name, **settings))
+    require(
+        model.hop_samples <= MAX_HOP_SAMPLES,
+        f"a step of a stream would have {model.hop_samples} samples, to hold whole ones of level_hop "
+        f"({model.config.level_hop}) and of the layers ({model.stride}): give a level_hop that one of both divides",
+    )
+    return model
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -6,6 +6,7 @@ would be in two splits stays in the held-out one and is left out elsewhere, with
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,14 +56,13 @@ class Dealer:
         return dealt
 
     def notes(self, clips: Sequence[Clip]) -> tuple[str, ...]:
-        """What to tell of the splits that were kept: whether other options, or a new start, would change them."""
+        """What to tell of the splits: hints that were of no use, and known ones that would be others if dealt anew."""
+        notes = [_useless_hints(clips, self.hints, role) for role in ROLES]
         found = find_known(clips, self._known())
-        try:
-            fresh = replace(self, known=None).deal(clips) if found else []
-        except CorpusError:
-            return ()
-        note = kept_splits(found, fresh)
-        return (note,) if note else ()
+        if found:
+            with contextlib.suppress(CorpusError):
+                notes.append(kept_splits(found, replace(self, known=None).deal(clips)))
+        return tuple(filter(None, notes))
 
     def _known(self) -> list[Clip]:
         """The clips that keep their splits."""
@@ -125,6 +125,18 @@ def _useful_hints(clips: Sequence[Clip], hints: Mapping[str, str]) -> dict[str, 
         if groups - _held_out_groups(clips, role, hints).keys():
             useful |= {clip.id: hints.get(clip.id, "") for clip in clips if clip.role == role}
     return useful
+
+
+def _useless_hints(clips: Sequence[Clip], hints: Mapping[str, str], role: str) -> str:
+    """A note on splits that a data set comes with and that do not count; "" if there are none."""
+    of_role = [clip for clip in _usable(clips, role) if hints.get(clip.id)]
+    if not of_role or of_role[0].id in _useful_hints(clips, hints):
+        return ""
+    splits = sorted({hints[clip.id] for clip in of_role}, key=SPLITS.index)
+    return (
+        f"{role}: its own splits ({', '.join(splits)}) leave nothing to train on, so all of it was dealt anew: give "
+        "the part for training, too, if those splits are to stay"
+    )
 
 
 def _held_out_groups(clips: Sequence[Clip], role: str, hints: Mapping[str, str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from ww_models.layers.step_layers import Memory, StepRecurrent, norm_as_affine
 # Powers below (-90 dB of full scale) are not told apart: there is nothing but the rounding of louder bins.
 POWER_FLOOR = 1e-9
 COMPRESSION = 0.3
+MAX_FFT_SIZE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ class BandMaskConfig(ModelConfig):
             self.fft_size >= 2 * self.hop and self.fft_size % (2 * self.hop) == 0,
             f"bandmask fft_size is {self.fft_size} with hop {self.hop}: give a multiple of twice the hop",
         )
+        # Both ways between a frame and its spectrum are matrices.
+        self.check("bandmask fft_size", self.fft_size <= MAX_FFT_SIZE, f"give at most {MAX_FFT_SIZE}")
         for field, least in (("num_bands", 2), ("num_low_bins", 1)):
             is_within = least <= getattr(self, field) <= self.num_bins
             self.check(f"bandmask {field}", is_within, f"give {least} to fft_size / 2 ({self.num_bins})")

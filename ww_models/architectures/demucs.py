@@ -24,6 +24,8 @@ from ww_models.layers.resampling import SincResampler, StepDownsampler, StepUpsa
 from ww_models.layers.step import StepU, StreamingStep
 from ww_models.layers.step_layers import Memory, Pace, StepConvTranspose, StepRecurrent, conv_step
 
+MAX_SINC_ZEROS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemucsConfig(ModelConfig):
@@ -60,6 +62,7 @@ class DemucsConfig(ModelConfig):
             f"demucs stride {self.stride} to the depth {self.depth} is no multiple of resample "
             f"{self.resample}: choose a larger depth",
         )
+        self.check("demucs sinc_zeros", self.sinc_zeros <= MAX_SINC_ZEROS, f"give at most {MAX_SINC_ZEROS}")
         is_within = self.sinc_lookahead is None or 1 <= self.sinc_lookahead <= self.sinc_zeros
         self.check("demucs sinc_lookahead", is_within, f"give 1 to sinc_zeros ({self.sinc_zeros})")
         self.check("demucs rescale", self.rescale >= 0, "give 0 or more")

@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ww_models.bundle.info import CONFIG_FILE, WEIGHTS_FILE, BundleError, BundleInfo, digest, read_bundle_info
 from ww_models.bundle.model_card import model_card
-from ww_models.checks import one_line
+from ww_models.bundle.weights import read_weights
 from ww_models.denoiser import Denoiser
 from ww_models.registry import build_model
 from ww_models.whole_files import write_whole, write_whole_folder
@@ -78,28 +76,13 @@ def add_metrics(path: str | os.PathLike[str], metrics: Mapping[str, Any]) -> Bun
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Denoiser:
-    """The model of a bundle, in eval mode on the CPU. BundleError if it is damaged, incomplete or too new."""
+    """The model of a bundle, in eval mode on the CPU. BundleError if it is damaged, incomplete or too new, or if its
+    weights are not those that its settings ask for: no memory is taken before that is known."""
     path = Path(path)
     info = read_bundle_info(path)
-    try:
-        weights = (path / WEIGHTS_FILE).read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} has no readable {WEIGHTS_FILE} ({error.strerror}): copy the bundle again"
-        ) from error
-    if hashlib.sha256(weights).hexdigest() != info.sha256:
-        raise BundleError(f"{path}/{WEIGHTS_FILE} is damaged (its checksum differs): copy the bundle again")
-    try:
-        model = build_model(info.architecture, **info.config)
-        tensors = load_tensors(weights)
-    except (ValueError, TypeError, SafetensorError) as error:
-        raise BundleError(f"{path} does not describe a model of this version: {one_line(error)}") from error
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise BundleError(
-            f"{path}: the weights do not fit the architecture that {CONFIG_FILE} names: {one_line(error)}"
-        ) from error
+    weights = read_weights(path, info)
+    model = build_model(info.architecture, **info.config)
+    model.load_state_dict(weights)
     return model.eval()
 
 

@@ -10,7 +10,6 @@ import hashlib
 import os
 import pickle
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ww_models.architectures.demucs import Demucs, DemucsConfig
-from ww_models.checks import require
+from ww_models.checks import require, shown
 from ww_models.layers.level import Normalize
 
 CLASS_NAME = "denoiser.demucs.Demucs"
@@ -120,7 +119,7 @@ def _unpack(content: Any, path: Path) -> tuple[dict[str, Any], Mapping[str, Any]
         return _settings_from_shapes(state, path), state
     require(
         package.get("class") is _NamedClass,
-        f"the package holds a model of the class {_shown(package.get('class'))}: give one of {CLASS_NAME}",
+        f"the package holds a model of the class {shown(package.get('class'))}: give one of {CLASS_NAME}",
     )
     state = best_state if isinstance(best_state, dict) else package["state"]
     require(isinstance(state, dict), "the package has no state dict: give one that denoiser saved")
@@ -175,12 +174,12 @@ def _growth(channels: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _config(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> DemucsConfig:
-    unknown = sorted(_shown(name) for name in settings.keys() - SETTINGS.keys())
+    unknown = sorted(shown(name) for name in settings.keys() - SETTINGS.keys())
     foreign = ", ".join(unknown)
     require(not unknown, f"the settings {foreign} are not denoiser's: give a package that it saved")
 
     def expect(name: str, is_valid: bool, what: str) -> None:
-        found = _shown(settings[name])
+        found = shown(settings[name])
         require(is_valid, f"the setting {name} is {found}: {what} was expected, {GIVE_PACKAGE}")
 
     for name, default in SETTINGS.items():
@@ -217,7 +216,7 @@ def _checked_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in state.items():
         require(
             isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) is not None,
-            f"the state dict has the entry {_shown(name)}, which names no weights: {GIVE_CHECKPOINT}",
+            f"the state dict has the entry {shown(name)}, which names no weights: {GIVE_CHECKPOINT}",
         )
         require(
             _is_plain(value) and value.is_floating_point(),
@@ -266,8 +265,3 @@ def _is_plain(value: Any) -> TypeGuard[Tensor]:
         and not (value.is_quantized or value.is_nested)
         and 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-def _shown(value: Any) -> str:
-    """Whatever it is, in a short line."""
-    return " ".join(reprlib.repr(value).split())

@@ -41,7 +41,7 @@ class LevelNormalizer(nn.Module):
     def __init__(self, *, mode: Normalize, hop: int, memory_hops: float, floor: float) -> None:
         super().__init__()
         self.mode, self.hop, self.floor = mode, hop, floor
-        self.decay = float(torch.exp(torch.tensor(-1.0 / memory_hops, dtype=torch.float64)))
+        self.decay = float(torch.exp(torch.tensor(-1.0 / memory_hops, dtype=torch.float64, device="cpu")))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, T) -> normalised (B, 1, T), and the scale, broadcast to it, that multiplies the output."""

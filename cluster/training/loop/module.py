@@ -17,6 +17,12 @@ from cluster.settings.experiment import ExperimentConfig
 from ww_models import Denoiser, DenoisingLoss, score_clip
 
 
+def estimate_in_a_row(model: Denoiser, noisy: Tensor, num_crops: int) -> Tensor:
+    """Crops (B, 1, T) -> (B, 1, T): `num_crops` at a time, or as many as divide B, are heard as one signal."""
+    count = math.gcd(len(noisy), num_crops)
+    return model(noisy.reshape(len(noisy) // count, 1, -1)).reshape(noisy.shape)
+
+
 class DenoisingModule(pl.LightningModule):
     """Trains `model` on Batch(noisy, clean) and scores it on stored validation mixtures.
 
@@ -49,18 +55,13 @@ class DenoisingModule(pl.LightningModule):
         torch.manual_seed((self.config.seed * 1_000_003 + batch_number) * 4099 + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        losses = self.loss(self._estimate(batch.noisy), batch.clean, batch.noisy)
+        estimate = estimate_in_a_row(self.model, batch.noisy, self.config.training.crops_in_a_row)
+        losses = self.loss(estimate, batch.clean, batch.noisy)
         terms = {name: value.detach() for name, value in losses.terms.items()}
         if self.on_loss is not None:
             self.on_loss(self.global_step + 1, batch.positions, losses.total.detach())
         # Lightning divides "loss" by the number of accumulated batches; this is the batch's own, for the curves.
         return {"loss": losses.total, "batch_loss": losses.total.detach(), "terms": terms}
-
-    def _estimate(self, noisy: Tensor) -> Tensor:
-        """(B, 1, T) -> (B, 1, T): of crops that follow each other in one signal, `crops_in_a_row`."""
-        count = math.gcd(len(noisy), self.config.training.crops_in_a_row)
-        joined = noisy.reshape(len(noisy) // count, 1, -1)
-        return self.model(joined).reshape(noisy.shape)
 
     def on_validation_epoch_start(self) -> None:
         self._rows, self.examples = [], []

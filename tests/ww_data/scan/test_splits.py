@@ -159,6 +159,12 @@ def test_hints_that_leave_nothing_to_train_on_do_not_count() -> None:
     some = [clip(n, role, f"{n}", f"{role} {n}") for role in ("speech", "noise") for n in range(9)]
     hints = {clip.id: "val" for clip in some if clip.role == "speech"}
     assert dealer(hints).deal(some) == dealer({}).deal(some)
+    assert dealer(hints).notes(some) == (
+        "speech: its own splits (val) leave nothing to train on, so all of it was dealt anew: give the part for "
+        "training, too, if those splits are to stay",
+    )
+    hints["speech/000"] = ""  # something to train on
+    assert dealer(hints).notes(some) == ()
 
 
 @pytest.mark.parametrize(
