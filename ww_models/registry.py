@@ -70,7 +70,8 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 
 def build_model(name: str, **settings: Any) -> Denoiser:
     """A new, untrained model of architecture `name` ("waveunet", "demucs", "gatewave" or "bandmask")."""
-    model = MODELS[name][1](model_config(name, **settings))
+    config = model_config(name, **settings)
+    model = MODELS[name][1](config)
     require(
         model.hop_samples <= MAX_HOP_SAMPLES,
         f"a step of a stream would have {model.hop_samples} samples, to hold whole ones of level_hop "
