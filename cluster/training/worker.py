@@ -28,7 +28,7 @@ from cluster.tracking.tracker import Tracker, open_tracker
 from cluster.training.finetune import load_start
 from cluster.training.job import WorkerJob
 from cluster.training.loop.bad_batches import WatchLoss, keep_batch
-from cluster.training.loop.checkpointing import ReportCheckpoint, register_best
+from cluster.training.loop.checkpointing import ReportCheckpoint, read_state, register_best
 from cluster.training.loop.curves import TrackRun
 from cluster.training.loop.journal import ItemJournal
 from cluster.training.loop.module import DenoisingModule, from_all_ranks
@@ -84,8 +84,7 @@ def _train(job: WorkerJob, rank: int) -> None:
                 trainer = _make_trainer(job, batches.feed, tracker)
                 # Once it is loaded, the copy is not needed any more.
                 trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: resume_copy.cleanup()))  # type: ignore[attr-defined]
-                # The checkpoint is our own file: it holds optimizer state, which is more than tensors.
-                trainer.fit(module, batches, validation, ckpt_path=state, weights_only=False)
+                trainer.fit(module, batches, validation, ckpt_path=state, weights_only=True)
             # Also after workers that were killed between the last step and this.
             if tracker is not None and ray.get(job.notes.has_new_model.remote()):
                 register_best(tracker, job.checkpoints)
@@ -227,8 +226,7 @@ def _newest_state(job: WorkerJob, rank: int, folder: Path) -> Path | None:
 
 def _saved_progress(state: Path, job: WorkerJob) -> tuple[int, bool]:
     """The step of a checkpoint, and whether nothing is left to do after it."""
-    # Our own file: it holds optimizer state, which is more than tensors. To the CPU, wherever it was saved.
-    saved = torch.load(state, weights_only=False, map_location="cpu", mmap=True)
+    saved = read_state(state)
     step = int(saved["global_step"])
     budget_s = 60 * job.config.training.budget_minutes
     return step, step >= job.last_step or was_stopped(saved["callbacks"], budget_s)

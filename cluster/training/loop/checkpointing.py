@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import ray.train
+import torch
 
-from cluster.runs.checkpoints import BUNDLE_FOLDER, STATE_FILE, Checkpoints
+from cluster.errors import one_line
+from cluster.runs.checkpoints import BUNDLE_FOLDER, STATE_FILE, CheckpointError, Checkpoints
 from cluster.runs.result import only_scores
 from cluster.settings.experiment import ExperimentConfig
 from cluster.tracking.tracker import Tracker
@@ -18,6 +21,21 @@ from cluster.training.loop.module import DenoisingModule, compared_scores
 from cluster.training.loop.stopping import is_cut, trained_s
 from cluster.training.loop.weight_average import shipped_weights
 from ww_models import save_bundle
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What Lightning stored of a run at a checkpoint, on the CPU.
+
+    Tensors and plain values alone are read: a file that holds other things is a CheckpointError, and runs nothing.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} holds other than tensors and plain values, so no run of ours wrote it: "
+            f"nothing of it was run, and it cannot be resumed from ({one_line(error)[:200]})"
+        ) from error
+    return state
 
 
 class ReportCheckpoint(pl.Callback):

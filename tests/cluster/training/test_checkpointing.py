@@ -7,9 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.runs.checkpoints import Checkpoints
+import pytest
+import torch
+
+from cluster.runs.checkpoints import CheckpointError, Checkpoints
 from cluster.settings.experiment import load_config
-from cluster.training.loop.checkpointing import register_best
+from cluster.training.loop.checkpointing import read_state, register_best
 from ww_data import Storage
 from ww_models import build_model, read_bundle_info, save_bundle
 
@@ -34,3 +37,27 @@ def test_the_registered_model_is_the_best_of_all_starts_with_its_scores(tmp_path
         assert at == best
         assert shown["pesq"] == 1.0 + best / 10
         assert "step" not in shown
+
+
+class Harm:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_from_elsewhere_runs_nothing(tmp_path: Path) -> None:
+    file, mark = tmp_path / "state.ckpt", tmp_path / "ran"
+    torch.save({"global_step": 3, "state_dict": {"w": torch.zeros(2)}}, file)
+    assert read_state(file)["global_step"] == 3
+    torch.save({"global_step": 3, "callbacks": {"mine": Harm(mark)}}, file)
+    with pytest.raises(CheckpointError, match="no run of ours wrote it") as error:
+        read_state(file)
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="no run of ours wrote it"):
+        read_state(file)
+    assert not mark.exists()
+    assert "\n" not in str(error.value)

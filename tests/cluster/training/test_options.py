@@ -49,7 +49,7 @@ def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     config = settings("training.ema_decay=0.9", "training.validate_every_steps=1", "training.max_steps=3")
     run = train(config, tmp_path)
-    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=False) for step in (1, 2, 3)]
+    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=True) for step in (1, 2, 3)]
     name = next(name for name in states[0]["state_dict"] if name.startswith("model."))
     seen = [state["current_model_state"][name] for state in states]
     expected = seen[0]
@@ -83,7 +83,7 @@ def test_a_run_without_gain_ends_after_its_patience_and_says_so_in_its_checkpoin
         "training.validate_every_steps=2",
     )
     assert train(config, tmp_path).keep.steps == [2, 4, 6]
-    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=False)["callbacks"] for step in (4, 6)]
+    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=True)["callbacks"] for step in (4, 6)]
     assert [was_stopped(state) for state in states] == [False, True]
     assert train(config, tmp_path, resume_at=4).keep.steps == [6], "patience begins anew on a resume"
 
@@ -94,7 +94,7 @@ def test_a_run_whose_time_is_up_validates_saves_and_ends(tmp_path: Path) -> None
     late = train(config, tmp_path, deadline_s=1.0)
     assert late.keep.steps == [1]
     assert late.validated == [1]
-    assert not was_stopped(torch.load(tmp_path / "1.ckpt", weights_only=False)["callbacks"])
+    assert not was_stopped(torch.load(tmp_path / "1.ckpt", weights_only=True)["callbacks"])
     resumed = train(config, tmp_path, resume_at=1)
     assert resumed.keep.steps == [3, 6]
     assert_equal(resumed.trained, whole.trained, 0.0)
@@ -120,7 +120,7 @@ def test_a_budget_of_time_ends_the_run_and_its_learning_rate_follows_it(
     whole = train(settings(*size), tmp_path, **slow)
     assert whole.keep.steps == whole.validated == [3, 6, 9]
     assert whole.module._rate_fraction(9) == pytest.approx(0.1)
-    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=False)["callbacks"] for step in (6, 9)]
+    states = [torch.load(tmp_path / f"{step}.ckpt", weights_only=True)["callbacks"] for step in (6, 9)]
     assert [was_stopped(state, 84.0) for state in states] == [False, True]
     resumed = train(settings(*size), tmp_path, resume_at=6, **slow)
     assert resumed.keep.steps == [9]
@@ -146,7 +146,7 @@ def test_a_run_that_is_told_to_stop_saves_there_and_goes_on_as_if_it_had_not(
     patience = [
         next(
             state["wait_count"]
-            for state in torch.load(folder / "6.ckpt", weights_only=False)["callbacks"].values()
+            for state in torch.load(folder / "6.ckpt", weights_only=True)["callbacks"].values()
             if "wait_count" in state
         )
         for folder in (tmp_path, tmp_path / "whole")

@@ -151,7 +151,7 @@ def train(
         Plan(training.batch_size, resume_at * training.accumulate, bad, wait_s),
         DataLoader(items, batch_size=1),  # type: ignore[arg-type]
         ckpt_path=str(folder / f"{resume_at}.ckpt") if resume_at else None,
-        weights_only=False,
+        weights_only=True,
     )
     return Run(module, keep, trained, kept, validated)
 
