@@ -1,5 +1,8 @@
 """Starts a Ray cluster of two nodes on this machine, guarded by a token, until its standard input is closed.
 
+Where `cluster.local` keeps to loopback, its nodes have addresses of their own and listen on all networks, as those of a
+cluster of several machines do.
+
 Prints one line of JSON: the addresses for drivers and for `ray job submit`. Then it takes orders, a line each, and says
 "done" to each: "kill" ends the raylet of the newest node by SIGKILL, "add" adds a node. Run by tests in a process of
 its own, since a process can belong to one cluster only. RAY_AUTH_MODE and RAY_AUTH_TOKEN come from the environment.

@@ -25,6 +25,7 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 
 from cluster.feeding.blocks import FeedConfig, MixedItems, mix_positions
 from cluster.machine.memory import keep_freed_memory
+from cluster.machine.placement import nodes_of, selector_of
 from cluster.machine.ray_internals import ease_scheduling
 from cluster.settings.resources import MIXING_CPUS
 from ww_data import open_corpus
@@ -56,20 +57,29 @@ class Batch:
     positions: np.ndarray
 
 
-def split_among_ranks(feed: FeedConfig, *, train_cpus: float = 0.0) -> list[DataIterator]:
+def split_among_ranks(
+    feed: FeedConfig, *, train_cpus: float = 0.0, mixing_nodes: str = ""
+) -> list[DataIterator]:
     """One iterator per rank over one shared execution. Call it in one place and hand the iterators out.
 
-    train_cpus: CPUs that are set aside for the trainer and are not to be counted on for mixing.
+    train_cpus: CPUs that are set aside for the trainer and are not to be counted on for mixing. mixing_nodes: the pool
+    of the nodes that mix; any by default.
     """
-    tasks_at_once = _tasks_at_once(train_cpus)
+    tasks_at_once, where = _tasks_at_once(train_cpus, mixing_nodes), selector_of(mixing_nodes)
     # Spread, as Ray Data's tasks are: within a sweep it would else have to fit in beside the worker that asks.
-    warm_up = ray.remote(num_cpus=MIXING_CPUS, max_retries=0, scheduling_strategy="SPREAD")(_warm_up)
+    warm_up = ray.remote(
+        num_cpus=MIXING_CPUS, max_retries=0, scheduling_strategy="SPREAD", label_selector=where
+    )(_warm_up)
     for _ in range(tasks_at_once):  # nobody waits for these
         warm_up.remote(feed)
     corpus = open_corpus(feed.corpus_uri)
     source = MixtureSource(dataclasses.replace(feed, manifest_hash=corpus.manifest_hash))
     dataset = ray.data.read_datasource(
-        source, num_cpus=MIXING_CPUS, concurrency=tasks_at_once, override_num_blocks=len(source.shares)
+        source,
+        num_cpus=MIXING_CPUS,
+        concurrency=tasks_at_once,
+        override_num_blocks=len(source.shares),
+        label_selector=where or None,
     )
     dataset.context.execution_options = ExecutionOptions(
         preserve_order=True,
@@ -86,12 +96,13 @@ def _object_store_budget_bytes() -> float:
     return sum(min(OBJECT_STORE_BUDGET_BYTES, _SHARE_OF_SMALL_STORE * store) for store in stores)
 
 
-def _tasks_at_once(train_cpus: float) -> int:
+def _tasks_at_once(train_cpus: float, mixing_nodes: str) -> int:
     """One for each CPU that mixes, though a task asks for half of one (all that may be free beside trainers).
 
     Each task has a process, which takes more than a second of CPU time to start.
     """
-    return max(2, int(ray.cluster_resources().get("CPU", 0.0) - train_cpus))
+    cpus = sum(node["Resources"].get("CPU", 0.0) for node in nodes_of(mixing_nodes))
+    return max(2, int(cpus - train_cpus))
 
 
 class MixtureSource(Datasource):

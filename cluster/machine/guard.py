@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "WW_STARTED_BY"
+_LET_GO = "let go"  # no folder: their names begin at the root
 _PATIENCE_S = 50.0  # with processes that do not end although they were killed
 _guard: subprocess.Popen[str] | None = None
 
@@ -48,25 +49,38 @@ def begin() -> None:
 def temporary_folder(prefix: str, parent: str | os.PathLike[str] | None = None) -> Iterator[Path]:
     """Like tempfile.TemporaryDirectory, and gone also if this process is killed, once `begin` was called."""
     folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
-    _name(folder)
+    remove_at_end(folder)
     try:
         yield Path(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _name(folder)
+        remove_at_end(folder)
 
 
-def _name(folder: str) -> None:
+def remove_at_end(folder: str | os.PathLike[str]) -> None:
     """Tells the guard of a folder to remove, or, the second time, that it is gone."""
+    _tell(os.fspath(folder))
+
+
+def let_go() -> None:
+    """What this process has started, and the folders, outlive it. They keep the mark: `end_marked` ends them."""
+    global _guard
+    _tell(_LET_GO)
+    if _guard is not None:
+        _guard.wait()
+    _guard = None
+
+
+def _tell(line: str) -> None:
     if _guard is not None and _guard.stdin is not None:
         with contextlib.suppress(OSError):  # somebody has ended the guard
-            print(folder, file=_guard.stdin, flush=True)
+            print(line, file=_guard.stdin, flush=True)
 
 
 def end_started() -> None:
     """Kills all that this process has started since `begin`."""
     if _guard is not None:
-        _end(os.environ[MARK])
+        end_marked(os.environ[MARK])
 
 
 def marked(mark: str) -> list[int]:
@@ -79,7 +93,8 @@ def marked(mark: str) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-def _end(mark: str) -> None:
+def end_marked(mark: str) -> None:
+    """Kills all that carries a mark."""
     deadline, found_none = time.monotonic() + _PATIENCE_S, 0
     # Again: one may have started another meanwhile, and what is about to become another program shows no environment.
     while found_none < 3 and time.monotonic() < deadline:
@@ -96,8 +111,10 @@ def _stand_guard(mark: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # batch systems send them to all processes of a job
     folders: set[str] = set()
     for line in sys.stdin:
+        if line.rstrip("\n") == _LET_GO:
+            return
         folders ^= {line.rstrip("\n")}
-    _end(mark)
+    end_marked(mark)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

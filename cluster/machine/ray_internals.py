@@ -63,9 +63,16 @@ def loopback_options(folder: str) -> dict[str, Any]:
     return {"_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
 
 
+# Of all processes of a cluster whose nodes are at 127.0.0.1: has each of them take that for what it is, where
+# `on_loopback` holds in one process. Ray has the variable for systems on which a cluster is one machine. Check: that
+# `services.get_node_ip_address` still asks for it; the test that lists the sockets of cluster.local.
+LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
-    """Around `ray.init`, which puts an address of the machine in the place of 127.0.0.1, and listens on all networks.
+    """Around `ray.init`, which puts an address of the machine in the place of 127.0.0.1: a Ray that it starts would
+    listen on all networks, and one that listens on loopback alone would not be found.
 
     Check: the tests that list every listening socket of the commands.
     """
@@ -101,7 +108,8 @@ def cluster_of_this_machine() -> str:
     """The host:port of the Ray that "auto" stands for. ConnectionError where none runs."""
     from ray._private import services
 
-    return str(services.canonicalize_bootstrap_address("auto"))
+    with on_loopback():
+        return str(services.canonicalize_bootstrap_address("auto"))
 
 
 def end_log_monitor() -> None:

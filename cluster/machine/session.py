@@ -66,7 +66,8 @@ def _join(address: str) -> Iterator[str]:
     where = _resolved(address)
     _check_answers(where)
     try:
-        _init(address=where)
+        with on_loopback():
+            _init(address=where)
     except Exception as error:  # Ray raises several unrelated types here
         raise _no_cluster(address, one_line(error)[:200]) from error
     _quiet_progress_bars()

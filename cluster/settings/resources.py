@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 MIXING_CPUS = 0.5  # what Ray sets aside for each task that mixes sound
+NODES_LABEL = "wave-wizard/nodes"  # of Ray's nodes: their pool, cpu or gpu
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class ResourcesConfig:
     torch_threads: threads of one worker's arithmetic; 0 chooses its share of its node's CPUs.
     placement_timeout_s: how long to wait for these resources to become free (raise it where a cluster must
         first start nodes).
+    worker_nodes: the pool of the nodes that train, as their label `wave-wizard/nodes` says, e.g. gpu. Empty: any node
+        with the CPUs and GPUs that are asked for.
+    mixing_nodes: the pool of the nodes that mix sound, e.g. cpu. Empty: any.
     """
 
     num_workers: int = 1
@@ -30,6 +34,8 @@ class ResourcesConfig:
     gpus_per_worker: float = 0.0
     torch_threads: int = 0
     placement_timeout_s: float = 20.0
+    worker_nodes: str = ""
+    mixing_nodes: str = ""
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
@@ -45,6 +51,11 @@ class ResourcesConfig:
     @property
     def is_elastic(self) -> bool:
         return 0 < self.min_workers < self.num_workers
+
+    @property
+    def mixes_elsewhere(self) -> bool:
+        """Whether no node both trains and mixes sound."""
+        return bool(self.worker_nodes and self.mixing_nodes) and self.worker_nodes != self.mixing_nodes
 
     @property
     def least_workers(self) -> int:

@@ -59,13 +59,14 @@ class Tracker:
         if self._clearml is not None:
             self._clearml.config(flat)
 
-    def started(self, step: int, *, num_workers: int, num_nodes: int, node: str = "") -> None:
-        """Notes in the metrics file that training (re)started at a step, and on how many workers and nodes.
+    def started(self, step: int, *, node: str, node_ids: Sequence[str]) -> None:
+        """Notes in the metrics file that training (re)started at a step, and where.
 
-        node: the address of rank 0's.
+        node: the address of rank 0's. node_ids: Ray's, of the node of each worker.
         """
-        counts = {"num_workers": num_workers, "num_nodes": num_nodes}
-        self._note({"step": step, "series": "start", **counts, "node": node})
+        nodes = sorted(set(node_ids))
+        counts = {"num_workers": len(node_ids), "num_nodes": len(nodes)}
+        self._note({"step": step, "series": "start", **counts, "node": node, "node_ids": nodes})
 
     def scalars(self, series: str, values: Mapping[str, float], step: int) -> None:
         """Adds one point to the curve `<name>/<series>` of each value; series: one of SERIES. NaN is left out."""

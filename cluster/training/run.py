@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer
 
 from cluster.errors import last_line
 from cluster.machine import guard, termination
-from cluster.machine.placement import check_placement
+from cluster.machine.placement import check_placement, nodes_of, selector_of
 from cluster.machine.progress import watch_board
 from cluster.machine.ray_internals import leave_interrupts, spare_processes
 from cluster.machine.session import owns_ray
@@ -81,7 +81,7 @@ def run_training(
     start_s = time.monotonic()
     run = open_run(storage, name)
     corpus = check_training(config, corpus_uri, run, resume=resume, finetune=finetune)
-    node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    node_cpus = [node["Resources"].get("CPU", 0.0) for node in nodes_of(config.resources.worker_nodes)]
     resources = config.resources.resolved(sum(node_cpus), node_cpus)
     check_placement(resources)
     _set_up(run, config, corpus, resume, finetune)
@@ -237,6 +237,7 @@ def _scaling(resources: ResourcesConfig) -> ScalingConfig:
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker=resources.worker_resources(),
         placement_strategy=resources.placement_strategy,
+        label_selector=selector_of(resources.worker_nodes) or None,  # type: ignore[call-arg]
     )
 
 

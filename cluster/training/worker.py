@@ -113,8 +113,7 @@ def _note_start(job: WorkerJob, tracker: Tracker | None, step: int) -> None:
     node_ids = from_all_ranks(ray.get_runtime_context().get_node_id())
     if tracker is not None:
         ray.get(job.notes.train.remote())
-        here = ray.util.get_node_ip_address()
-        tracker.started(step, num_workers=len(node_ids), num_nodes=len(set(node_ids)), node=here)
+        tracker.started(step, node=ray.util.get_node_ip_address(), node_ids=node_ids)
         tracker.send()
 
 
@@ -194,8 +193,13 @@ def _open_stream(job: WorkerJob, rank: int, start_step: int) -> RankBatches:
         start_step=start_step * training.accumulate,
         num_steps=(job.last_step - start_step) * training.accumulate,
     )
-    train_cpus = job.resources.cpus_per_worker * num_workers
-    shares = split_among_ranks(feed, train_cpus=train_cpus) if rank == 0 else None
+    resources = job.resources
+    train_cpus = 0.0 if resources.mixes_elsewhere else resources.cpus_per_worker * num_workers
+    shares = (
+        split_among_ranks(feed, train_cpus=train_cpus, mixing_nodes=resources.mixing_nodes)
+        if rank == 0
+        else None
+    )
     return RankBatches(_from_rank_0(shares)[rank], feed, rank)
 
 

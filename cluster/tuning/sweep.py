@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.errors import last_line, one_line
-from cluster.machine.placement import PlacementError, check_placement
+from cluster.machine.placement import PlacementError, check_placement, nodes_of
 from cluster.runs.folder import BUNDLE_FOLDER, RunInUseError
 from cluster.settings.experiment import ConfigError
 from cluster.settings.resources import ResourcesConfig
@@ -92,11 +91,11 @@ def run_sweep(ledger: Ledger) -> SweepResult:
 
 def _share(resources: ResourcesConfig, concurrent: int) -> ResourcesConfig:
     """What one of several runs takes of the cluster."""
-    node_cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    node_cpus = [node["Resources"].get("CPU", 0.0) for node in nodes_of(resources.worker_nodes)]
     share = sum(node_cpus) / concurrent
     threads = resources.torch_threads
     if concurrent > 1 and not threads:  # it would count all cores of its node as its own
-        threads = max(1, int(min(share, max(node_cpus)) / resources.num_workers))
+        threads = max(1, int(min(share, max(node_cpus, default=0.0)) / resources.num_workers))
     return dataclasses.replace(resources.resolved(share, node_cpus), torch_threads=threads)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import random
 import socket
+from collections.abc import Iterable
 
 import psutil
 
@@ -43,8 +44,13 @@ def processes_of(pid: int) -> list[psutil.Process]:
 
 def listening(pid: int) -> dict[str, list[str]]:
     """{address:port: the names of who listens there}, TCP, of a command and all that it has started."""
+    return listening_of(processes_of(pid))
+
+
+def listening_of(processes: Iterable[psutil.Process]) -> dict[str, list[str]]:
+    """The same of these processes alone."""
     found: dict[str, list[str]] = {}
-    for process in processes_of(pid):
+    for process in processes:
         with contextlib.suppress(psutil.Error):
             for one in process.net_connections("inet"):
                 if one.status == psutil.CONN_LISTEN:

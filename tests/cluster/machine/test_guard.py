@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.machine import guard
+
 COMMAND = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 from cluster.machine import guard
 
 guard.begin()
@@ -27,6 +29,9 @@ with guard.temporary_folder("ww-test-", sys.argv[1]) as folder, guard.temporary_
     print(child.pid, grandchild.strip(), flush=True)
     if sys.argv[2] == "killed":
         time.sleep(600)
+    if sys.argv[2] == "let go":
+        guard.let_go()
+        os._exit(0)
 """
 
 
@@ -59,6 +64,23 @@ def test_all_that_it_started_ends_and_nothing_else(tmp_path: Path, how: str) -> 
         command.kill()
         other.kill()
         other.wait()
+
+
+def test_what_is_let_go_outlives_its_command_and_ends_by_its_mark(tmp_path: Path) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path), "let go"], stdout=subprocess.PIPE, text=True
+    )
+    assert command.stdout is not None
+    started = [int(pid) for pid in command.stdout.readline().split()]
+    command.wait(timeout=60)
+    time.sleep(1)  # longer than a guard takes
+    try:
+        assert len(list(tmp_path.iterdir())) == 1
+        mark = psutil.Process(started[0]).environ()[guard.MARK]
+        assert sorted(guard.marked(mark)) == sorted(started)
+    finally:
+        guard.end_marked(psutil.Process(started[0]).environ()[guard.MARK])
+    wait_until(lambda: not any(is_running(pid) for pid in started))
 
 
 def is_running(pid: int) -> bool:

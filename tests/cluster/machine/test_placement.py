@@ -41,6 +41,14 @@ def test_missing_gpus_are_named(local_ray: str) -> None:
         )
 
 
+def test_a_pool_without_nodes_is_named(local_ray: str) -> None:
+    nowhere = ResourcesConfig(cpus_per_worker=0.5, worker_nodes="gpu", placement_timeout_s=1)
+    with pytest.raises(
+        PlacementError, match=r"on 1 node\(s\), 0 of them with wave-wizard/nodes=gpu, and no room"
+    ):
+        check_placement(nowhere)
+
+
 def test_possible_job_passes_and_gives_back(local_ray: str) -> None:
     before = ray.cluster_resources()["CPU"]
     check_placement(ResourcesConfig(num_workers=2, cpus_per_worker=0.5))

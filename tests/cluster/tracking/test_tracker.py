@@ -53,7 +53,7 @@ def test_metrics_file_and_tensorboard_hold_each_point_and_no_nan(tmp_path: Path)
 def test_a_resumed_run_adds_to_its_metrics_file(tmp_path: Path) -> None:
     for step in (10, 20):
         with Tracker(NEVER, Storage(tmp_path), "x") as tracker:
-            tracker.started(step, num_workers=2, num_nodes=1)
+            tracker.started(step, node="127.0.0.1", node_ids=["a", "a"])
             tracker.scalars("val", {"pesq": 1.5}, step)
     lines = [json.loads(line) for line in (tmp_path / "tracking" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["series"] == "start"] == [10, 20]
@@ -65,7 +65,7 @@ def test_a_torn_line_takes_no_other_with_it(tmp_path: Path) -> None:
     (tmp_path / "tracking" / "metrics.jsonl").write_text('{"step": 1, "series": "val", "lo')
     for step in (10, 20):
         with Tracker(NEVER, Storage(tmp_path), "x") as tracker:
-            tracker.started(step, num_workers=2, num_nodes=1)
+            tracker.started(step, node="127.0.0.1", node_ids=["a", "a"])
     torn, *whole = (tmp_path / "tracking" / "metrics.jsonl").read_text().splitlines()
     assert torn.endswith('"lo')
     assert [json.loads(line)["step"] for line in whole] == [10, 20]
