@@ -214,10 +214,10 @@ DATA = Board(
             },
         ),
         Panel(
-            title="Tasks that mix",
-            about="At the same time. None while training waits for data: no CPU is free for them.",
+            title="Processes that mix",
+            about="At once, on average. Few while training waits for data: no CPU is free for them.",
             unit="short",
-            queries={"{{dataset}}": "sum by (dataset) (ray_data_num_tasks_running)"},
+            queries={"at work": "sum(rate(ray_ww_mix_seconds_total[$__rate_interval]))"},
         ),
         Panel(
             title="Object store",

@@ -2,6 +2,9 @@
 
 Whoever knows a value calls `add`, `set` or `observe` here, seldom: once per interval of logging, not once per step.
 Ray writes `ray_` before each name. docs/monitoring.md has this list as a table.
+
+Ray forgets a gauge that is not set again within two of its reports (20 s). So what was set here is set again and again,
+by a thread, until this process ends or leaves its Ray: what Prometheus sees of a gauge is what lives.
 """
 
 from __future__ import annotations
@@ -9,7 +12,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import threading
+import time
 from typing import Any, ClassVar
+
+_SET_AGAIN_S = 5.0  # half of the time between two reports of Ray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,9 +45,13 @@ class Metric:
         return kind(self.name, description=self.meaning, tag_keys=self.labels, **self._options())
 
     def _publish(self, method: str, value: float, labels: dict[str, str]) -> None:
-        ray = sys.modules.get("ray")  # an endpoint without Ray need not load it, and publishes nothing
-        if ray and ray.is_initialized():
+        if _is_in_ray():
             getattr(self._of_ray, method)(value, tags=labels)
+
+
+def _is_in_ray() -> bool:
+    ray = sys.modules.get("ray")  # an endpoint without Ray need not load it, and publishes nothing
+    return bool(ray and ray.is_initialized())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +68,42 @@ class Gauge(Metric):
     kind = "gauge"
 
     def set(self, value: float, **labels: str) -> None:
+        if _is_in_ray():
+            _last_values.hold(self, value, labels)
+            self.set_again(value, labels)
+
+    def set_again(self, value: float, labels: dict[str, str]) -> None:
         self._publish("set", value, labels)
+
+
+class _LastValues:
+    """Of all gauges of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, tuple[str, ...]], tuple[Gauge, float, dict[str, str]]] = {}
+        self._thread: threading.Thread | None = None
+
+    def hold(self, gauge: Gauge, value: float, labels: dict[str, str]) -> None:
+        with self._lock:
+            self._values[gauge.name, tuple(labels.values())] = gauge, value, labels
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._set_again, name="gauges", daemon=True)
+                self._thread.start()
+
+    def _set_again(self) -> None:
+        while True:
+            time.sleep(_SET_AGAIN_S)
+            with self._lock:
+                if not _is_in_ray():  # a later Ray of this process knows nothing of them
+                    self._values.clear()
+                    self._thread = None
+                    return
+                for gauge, value, labels in self._values.values():
+                    gauge.set_again(value, labels)
+
+
+_last_values = _LastValues()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

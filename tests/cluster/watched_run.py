@@ -18,11 +18,14 @@ from cluster.tuning.sweep import open_sweep, run_sweep
 
 # One call at a time, so that a second one is refused, and an overrun as soon as sound is sent ahead.
 LIVE = LiveConfig(max_streams=1, overrun_ms=5, stats_interval_s=0.2)
+# So that worker, replica and tasks that mix find room on two CPUs.
+REPLICA_CPUS, WORKER_CPUS = 0.1, 0.5
 SETTINGS = ["tracking.log_every_steps=1", "tracking.clearml=never", "training.max_steps=24"]
+SETTINGS.append(f"resources.cpus_per_worker={WORKER_CPUS}")
 
 
 def main(corpus: str, bundle: str, folder: str) -> None:
-    serving = ServingConfig(port=0, cpus_per_replica=0.5, live=LIVE)
+    serving = ServingConfig(port=0, cpus_per_replica=REPLICA_CPUS, live=LIVE)
     with connect(num_cpus=2), serve_bundles(bundle, serving) as url:
         print(url, flush=True)
         plan = plan_of_space(
