@@ -34,7 +34,7 @@ endif
 # Two halves that take about as long as each other.
 HALF := tests/cluster/serving tests/cluster/evaluation tests/jobs tests/cluster/tracking tests/cluster/test_preparation.py \
 	tests/test_benchmarks.py
-test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium (30 minutes at most)
+test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium and prometheus (30 minutes at most)
 ifeq ($(ARGS),)
 	@cd $(ROOT) && $(call side_by_side, \
 	$(PYTEST) -m cluster $(HALF), \

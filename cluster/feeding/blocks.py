@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
+import time
 
 import numpy as np
 import numpy.typing as npt
 
+from cluster.monitoring.metrics import MIX_AUDIO, MIX_TIME
 from ww_data import Corpus, CorpusError, MixingConfig, NoiseBank, RoomBank, mix_segments, open_corpus
 from ww_data.corpus.segments import SegmentBlock, SegmentRows, read_shard
 from ww_data.mixing.plan import WINDOW_SHARDS, Plan
@@ -117,6 +119,7 @@ def make_plan(corpus: Corpus, feed: FeedConfig) -> Plan:
 
 def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     """The mixtures at some positions of the plan, in any order. Raises CorpusError for a corpus that is damaged."""
+    began = time.perf_counter()
     opened = _open(feed.corpus_uri, feed.manifest_hash)
     plan = make_plan(opened.corpus, feed)
     breaks = np.flatnonzero(np.diff(position_N) != 1) + 1
@@ -125,6 +128,8 @@ def mix_positions(feed: FeedConfig, position_N: Int64Array) -> MixedItems:
     blocks = {shard: _read_shard(opened, shard) for shard in np.unique(shard_N).tolist()}
     segments = SegmentRows.gather(blocks, shard_N, row_N)
     mixed = mix_segments(segments, epoch_N, opened.bank, feed.mixing, feed.seed, opened.rooms)
+    MIX_TIME.add(time.perf_counter() - began)
+    MIX_AUDIO.add(mixed.noisy_NT.size / opened.corpus.sample_rate)
     return MixedItems(
         noisy_NT=mixed.noisy_NT,
         clean_NT=mixed.clean_NT,

@@ -16,6 +16,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+_REPORTER_INTERVAL = "REPORTER_UPDATE_INTERVAL_MS"
 # Undocumented, and read when Ray is imported or started. Check: `ray/_private`, `ray/train/v2/_internal/constants.py`.
 _LOCAL_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's own default of 15 starves workers beside any ordinary busy process
@@ -25,7 +26,7 @@ _LOCAL_ENVIRONMENT = {
     # nobody asks for Train's metrics, nor for those of the node and each of its processes every five seconds.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    _REPORTER_INTERVAL: "600000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the future default; without it every start prints a warning
     # Ray's processes write their titles over their environment, by which the guard knows whom to end.
     "SPT_NOENV": "1",
@@ -45,11 +46,14 @@ _PLENTY_READY = 2  # blocks, with which nobody waits for the next turn
 _BLOCKS_READY = 6  # that a task may have finished before Ray Data takes note: it does so once in a turn
 
 
-def prepare_local_start(patience: float) -> None:
+def prepare_local_start(patience: float, *, is_watched: bool = False) -> None:
     """Before Ray is imported to be started on this machine; what the user has set wins.
 
-    patience: how many times longer than on an idle machine things may take.
+    patience: how many times longer than on an idle machine things may take. is_watched: whether anybody asks for
+    metrics of the node: CPU, memory, disk, GPUs.
     """
+    if is_watched:
+        os.environ.setdefault(_REPORTER_INTERVAL, "10000")
     times = {name: str(round(seconds * patience)) for name, seconds in _START_TIMES_S.items()}
     # Ray guards a new local cluster with a token; giving it one keeps it from writing one to the home folder.
     for name, value in {**_LOCAL_ENVIRONMENT, **times, "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():

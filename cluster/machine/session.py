@@ -21,6 +21,7 @@ from cluster.machine.ray_internals import (
     prepare_local_start,
     without_signal_handlers,
 )
+from cluster.machine.scraping import found_by_prometheus, is_watched
 
 _MAX_PATIENCE = 10.0
 
@@ -46,12 +47,12 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
     address: a cluster's address, or None for RAY_ADDRESS, which `ray job submit` sets. Without either, Ray is
         started on this machine with `num_cpus` cores (all by default), listening on loopback, guarded by a random
         token, with its files in a temporary folder of its own. It is ended, and the folder removed, at the end,
-        also if this process is killed.
+        also if this process is killed. WW_METRICS names a folder for a file by which Prometheus finds it.
     Raises ConnectionError if there is no cluster at the address, or Ray does not start here, also when tried again.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        prepare_local_start(patience())
+        prepare_local_start(patience(), is_watched=is_watched())
     import ray
 
     if ray.is_initialized():  # inside a surrounding connect(): its owner ends it
@@ -113,6 +114,7 @@ def _start_local(num_cpus: int | None) -> Iterator[str]:
             _quiet_progress_bars()
             if not _wants_worker_logs():
                 end_log_monitor()
+            stack.enter_context(found_by_prometheus())
             yield f"local Ray, {_describe_resources()}"
         finally:
             _owns_ray = False

@@ -1,4 +1,4 @@
-"""A sweep while it runs: a table of its trials on a terminal, a line now and then elsewhere."""
+"""A sweep while it runs: a table of its trials on a terminal, a line now and then elsewhere, and metrics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.machine.progress import PLAIN_LINE_EVERY_S
+from cluster.monitoring.metrics import SWEEP_BEST, SWEEP_TRIALS
 from cluster.runs.result import spoken_duration
 from cluster.tuning.ledger import Ledger, Trial
 from ww_models.quality import VALIDATION_MEASURES
@@ -26,8 +27,15 @@ _STYLES = {"running": "bold", "done": "green", "pruned": "dim", "failed": "red"}
 def watched(ledger: Ledger, console: Console | None = None) -> Iterator[None]:
     """Shows how the trials of a ledger are, as long as the block lasts."""
     console = console or Console(file=sys.stderr)
+    say = None if console.is_terminal else _plain_lines(ledger)
+
+    def tell() -> None:
+        _publish(ledger)
+        if say is not None:
+            say()
+
+    ledger.on_change = tell
     if not console.is_terminal:
-        ledger.on_change = _plain_lines(ledger)
         yield
         return
     with Live(
@@ -73,15 +81,33 @@ def _latest(ledger: Ledger, trial: Trial) -> list[str]:
 
 def best_so_far(ledger: Ledger) -> str:
     """The best score of any run, in words; "" before there is one."""
+    name, score = _best(ledger)
+    return f"best {VALIDATION_MEASURES[ledger.plan.metric].label} {score:.3f} ({name})" if name else ""
+
+
+def _best(ledger: Ledger) -> tuple[str, float]:
+    """The run with the best score so far, and that; ("", NaN) before there is one."""
     metric = ledger.plan.metric
     scores = {
         name: max((point[metric] for point in points if metric in point), default=-math.inf)
         for name, points in list(ledger.curves.items())
     }
     best = max(scores, key=scores.__getitem__, default="")
-    if not best or not math.isfinite(scores[best]):
-        return ""
-    return f"best {VALIDATION_MEASURES[metric].label} {scores[best]:.3f} ({best})"
+    return (best, scores[best]) if best and math.isfinite(scores[best]) else ("", math.nan)
+
+
+def _publish(ledger: Ledger) -> None:
+    """How the sweep stands, for Prometheus."""
+    sweep, plan = ledger.folder.name, ledger.plan
+    ended: list[str] = [trial.state for trial in list(ledger.trials.values()) if trial.state != "running"]
+    counts = {state: ended.count(state) for state in ("done", "pruned", "failed")}
+    counts["running"] = ledger.num_running
+    counts["left"] = max(0, plan.num_settings * plan.repeats - sum(counts.values()))
+    for state, count in counts.items():
+        SWEEP_TRIALS.set(count, sweep=sweep, state=state)
+    name, score = _best(ledger)
+    if name:
+        SWEEP_BEST.set(score, sweep=sweep, measure=plan.metric)
 
 
 def cell(value: Any) -> str:

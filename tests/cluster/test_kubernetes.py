@@ -47,6 +47,7 @@ KNOWN = {
         "submitterPodTemplate",
     },
     "RayCronJob": {"schedule", "timeZone", "jobTemplate"},
+    "PodMonitor": {"selector", "podMetricsEndpoints"},
 }  # fmt: skip
 GROUP = {
     "groupName", "minReplicas", "replicas", "maxReplicas", "labels", "rayStartParams", "template", "serviceType",
@@ -110,7 +111,8 @@ def test_kubernetes_takes_it(name: str) -> None:
     if one["kind"] not in KNOWN:
         kubernetes_validate.validate(one, KUBERNETES, strict=True)
         return
-    assert one["apiVersion"] == "ray.io/v1"
+    version = "monitoring.coreos.com/v1" if one["kind"] == "PodMonitor" else "ray.io/v1"
+    assert one["apiVersion"] == version
     assert set(one) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(one["spec"]) <= KNOWN[one["kind"]]
 
@@ -274,9 +276,15 @@ def test_nobody_outside_reaches_more_than_the_endpoint() -> None:
     operator = policies.pop("operator")
     assert operator["ingress"][0]["ports"] == [{"protocol": "TCP", "port": 8265}]
     assert "podSelector" in operator["ingress"][0]["from"][0]
+    # So is Prometheus, which reaches what KubeRay gives its pods for it.
+    prometheus = policies.pop("prometheus")
+    assert prometheus["ingress"][0]["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert "podSelector" in prometheus["ingress"][0]["from"][0]
+    (monitor,) = of_kind("PodMonitor")
+    assert monitor["spec"]["selector"] == prometheus["podSelector"]
     assert not [
         file for file in HERE.rglob("kustomization.yaml")
-        if any(name.endswith("operator-elsewhere") for name in documents(file)[0].get("resources", []))
+        if any(name.endswith(("operator-elsewhere", "monitoring")) for name in documents(file)[0].get("resources", []))
     ]  # fmt: skip
     assert not policies
     for service in of_kind("Service"):

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 
 from starlette.websockets import WebSocket
 
+from cluster.monitoring.metrics import LIVE_ERRORS, LIVE_OVERRUNS
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError, our_fault
 from cluster.serving.live.admission import Place
@@ -82,6 +83,7 @@ class LiveCall:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            self._stats.publish(self.model.id)
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends a JSON message after all that waits."""
@@ -89,6 +91,8 @@ class LiveCall:
 
     def end(self, error: ProtocolError, *, now: bool = False) -> None:
         """Tells the caller what is wrong, and closes."""
+        if not self._is_ended:
+            LIVE_ERRORS.add(code=error.code)
         self.close(error.close, error_message(error, self.id), now=now)
 
     def close(self, code: Close, last_message: str = "", *, now: bool = False) -> None:
@@ -197,7 +201,7 @@ class LiveCall:
         if self._is_ended:
             return
         if self._stats.has_news:
-            self.send(self._stats.message())
+            self._send_stats()
         self.send({"type": "flushed", "samples_in": self._sound.num_in, "samples_out": self._sound.num_out})
         self._close_stream()
         self._sound.restart()
@@ -230,15 +234,21 @@ class LiveCall:
         while True:
             await asyncio.sleep(self._config.stats_interval_s)
             self._outbox.give_up_after(self._config.stuck_s)
-            self.send(self._stats.message())
+            self._send_stats()
             self._send_overrun()
             idle_s = self._config.idle_s
             if time.monotonic() - self._active_at > idle_s:
                 self.end(ProtocolError("idle", f"neither sound nor message for {idle_s:g} s", Close.REFUSED))
 
+    def _send_stats(self) -> None:
+        self._stats.publish(self.model.id)
+        self.send(self._stats.message())
+
     def _send_overrun(self) -> None:
         if overrun := self._stats.overrun_changed():
             self.send(overrun)
+            if self._stats.is_overrun:
+                LIVE_OVERRUNS.add()
 
     def _unfed_s(self) -> float:
         """Seconds of sound that have come and that the model has not been given."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cluster.monitoring.metrics import LIVE_AUDIO, LIVE_COMPUTE, LIVE_PROCESSING
 from cluster.serving.live.sound import CallSound
 
 _NUM_REMEMBERED = 640  # pieces of sound: ten seconds in pieces of 16 ms
@@ -64,6 +65,13 @@ class LiveStats:
     def has_news(self) -> bool:
         """Whether the model has returned anything since the last `message`."""
         return self._audio_s > 0
+
+    def publish(self, model: str) -> None:
+        """As metrics of the process: what has come since the last `message`, which is for the caller. model: its id."""
+        LIVE_AUDIO.add(self._audio_s, model=model)
+        LIVE_COMPUTE.add(self._compute_s, model=model)
+        if self._audio_s and self._processing_s:  # of many pieces the last one, since each costs a little
+            LIVE_PROCESSING.observe(self._processing_s[-1], model=model)
 
     def message(self) -> dict[str, Any]:
         """The `stats` message; the real-time factor is that of the time since the last one."""

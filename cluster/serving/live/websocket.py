@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from cluster.monitoring.metrics import LIVE_CALLS, LIVE_ERRORS, LIVE_LOAD
 from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError, busy
 from cluster.serving.live.admission import RETRY_AFTER_S, Admission, Place
@@ -68,6 +69,7 @@ class LiveCalls:
         stepper.on_step = self._note_step
         for model in models.all():
             self.prepare(model)
+        self._publish()
         app.add_api_websocket_route(PATH, self.serve)
 
     @property
@@ -113,6 +115,7 @@ class LiveCalls:
                     await self._run_call(websocket)
             except (ApiError, ProtocolError) as error:
                 refusal = as_protocol_error(error) if isinstance(error, ApiError) else error
+                LIVE_ERRORS.add(code=refusal.code)
                 await websocket.send_text(error_message(refusal, uuid.uuid4().hex))
                 await websocket.close(refusal.close)
         except WebSocketDisconnect:
@@ -135,11 +138,17 @@ class LiveCalls:
             websocket, model, options, self._config, self._stepper, max_streams, self.holds_callers, place
         )
         self._calls.add(call)
+        self._publish()
         try:
             await call.run()
         finally:
             self._calls.discard(call)
+            self._publish()
             place.end()
+
+    def _publish(self) -> None:
+        LIVE_CALLS.set(self.num_calls)
+        LIVE_LOAD.set(self.load)
 
     def _check_room(self, place: Place) -> None:
         """For as many as were measured to fit, if steps take now what they took then; `Place.begin` is the rest."""

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
+from cluster.monitoring.metrics import FILES
 from cluster.serving.addresses import is_loopback
 from cluster.serving.auth import KeyRing
 from cluster.serving.config import ServingConfig
@@ -28,7 +29,7 @@ from cluster.serving.live.stepper import Stepper
 from cluster.serving.live.websocket import LiveCalls
 from cluster.serving.models import ServedModel, ServedModels
 from cluster.serving.web.error_replies import install_error_handlers
-from cluster.serving.web.observability import RequestLog, record
+from cluster.serving.web.observability import RequestLog
 from cluster.serving.web.openapi import DESCRIPTION, ERRORS, MODELS_EXAMPLE
 from cluster.serving.web.origins import OriginGuard
 from cluster.serving.web.page import add_page
@@ -54,7 +55,7 @@ class Places:
 
     def _change(self, by: int) -> None:
         self.num_taken += by
-        record("Gauge", "ww_files", "Files being uploaded, denoised or answered", self.num_taken)
+        FILES.set(self.num_taken)
 
 
 def build_app(models: ServedModels, config: ServingConfig, *, send_request_id: bool = True) -> FastAPI:

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import re
-import sys
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.monitoring.metrics import FILE_AUDIO, FILE_FACTOR, REQUEST_TIME, REQUESTS
 from cluster.serving.web.error_replies import fault_reply
 
 logger = logging.getLogger(__name__)
-
-_SECONDS = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300, 1000]
-_FACTORS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
-
-
-_METHODS = {"Counter": "inc", "Gauge": "set", "Histogram": "observe"}
-
-
-def record(
-    kind: str, name: str, description: str, value: float, buckets: Sequence[float] = (), **tags: str
-) -> None:
-    """Adds to a Counter or Histogram, or sets a Gauge; outside Ray nothing."""
-    ray = sys.modules.get("ray")  # a replica of Ray Serve has it; others need not load it
-    if ray and ray.is_initialized():
-        metric = _metric(kind, name, description, tuple(tags), tuple(buckets))
-        getattr(metric, _METHODS[kind])(value, tags=tags)
-
-
-@functools.cache
-def _metric(kind: str, name: str, description: str, tags: tuple[str, ...], buckets: tuple[float, ...]) -> Any:
-    from ray.util import metrics
-
-    options = {"boundaries": list(buckets)} if buckets else {}
-    return getattr(metrics, kind)(name, description=description, tag_keys=tags, **options)
 
 
 class RequestLog:
@@ -98,13 +71,8 @@ class RequestLog:
             **facts,
         }
         logger.info(json.dumps(line))
-        record("Counter", "ww_requests", "HTTP requests answered", 1, path=path, status=str(status))
-        what = "From a request to the end of its reply"
-        record("Histogram", "ww_request_seconds", what, seconds, _SECONDS, path=path)
+        REQUESTS.add(path=path, status=str(status))
+        REQUEST_TIME.observe(seconds, path=path)
         if "audio_s" in facts:
-            model, factor = facts["model"], facts["real_time_factor"]
-            if facts["audio_s"] > 0:
-                what = "Seconds of audio in files denoised"
-                record("Counter", "ww_file_audio_seconds", what, facts["audio_s"], model=model)
-            what = "Seconds of work per second of audio"
-            record("Histogram", "ww_file_real_time_factor", what, factor, _FACTORS, model=model)
+            FILE_AUDIO.add(facts["audio_s"], model=facts["model"])
+            FILE_FACTOR.observe(facts["real_time_factor"], model=facts["model"])

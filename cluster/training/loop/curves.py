@@ -7,7 +7,9 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
+from cluster.monitoring import metrics
 from cluster.runs.result import spoken_duration
 from cluster.settings.experiment import ExperimentConfig
 from cluster.tracking.pictures import compare_signals
@@ -15,6 +17,7 @@ from cluster.tracking.tracker import Tracker
 from cluster.training.loop.bad_batches import WatchLoss
 from cluster.training.loop.module import DenoisingModule, compared_scores
 from cluster.training.loop.stopping import trained_s
+from ww_models.quality import VALIDATION_MEASURES
 
 
 class TrackRun(pl.Callback):
@@ -34,6 +37,20 @@ class TrackRun(pl.Callback):
         self._since_step: int | None = None
         self._of_step: list[dict[str, Any]] = []  # the loss terms of each batch of the step being done
         self._gain = ""  # of the last validation, in words
+        self._gradient_norm: torch.Tensor | None = None  # of the step being done, where it makes a point
+        self._published_step, self._published_wait_s = 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._published_step = trainer.global_step
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._gradient_norm = None
+        if (trainer.global_step + 1) % self.config.tracking.log_every_steps == 0:
+            gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+            if gradients:  # else the step is left out: they were not finite
+                self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,10 +65,14 @@ class TrackRun(pl.Callback):
             losses = {name: sum(float(part[name]) for part in of_step) / len(of_step) for name in of_step[0]}
             if self.watch_loss.skip:
                 losses["skipped_steps"] = self.watch_loss.skipped
+            if self._gradient_norm is not None:
+                losses["gradient_norm"] = float(self._gradient_norm)
+            item_s = batch.noisy.shape[-1] / module.model.sample_rate
+            self._publish(trainer, losses, item_s)
             if is_first:
                 self.tracker.scalars("train", losses, step)
             else:
-                self._add_point(trainer, module, losses, batch.noisy.shape[-1] / module.model.sample_rate)
+                self._add_point(trainer, module, losses, item_s)
         if is_due or is_first:  # the first step holds all the starting up: speed is measured from after it
             self._restart_clock(trainer)
 
@@ -82,6 +103,19 @@ class TrackRun(pl.Callback):
             f"waits for data {speed['data_wait_fraction']:.0%}{self._gain}, {spoken_duration(left_s)} left",
         )
 
+    def _publish(self, trainer: pl.Trainer, losses: dict[str, float], item_s: float) -> None:
+        """What has come since the last time, for Prometheus."""
+        run, step, waited_s = self.tracker.run_name, trainer.global_step, _waited_s(trainer)
+        num_items = (step - self._published_step) * self.config.training.items_per_step
+        metrics.TRAIN_AUDIO.add(num_items * item_s, run=run)
+        metrics.TRAIN_DATA_WAIT.add(waited_s - self._published_wait_s, run=run)
+        self._published_step, self._published_wait_s = step, waited_s
+        metrics.TRAIN_STEP.set(step, run=run)
+        metrics.TRAIN_LAST_STEP.set(trainer.max_steps, run=run)
+        metrics.TRAIN_LOSS.set(losses["loss"], run=run)
+        if "gradient_norm" in losses:
+            metrics.TRAIN_GRADIENT_NORM.set(losses["gradient_norm"], run=run)
+
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._post(trainer, f"validating{self._gain}")
 
@@ -93,6 +127,8 @@ class TrackRun(pl.Callback):
         enhanced = {name: value for name, value in scores.items() if not name.startswith("noisy_")}
         self.tracker.scalars("val", {**enhanced, "trained_s": trained_s(trainer)}, step)
         self.tracker.scalars("noisy", compared_scores(scores)["noisy"], step)
+        for name in enhanced.keys() & VALIDATION_MEASURES.keys():
+            metrics.TRAIN_SCORE.set(enhanced[name], run=self.tracker.run_name, measure=name)
         self._show_examples(module, step)
         self.tracker.send()
         self._restart_clock(trainer)

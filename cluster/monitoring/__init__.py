@@ -1,0 +1,1 @@
+"""What people see of a running system: metrics, the rules that raise alerts of them, and Grafana's boards."""
