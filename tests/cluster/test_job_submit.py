@@ -1,4 +1,4 @@
-"""What ray_cluster.yaml promises: Ray's loader takes it, and each command runs as a job on a token-guarded cluster."""
+"""Each command runs as a job on a token-guarded cluster."""
 
 from __future__ import annotations
 
