@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -139,17 +139,24 @@ def prometheus(
     ):
         assert watched.stdin is not None
         assert watched.stdout is not None
-        url = watched.stdout.readline().strip()
-        assert url, "the endpoint did not start"
+        url = next_line(watched.stdout, "http")
         assert_on_loopback(watched.pid)
         assert len(list(targets.iterdir())) == 1
         use_endpoint(url, prometheus)
-        assert watched.stdout.readline().strip() == "over"
+        next_line(watched.stdout, "over")
         use_endpoint(url, prometheus)  # to a rate, what a counter begins with is nothing
         yield prometheus
         watched.stdin.close()
         assert watched.wait(120) == 0
         assert not list(targets.iterdir()), "Prometheus would look for it for ever"
+
+
+def next_line(lines: IO[str], start: str) -> str:
+    """The next that begins so; Ray's warnings come between."""
+    for line in lines:
+        if line.startswith(start):
+            return line.strip()
+    raise AssertionError(f"it ended before it said {start}")
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: re.sub(r"\W+", "-", panel.title))
