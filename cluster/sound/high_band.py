@@ -41,8 +41,9 @@ class HighBand:
 
     def __init__(self, sample_rate: int, num_channels: int) -> None:
         self._num_channels, self._frame = num_channels, round(FRAME_S * sample_rate)
-        rise = np.arange(self._frame, dtype=np.float32) / self._frame
-        self._line = np.stack([1 - rise, rise])  # what the gains at a frame's ends weigh in it
+        rise = np.arange(self._frame) / self._frame
+        # What the gains at a frame's ends weigh in it.
+        self._line: Samples = np.stack([1 - rise, rise]).astype(np.float32)
         self.restart()
 
     def restart(self) -> None:
