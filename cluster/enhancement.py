@@ -133,7 +133,7 @@ def enhance_audio(
 
     samples_TC: (T, C) floats, full scale +-1; each channel is enhanced by itself.
     sample_rate: of the recording, in Hz. It is converted to the model's rate and back.
-    band: "full" keeps what lies above half the model's rate, turned as the model turns what lies just below; "model"
+    band: "full" keeps what lies above half the model's rate, with its noise turned down; "model"
         leaves it out, but in the share of the input.
     strength: share of the enhanced signal, 0 (the input, untouched) to 1; the rest is the input, aligned.
     Returns (T, C) float32. Raises ValueError for anything that is no recording.

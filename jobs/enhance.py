@@ -24,6 +24,7 @@ from cluster.errors import one_line
 from cluster.machine.progress import Report, progress
 from cluster.sound.bands import BANDS
 from cluster.sound.level import saturation_note
+from cluster.sound.strength import OPTIONS, strength_from
 from cluster.taken_away import write_taken_away
 from jobs.cli import main, make_parser
 from ww_data import Storage
@@ -43,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     option("--max-attenuation DB", most, type=float)
     option(
         "--band",
-        "full keeps what a recording has above the band of the model (8 kHz of one at 16 kHz), turned as the model "
-        "turns what lies just below; model leaves it out",
+        "full keeps what a recording has above the band of the model (8 kHz of one at 16 kHz), with its noise turned "
+        "down; model leaves it out",
         choices=BANDS,
         default="full",
     )
@@ -67,7 +68,7 @@ class Task:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    strength = strength_from(arguments)
+    strength = strength_from(arguments.strength, arguments.max_attenuation, OPTIONS)
     if arguments.threads < 1:
         raise ValueError(f"--threads must be at least 1; got {arguments.threads}")
     Storage(arguments.out).check_writable()
@@ -106,22 +107,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"{len(failures)} of {len(tasks)} recordings could not be enhanced; they are named above"
         )
-
-
-def strength_from(arguments: argparse.Namespace) -> float:
-    """The share of the enhanced signal. What is left of noise that is taken away whole is the share of the input."""
-    strength, most_db = arguments.strength, arguments.max_attenuation
-    if strength is not None and most_db is not None:
-        raise ValueError("give either --strength or --max-attenuation: both say how much of the noise stays")
-    if most_db is not None:
-        if not most_db >= 0:
-            raise ValueError(
-                f"--max-attenuation is in dB and at least 0 (the input stays as it is); got {most_db}"
-            )
-        return float(1 - 10 ** (-most_db / 20))
-    if strength is not None and not 0 <= strength <= 1:
-        raise ValueError(f"--strength must lie between 0 (the input) and 1 (fully enhanced); got {strength}")
-    return 1.0 if strength is None else float(strength)
 
 
 def _keeping_noise(task: Task, out: Path, folder: Path) -> Task:

@@ -31,6 +31,7 @@ from cluster.machine.progress import progress
 from cluster.serving.client import StreamClient, StreamError
 from cluster.sound.bands import BANDS
 from cluster.sound.level import saturation_note
+from cluster.sound.strength import OPTIONS, strength_from
 from jobs.cli import main, make_parser
 from ww_data.audio import source_name
 
@@ -47,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     option("--realtime", "send as fast as it was spoken", action="store_true")
     band = "full keeps what the sound has above the band of the model, model leaves it out"
     option("--band", band, choices=BANDS, default="full")
-    option("--strength S", "share of the denoised signal, 0 (input) to 1", type=float, default=1.0)
+    option("--strength S", "share of the denoised signal, 0 (input) to 1 (unless given)", type=float)
+    most = "take at most so many dB of the noise away, instead of all; or give --strength"
+    option("--max-attenuation DB", most, type=float)
     option("--model ID", "one of the models that the endpoint serves")
     option("--api-key KEY", f"where one is asked for; or {KEY_VARIABLE} is set")
     return parser
@@ -56,8 +59,12 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     if bool(arguments.input) != bool(arguments.output):
         raise ValueError("--input and --output go together; without both the microphone is used")
+    strength_from(
+        arguments.strength, arguments.max_attenuation, OPTIONS
+    )  # says what is wrong by its option's name
     options = {
         "strength": arguments.strength,
+        "max_attenuation_db": arguments.max_attenuation,
         "band": arguments.band,
         "model": arguments.model,
         "api_key": arguments.api_key or os.environ.get(KEY_VARIABLE),

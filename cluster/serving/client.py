@@ -53,6 +53,7 @@ class StreamClient:
         through the proxy that http_proxy and its like name, if they do.
     sample_rate: Hz of what is sent and returned; the model's unless given.
     encoding: pcm_s16le takes half the bytes; what is beyond full scale is clipped.
+    strength: share of the denoised sound, all unless given; or max_attenuation_db: what is taken away at most.
     timeout_s: for the connection, and for the next sound where something is waited for.
 
     session: what the server said at the start, with latency_ms. stats: its latest word on itself.
@@ -66,14 +67,16 @@ class StreamClient:
         sample_rate: int | None = None,
         channels: int = 1,
         encoding: Encoding = "pcm_f32le",
-        strength: float = 1.0,
+        strength: float | None = None,
+        max_attenuation_db: float | None = None,
         band: Band = "full",
         model: str | None = None,
         api_key: str | None = None,
         timeout_s: float = 20.0,
     ) -> None:
         options = {"encoding": encoding, "sample_rate": sample_rate, "channels": channels}
-        self.url = _address(url, _given(**options, strength=strength, band=band, model=model))
+        mix = {"strength": strength, "max_attenuation": max_attenuation_db}
+        self.url = _address(url, _given(**options, **mix, band=band, model=model))
         self.channels, self.timeout_s = channels, timeout_s
         self.session: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
@@ -159,9 +162,17 @@ class StreamClient:
             if self._note(message) == "flushed":
                 return None
 
-    def update(self, *, strength: float | None = None, bypass: bool | None = None) -> None:
-        """Changes strength (0 the input, 1 denoised) or bypass while the call goes on, without a click."""
-        self._send(json.dumps({"type": "session.update", **_given(strength=strength, bypass=bypass)}))
+    def update(
+        self,
+        *,
+        strength: float | None = None,
+        max_attenuation_db: float | None = None,
+        bypass: bool | None = None,
+    ) -> None:
+        """Changes strength (0 the input, 1 denoised), also as what is taken away at most, or bypass while the call goes
+        on, without a click."""
+        changes = _given(strength=strength, max_attenuation=max_attenuation_db, bypass=bypass)
+        self._send(json.dumps({"type": "session.update", **changes}))
 
     def flush(self) -> None:
         """Ends the stream: `receive` returns its rest, then None. What is sent after that begins a new one."""

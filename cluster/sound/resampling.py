@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from typing import TypeVar
 
 import numpy as np
@@ -33,11 +32,14 @@ class StreamResampler:
 
     def __init__(self, from_rate: int, to_rate: int, num_channels: int = 1) -> None:
         divisor = math.gcd(from_rate, to_rate)
-        self._step_in, self._step_out = from_rate // divisor, to_rate // divisor
+        step_in, step_out = from_rate // divisor, to_rate // divisor
         self._is_identity = from_rate == to_rate
-        self._reach = filter_reach(self._step_in, self._step_out)
+        self._reach = filter_reach(step_in, step_out)
         self._num_channels = num_channels
-        is_common = _matrix_entries(self._step_in, self._step_out) <= _MAX_MATRIX_ENTRIES
+        is_common = _matrix_entries(step_in, step_out) <= _MAX_MATRIX_ENTRIES
+        # Windows overlap by twice the reach: of short periods several at a time, or each sample is copied many times.
+        num_periods = -(-self._reach // step_in) if is_common else 1
+        self._step_in, self._step_out = num_periods * step_in, num_periods * step_out
         self._filter = self._by_periods if is_common else self._by_samples
         self._beyond: Samples = np.zeros((num_channels, self._step_in + 1 if is_common else 1), np.float32)
         self._restart()
@@ -159,23 +161,23 @@ def _weights(outputs: npt.NDArray[np.int64], step_in: int, step_out: int) -> Sam
 
 
 class SampleQueue:
-    """Samples in the order in which they came, (C, n) in any pieces; nothing is copied twice."""
+    """Samples in the order in which they came, (C, n) in any pieces. What has been taken is never written to again."""
 
     def __init__(self, num_channels: int) -> None:
-        self._pieces: deque[Samples] = deque()
-        self._empty: Samples = np.zeros((num_channels, 0), np.float32)
+        self._samples: Samples = np.empty((num_channels, 0), np.float32)
+        self._first = self._end = 0  # of those that wait
 
     def push(self, samples_Cn: Samples) -> None:
-        if samples_Cn.shape[-1]:
-            self._pieces.append(samples_Cn)
+        end = self._end + samples_Cn.shape[-1]
+        if end > self._samples.shape[-1]:
+            waiting = self._samples[:, self._first : self._end]
+            self._first, self._end, end = 0, waiting.shape[-1], end - self._first
+            self._samples = np.empty((len(waiting), 4 * end), np.float32)
+            self._samples[:, : self._end] = waiting
+        self._samples[:, self._end : end] = samples_Cn
+        self._end = end
 
     def pop(self, num_samples: int) -> Samples:
-        taken = []
-        while num_samples:
-            piece = self._pieces.popleft()
-            if piece.shape[-1] > num_samples:
-                self._pieces.appendleft(piece[:, num_samples:])
-                piece = piece[:, :num_samples]
-            taken.append(piece)
-            num_samples -= piece.shape[-1]
-        return taken[0] if len(taken) == 1 else np.concatenate([self._empty, *taken], axis=-1)
+        first, self._first = self._first, self._first + num_samples
+        assert self._first <= self._end, "more samples are wanted than have come"
+        return self._samples[:, first : self._first]

@@ -142,7 +142,8 @@ class FileService:
     async def _begin(
         self, audio: BinaryIO, model: ServedModel, options: DenoiseOptions
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        job = {"job": model.id, **options.model_dump(include={"response_format", "strength", "band"})}
+        how = options.model_dump(include={"response_format", "band"})
+        job = {"job": model.id, "strength": options.share, **how}
         with contextlib.ExitStack() as theirs:
             sound_in, sound_out = (theirs.enter_context(end) for end in socket.socketpair())
             ours, reply = socket.socketpair()

@@ -20,6 +20,7 @@ from cluster.serving.files.audio import check_media_type
 from cluster.serving.files.pace import Pace
 from cluster.sound.bands import Band
 from cluster.sound.encoder import Format
+from cluster.sound.strength import strength_from
 
 # What is written to disk at a time, in a thread: disks make one wait, and live calls must not.
 _WRITE_BYTES = 1 << 20
@@ -40,6 +41,13 @@ class DenoiseOptions(BaseModel):
         description="Share of the enhanced signal; 0 returns the input.",
         examples=[0.8],
     )
+    max_attenuation: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="In place of strength: take at most so many dB of the noise away; 20 leave a tenth of it.",
+        examples=[20.0],
+    )
     band: Band = Field(
         "full",
         description="full keeps what the recording has above the model's band, model leaves it out.",
@@ -51,6 +59,12 @@ class DenoiseOptions(BaseModel):
         examples=["flac"],
     )
     model: str | None = Field(None, description="Id of a model of /v1/models; the default one unless given.")
+
+    @property
+    def share(self) -> float:
+        """Of the enhanced signal, whichever way it was given. ValueError where both were."""
+        given = self.strength if "strength" in self.model_fields_set else None
+        return strength_from(given, self.max_attenuation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +151,13 @@ async def _read_body(request: Request) -> tuple[BinaryIO, dict[str, str]]:
 
 def _parse_options(values: dict[str, str]) -> DenoiseOptions:
     try:
-        return DenoiseOptions.model_validate(values)
+        options = DenoiseOptions.model_validate(values)
+        _ = options.share
     except ValidationError as error:
         raise ApiError(422, "invalid_field", describe_fields(error.errors())) from error
+    except ValueError as error:
+        raise ApiError(422, "invalid_field", f"max_attenuation: {error}") from error
+    return options
 
 
 def _limited(request: Request, config: ServingConfig) -> Request:

@@ -18,13 +18,14 @@ from cluster.serving.config import LiveConfig
 from cluster.serving.errors import ApiError
 from cluster.sound.bands import BANDS, Band
 from cluster.sound.resampling import Samples, is_common_rate
+from cluster.sound.strength import PARAMETERS, strength_from
 
 PATH = "/v1/audio/denoise/stream"
 SUBPROTOCOL = "wave-wizard"
 
 Encoding = Literal["pcm_s16le", "pcm_f32le"]
 DTYPES: dict[str, np.dtype[Any]] = {"pcm_s16le": np.dtype("<i2"), "pcm_f32le": np.dtype("<f4")}
-_PARAMETERS = ("encoding", "sample_rate", "channels", "strength", "band", "model")
+_PARAMETERS = ("encoding", "sample_rate", "channels", "strength", "max_attenuation", "band", "model")
 # Full scale is 1; far beyond lies what was meant as integers.
 MAX_PEAK = 1000.0
 
@@ -95,14 +96,6 @@ def parse_options(query: Mapping[str, str], model_rate: int, config: LiveConfig)
     rate = _integer(query, "sample_rate", model_rate, config.min_sample_rate, config.max_sample_rate)
     if not is_common_rate(rate, model_rate):
         raise _bad_parameter("sample_rate", f"is {rate} Hz; send a usual rate, such as 16000, 44100 or 48000")
-    try:
-        strength = float(query.get("strength", "1"))
-    except ValueError:
-        strength = math.nan
-    if not 0 <= strength <= 1:
-        raise _bad_parameter(
-            "strength", f"is {query['strength']!r:.50}; send a number from 0 (the input) to 1 (denoised)"
-        )
     band = query.get("band", "full")
     if band not in BANDS:
         raise _bad_parameter("band", f"is {band!r:.50}; send {' or '.join(BANDS)}")
@@ -111,8 +104,25 @@ def parse_options(query: Mapping[str, str], model_rate: int, config: LiveConfig)
         encoding=encoding,  # type: ignore[arg-type]
         sample_rate=rate,
         num_channels=_integer(query, "channels", 1, 1, config.max_channels),
-        strength=strength,
+        strength=_strength(query),
     )
+
+
+def _strength(query: Mapping[str, str]) -> float:
+    strength, max_attenuation_db = (_number(query.get(name)) for name in PARAMETERS)
+    try:
+        return strength_from(strength, max_attenuation_db)
+    except ValueError as error:
+        name = PARAMETERS[max_attenuation_db is not None]
+        raise _bad_parameter(name, f"is {query[name]!r:.50}: {error}") from error
+
+
+def _number(text: str | None) -> float | None:
+    """NaN, which lies within no bounds, for what is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return math.nan
 
 
 def _integer(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -145,14 +155,18 @@ def parse_text(text: str) -> tuple[str, Update]:
 
 
 def _parse_update(fields: dict[str, Any]) -> Update:
-    strength, bypass = fields.pop("strength", None), fields.pop("bypass", None)
-    if fields or (strength is None and bypass is None):
-        raise _bad_message("session.update takes strength, bypass or both, and nothing else")
-    if strength is not None and (type(strength) not in (int, float) or not 0 <= strength <= 1):
-        raise _bad_message(f"strength is {strength!r:.50}; send a number from 0 (the input) to 1 (denoised)")
+    mix, bypass = [fields.pop(name, None) for name in PARAMETERS], fields.pop("bypass", None)
+    if fields or (mix == [None, None] and bypass is None):
+        raise _bad_message("session.update takes strength or max_attenuation, bypass, and nothing else")
+    for name, value in zip(PARAMETERS, mix, strict=True):
+        if type(value) not in (int, float, type(None)):
+            raise _bad_message(f"{name} is {value!r:.50}; send a number")
     if bypass is not None and type(bypass) is not bool:
         raise _bad_message(f"bypass is {bypass!r:.50}; send true or false")
-    return Update(strength, bypass)
+    try:
+        return Update(None if mix == [None, None] else strength_from(*mix), bypass)
+    except ValueError as error:
+        raise _bad_message(str(error)) from error
 
 
 def _bad_message(message: str) -> ProtocolError:

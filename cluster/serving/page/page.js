@@ -89,7 +89,14 @@ function listenToPeople() {
   elements.download.onclick = () => page.run.download();
   elements.leave.onclick = page.leave;
   elements.position.oninput = ({ target }) => page.run.seek(Number(target.value));
-  elements.strength.oninput = page.mix;
+  elements.strength.oninput = () => {
+    view.readStrength();
+    page.mix();
+  };
+  elements["max-attenuation"].oninput = () => {
+    view.readAttenuation();
+    page.mix();
+  };
   for (const radio of document.querySelectorAll("[name=side]")) radio.onchange = page.mix;
   elements["key-form"].onsubmit = (event) => {
     event.preventDefault();
@@ -117,6 +124,7 @@ function listenToDrops() {
 
 view.showState("idle");
 view.adaptToBrowser({ canCapture, canPlay });
+view.readStrength();
 view.showMix();
 listenToPeople();
 listenToDrops();

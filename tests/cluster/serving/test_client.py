@@ -94,6 +94,20 @@ def test_sending_and_receiving_apart_with_updates(url: str) -> None:
         assert not client.is_overrun
 
 
+def test_the_most_that_is_taken_away_is_a_share(url: str, bundle: Path) -> None:
+    samples = sound(16_000)
+    with StreamClient(url, max_attenuation_db=20, api_key=KEY) as client:
+        clean = np.concatenate(list(client.denoise([samples])))
+        client.update(max_attenuation_db=0.0)
+        client.send(samples[:4800])
+        changed = client.receive()
+        assert changed is not None
+        client.flush()
+    expected = enhance_audio(load_bundle(bundle), samples[:, None], 16_000, strength=0.9)[:, 0]
+    np.testing.assert_allclose(clean, expected, atol=1e-5)
+    np.testing.assert_array_equal(changed[320:], samples[320 : len(changed)])
+
+
 def test_it_raises_in_the_words_of_the_server(url: str) -> None:
     for arguments, code, word in (
         ({"api_key": None}, "unauthorized", "API key"),

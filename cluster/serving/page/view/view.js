@@ -96,7 +96,21 @@ export function allowHurry(isAllowed) {
   $("at-once").disabled = !isAllowed;
 }
 
-export const wantedStrength = () => Number($("strength").value) / 100;
+let strength = 1;
+export const wantedStrength = () => strength;
+
+/** Takes the strength from its slider, and says what is taken away at most: in dB, and nothing where that is all. */
+export function readStrength() {
+  strength = Number($("strength").value) / 100;
+  $("max-attenuation").value = strength < 1 ? String(Math.round(-200 * Math.log10(1 - strength)) / 10) : "";
+}
+
+/** Takes it from what is taken away at most; as `strength_from` of the server does. */
+export function readAttenuation() {
+  const field = $("max-attenuation");
+  strength = field.value === "" ? 1 : 1 - 10 ** (-Math.max(field.valueAsNumber, 0) / 20);
+  $("strength").value = String(Math.round(100 * strength));
+}
 
 const wantedSide = () => document.querySelector("[name=side]:checked").value;
 

@@ -36,6 +36,9 @@ from ww_models import read_bundle_info
         ("channels=9", "channels"),
         ("strength=1.1", "strength"),
         ("strength=nan", "strength"),
+        ("max_attenuation=-1", "max_attenuation"),
+        ("max_attenuation=much", "max_attenuation"),
+        ("max_attenuation=20&strength=0.9", "max_attenuation"),
         ("strenght=1", "strenght"),
     ],
 )
@@ -77,6 +80,8 @@ def test_an_unknown_model_and_one_that_cannot_run_live_are_refused(
         ("", '{"type": "session.update", "strength": true}', 1003, "bad_message"),
         ("", '{"type": "session.update", "strenght": 1}', 1003, "bad_message"),
         ("", '{"type": "session.update", "bypass": 1}', 1003, "bad_message"),
+        ("", '{"type": "session.update", "max_attenuation": -1}', 1003, "bad_message"),
+        ("", '{"type": "session.update", "max_attenuation": 20, "strength": 0.9}', 1003, "bad_message"),
     ],
 )
 def test_what_is_no_sound_and_no_message_ends_the_session_with_a_reason(
@@ -98,9 +103,9 @@ def test_what_is_no_sound_and_no_message_ends_the_session_with_a_reason(
             st.binary(max_size=600),
             st.text(max_size=60),
             st.sampled_from(["flush", "ping", "close"]).map(lambda kind: json.dumps({"type": kind})),
-            st.dictionaries(st.sampled_from(["type", "strength", "bypass"]), st.integers() | st.text()).map(
-                json.dumps
-            ),
+            st.dictionaries(
+                st.sampled_from(["type", "strength", "max_attenuation", "bypass"]), st.integers() | st.text()
+            ).map(json.dumps),
         ),
         max_size=8,
     )

@@ -155,6 +155,18 @@ def test_a_reply_is_what_the_command_makes_of_the_file(
     np.testing.assert_allclose(theirs, ours, atol=1.1 / 32_768 if subtype == "PCM_16" else 1e-5)
 
 
+def test_the_most_that_is_taken_away_is_a_share(client: httpx.Client) -> None:
+    data = file_bytes(recording(0.5))
+    ways = ({"max_attenuation": "20"}, {"strength": "0.9"}, {"strength": "1"})
+    by_db, by_share, whole = (
+        samples_of(client.post(DENOISE, content=data, params=way).content) for way in ways
+    )
+    np.testing.assert_array_equal(by_db, by_share)
+    assert (by_db != whole).any()
+    form = {"data": {"max_attenuation": "20"}, "files": {"file": data}, "params": {"strength": "1"}}
+    assert "give either strength or max_attenuation" in error_of(client.post(DENOISE, **form), 422)["message"]
+
+
 @pytest.mark.parametrize("seconds", [1.0, 11.0])  # whole, and as a stream
 @pytest.mark.parametrize("sample_rate", [16_000, 44_100])
 def test_reply_is_what_the_model_makes(
@@ -245,7 +257,7 @@ def test_the_description_has_an_example_of_every_error(client: httpx.Client) -> 
     for status in ("400", "401", "404", "413", "415", "422", "429", "503"):
         example = operation["responses"][status]["content"]["application/json"]["example"]
         assert set(example["error"]) == {"type", "code", "message", "request_id"}
-    assert {"strength", "band", "response_format", "model"} == {
+    assert {"strength", "max_attenuation", "band", "response_format", "model"} == {
         item["name"] for item in operation["parameters"]
     }
     assert client.get("/docs").status_code == 200
@@ -296,6 +308,8 @@ def test_what_is_declared_not_to_be_audio_is_415(client: httpx.Client) -> None:
         ("strength", "1.5"),
         ("strength", "nan"),
         ("strength", "much"),
+        ("max_attenuation", "-3"),
+        ("max_attenuation", "nan"),
         ("response_format", "mp3"),
         ("strenght", "1"),
     ],

@@ -157,6 +157,12 @@ def test_a_file_comes_back_as_the_whole_clip_output(page: Page, folder: Path, bu
     set_strength(page, 50)
     half_TC, _ = downloaded(page, folder)
     np.testing.assert_allclose(half_TC * LSB, (expected_TC + noisy_TC) / 2, atol=1.5 * LSB)
+    field = "document.getElementById('max-attenuation')"
+    assert page.run(f"{field}.value") == "6"
+    page.run(f"{field}.value = 20; {field}.dispatchEvent(new Event('input'))")
+    assert text(page, "strength-value") == "90 %"
+    tenth_TC, _ = downloaded(page, folder)
+    np.testing.assert_allclose(tenth_TC * LSB, 0.9 * expected_TC + 0.1 * noisy_TC, atol=1.5 * LSB)
     drawn = "new Set(document.getElementById({!r}).getContext('2d').getImageData(0, 0, 800, 256).data).size"
     for side in ("noisy", "denoised"):
         assert page.run(drawn.format(side)) > 50, f"the {side} picture is empty"
