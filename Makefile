@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP := $(PY) -m pip install --disable-pip-version-check -c $(ROOT)constraints.txt
 INPUTS := $(ROOT)pyproject.toml $(ROOT)constraints.txt
 
-.PHONY: help demo test test-cluster lint format benchmarks clean
+.PHONY: help demo test test-cluster test-soak lint format benchmarks clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(ROOT)Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
@@ -19,13 +19,13 @@ side_by_side = log=$$(mktemp) && trap 'rm -f "$$log"; kill $$beside 2>/dev/null 
 	{ $(2); code=$$?; wait $$beside || code=$$?; cat "$$log"; exit $$code; }
 PYTEST := $(PY) -m pytest --durations=20
 
-# With ARGS, one run of just that.
-WITHOUT_RAY := tests/ww_data tests/ww_models
+# Two halves that take about as long as each other. With ARGS, one run of just that.
+QUICK_HALF := tests/ww_data tests/ww_models tests/jobs tests/test_benchmarks.py
 test: $(VENV)/.installed-dev ## lint, types and the tests that need nothing but Python (15 minutes at most on 2 cores)
 ifeq ($(ARGS),)
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(call side_by_side, \
-	$(MAKE) --no-print-directory lint && $(PYTEST) -m "not cluster" $(WITHOUT_RAY), \
-	$(PYTEST) -m "not cluster" $(WITHOUT_RAY:%=--ignore=%))
+	$(MAKE) --no-print-directory lint && $(PYTEST) -m "not cluster" $(QUICK_HALF), \
+	$(PYTEST) -m "not cluster" $(QUICK_HALF:%=--ignore=%))
 else
 	@$(MAKE) --no-print-directory lint
 	@cd $(ROOT) && $(PYTEST) -m "not cluster" $(ARGS)
@@ -37,11 +37,14 @@ HALF := tests/cluster/serving tests/cluster/evaluation tests/jobs tests/cluster/
 test-cluster: $(VENV)/.installed-dev ## kills, several nodes, a browser: slower, needs chromium and prometheus (30 minutes at most)
 ifeq ($(ARGS),)
 	@cd $(ROOT) && $(call side_by_side, \
-	$(PYTEST) -m cluster $(HALF), \
-	$(PYTEST) -m cluster $(HALF:%=--ignore=%))
+	$(PYTEST) -m "cluster and not soak" $(HALF), \
+	$(PYTEST) -m "cluster and not soak" $(HALF:%=--ignore=%))
 else
 	@cd $(ROOT) && $(PYTEST) -m cluster $(ARGS)
 endif
+
+test-soak: $(VENV)/.installed-dev ## further forms of the same faults, and benchmarks, one after the other (an hour or more)
+	@cd $(ROOT) && $(PYTEST) -m soak $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	@cd $(ROOT) && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

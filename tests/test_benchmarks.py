@@ -95,6 +95,7 @@ def test_benchmarks_print_their_tables(name: str, arguments: tuple[str, ...], ro
     assert_table(run_benchmark(name, *arguments), rows)
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_the_training_benchmark_prints_its_table(small_corpus: Path) -> None:
     options = ("--data", str(small_corpus), "--presets", "tiny", "--steps", "3", "--rounds", "1")
@@ -102,6 +103,7 @@ def test_the_training_benchmark_prints_its_table(small_corpus: Path) -> None:
     assert_table(run_benchmark("training", *options), rows)
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_the_serving_benchmark_prints_its_table() -> None:
     options = ("--servers", "uvicorn", "--seconds", "1", "--sessions", "1", "2")

@@ -1,4 +1,4 @@
-"""Each command runs as a job on a token-guarded cluster."""
+"""Each command runs as a job on a token-guarded cluster: from recordings to a served model, step by step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,18 @@ import pytest
 import soundfile as sf
 
 from cluster.runs.checkpoints import Checkpoints
-from cluster.runs.folder import parse_lines
 from cluster.settings.experiment import load_config
-from jobs.__main__ import COMMANDS
 from tests.cluster.local_cluster import ROOT, Running, local_cluster
 from tests.cluster.sockets import free_ports
-from tests.cluster.training.cut_runs import curves, starts, wait_until
+from tests.cluster.training.cut_runs import curves, wait_until
 from ww_data import Storage
 from ww_models import load_bundle, read_bundle_info
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TRAIN = ("python", "-m", "jobs.train")
-# One process, since each would take seconds for its imports.
-EXPLAIN_EACH = """
-import importlib
-from jobs.__main__ import COMMANDS
-for name in COMMANDS:
-    print(importlib.import_module(f"jobs.{name}").parser().format_help())
-"""
+NO_END = ("--set", "training.max_steps=100000", "--set", "training.validate_every_steps=100000")
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +70,120 @@ def run_job(environment: dict[str, str], name: str, *arguments: object) -> str:
     return said
 
 
-def start_of(run: Path) -> dict[str, Any]:
-    """The first line of a run's metrics."""
-    lines = parse_lines((run / "tracking" / "metrics.jsonl").read_text())
-    return next(line for line in lines if line["series"] == "start")
+def curves_of(run: Path, series: str) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that are of a kind, so far."""
+    return [line for line in curves(Storage(run)) if line["series"] == series]
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(1800)  # six jobs
-def test_from_recordings_to_a_served_model_each_step_is_a_job(
-    nodes: Running, cluster_environment: dict[str, str], small_sources: Path, bundle: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all jobs keep what they make."""
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def data(cluster_environment: dict[str, str], small_sources: Path, folder: Path) -> Path:
+    """What jobs.prepare made."""
+    sources = ("--speech", small_sources / "speech", "--noise", small_sources / "noise")
+    few = ("--segment-s", 2, "--val-mixtures", 4, "--test-mixtures", 4)
+    splits = ("--val-fraction", 0.17, "--test-fraction", 0.17)
+    run_job(cluster_environment, "prepare", *sources, *few, *splits, "--out", folder / "data")
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def stopped(nodes: Running, cluster_environment: dict[str, str], data: Path, folder: Path) -> str:
+    """What a training said that was stopped while its two workers were at work; its name is `run`."""
+    submitted = submit(
+        cluster_environment,
+        *(*TRAIN, "--data", str(data), "--storage", str(folder), "--preset", "tiny", "--name", "run"),
+        # More than half a node each, so that each worker has a node of its own.
+        *("--workers", "2", "--set", "resources.cpus_per_worker=1.2", "--set", "tracking.log_every_steps=1"),
+        *NO_END,
+        options=("--submission-id", "stopped", "--no-wait"),
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    wait_until(lambda: len(curves_of(folder / "run", "train")) > 2, "training")
+    assert [title for title in nodes.titles() if "RayTrainWorker" in title]
+    ray_job(cluster_environment, "stop", "stopped")
+    return ray_job(cluster_environment, "logs", "stopped").stdout
+
+
+@pytest.fixture(scope="module")
+def trained(
+    nodes: Running, cluster_environment: dict[str, str], stopped: str, folder: Path, data: Path
+) -> Path:
+    """The bundle of the same run, which went on on the pool gpu."""
+    pools = ("--set", "resources.worker_nodes=gpu", "--set", "resources.mixing_nodes=cpu")
+    limits = ("--set", "training.max_minutes=0.05", "--set", "resources.cpus_per_worker=0.8")
+    place = ("--data", data, "--storage", folder)
+    run_job(cluster_environment, "train", *place, "--resume", "run", *limits, *pools)
+    return folder / "run" / "bundle"
+
+
+def test_a_job_that_is_stopped_saves_where_it_stands(nodes: Running, stopped: str, folder: Path) -> None:
+    assert "3 nodes, 6 CPUs" in stopped
+    (start,) = curves_of(folder / "run", "start")
+    assert (start["num_workers"], start["num_nodes"]) == (2, 2)
+    checkpoint = Checkpoints(Storage(folder / "run"), load_config("tiny").training).recorded()[0]
+    assert checkpoint.step > 2
+    assert f"it stands at step {checkpoint.step}: go on with --resume run" in stopped
+    assert "Traceback" not in stopped
+    assert "*** SIG" not in stopped
+    wait_until(lambda: not any("RayTrainWorker" in title for title in nodes.titles()), "the workers' end", 60)
+
+
+def test_it_goes_on_on_the_nodes_that_it_is_given(nodes: Running, trained: Path) -> None:
+    first, second = curves_of(trained.parent, "start")
+    assert (first["step"], second["node_ids"]) == (0, sorted(nodes.node_ids("gpu")))
+    assert second["step"] > 2
+    mixed_on = {
+        task["node_id"]
+        for task in nodes.ask("tasks")
+        if "MixtureSource" in task["name"] and task["creation_time_ms"] > 1000 * second["time_s"]
+    }
+    assert mixed_on
+    assert mixed_on <= nodes.node_ids("cpu")
+    assert load_bundle(trained).num_parameters > 0
+
+
+def test_runs_of_a_sweep_go_on_at_the_same_time(
+    cluster_environment: dict[str, str], data: Path, folder: Path
 ) -> None:
-    """The endpoint is there first, and gets the model that the other jobs come to."""
+    run_job(
+        cluster_environment,
+        "tune",
+        *("--data", data, "--storage", folder, "--name", "wide", "--preset", "tiny"),
+        *(
+            "--set",
+            "training.max_steps=4",
+            "--space",
+            "loss.l1_weight=1,2",
+            "--search",
+            "grid",
+            "--concurrent",
+            2,
+        ),
+    )
+    rows = json.loads((folder / "wide" / "sweep.json").read_text())["rows"]
+    assert [row["state"] for row in rows] == ["done"] * 2
+    runs = [folder / "wide" / row["trial"] for row in rows]
+    on = {id_ for run in runs for start in curves_of(run, "start") for id_ in start["node_ids"]}
+    assert len(on) == 2, "each run has a node of its own"
+    began, ended = ([(run / file).stat().st_mtime for run in runs] for file in ("run.json", "bundle"))
+    assert max(began) < min(ended), "the second began while the first was under way"
+
+
+def test_what_is_evaluated_and_promoted_is_served(
+    nodes: Running,
+    cluster_environment: dict[str, str],
+    trained: Path,
+    bundle: Path,
+    small_sources: Path,
+    folder: Path,
+    data: Path,
+) -> None:
+    """The endpoint is there first, and gets the model that the other jobs came to."""
     (port,) = free_ports(1)
     served = submit(
         cluster_environment,
@@ -97,32 +192,12 @@ def test_from_recordings_to_a_served_model_each_step_is_a_job(
         options=("--submission-id", "served", "--no-wait"),
     )
     assert served.returncode == 0, served.stdout + served.stderr
-    data, report = tmp_path / "data", tmp_path / "report"
-    folders = ("--speech", small_sources / "speech", "--noise", small_sources / "noise")
-    few = ("--segment-s", 2, "--val-mixtures", 6, "--test-mixtures", 4)
-    splits = ("--val-fraction", 0.17, "--test-fraction", 0.17)
-    run_job(cluster_environment, "prepare", *folders, *few, *splits, "--out", data)
-    # More than half a node each, so that each worker has a node of its own.
-    said = run_job(
-        cluster_environment,
-        "train",
-        *("--data", data, "--storage", tmp_path, "--preset", "tiny", "--name", "run"),
-        *("--workers", 2, "--set", "resources.cpus_per_worker=1.2"),
-    )
-    assert "3 nodes, 6 CPUs" in said
-    start = start_of(tmp_path / "run")
-    assert (start["num_workers"], start["num_nodes"]) == (2, 2)
-    trained = tmp_path / "run" / "bundle"
-    run_job(
-        cluster_environment,
-        "evaluate",
-        *("--data", data, "--bundle", trained, "--out", report, "--resamples", 100, "--timing", 0),
-    )
+    report = folder / "report"
+    quick = ("--resamples", 100, "--timing", 0)
+    run_job(cluster_environment, "evaluate", "--data", data, "--bundle", trained, "--out", report, *quick)
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: _answers(url), "the endpoint")
-    said = run_job(
-        cluster_environment, "promote", "--report", report, "--to", tmp_path / "models", "--anyway"
-    )
+    said = run_job(cluster_environment, "promote", "--report", report, "--to", folder / "models", "--anyway")
     (model,) = httpx.get(f"{url}/v1/models", timeout=30).json()["data"]
     assert model["id"] == read_bundle_info(trained).id
     assert f"{model['id']} is in force in" in said
@@ -145,67 +220,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.cluster
-def test_submitted_job_that_cannot_be_placed_fails_with_the_arithmetic(
-    cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
-) -> None:
-    done = submit(
-        cluster_environment,
-        *TRAIN,
-        *("--data", str(small_corpus), "--storage", str(tmp_path), "--preset", "tiny"),
-        *("--workers", "5", "--set", "resources.cpus_per_worker=1", "--set", "training.batch_size=5"),
-        *("--set", "resources.worker_nodes=gpu"),
-    )
-    assert done.returncode != 0
-    assert "5 workers x 1 CPU = 5 CPU" in done.stdout
-    assert "on 3 node(s), 1 of them with wave-wizard/nodes=gpu" in done.stdout
-    assert "Traceback" not in done.stdout
-
-
-@pytest.mark.cluster
-def test_a_job_that_is_stopped_saves_where_it_stands_and_goes_on_on_the_nodes_that_it_is_given(
-    nodes: Running, cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
-) -> None:
-    run, lines = Storage(tmp_path / "stopped"), tmp_path / "stopped" / "tracking" / "metrics.jsonl"
-    place = ("--data", str(small_corpus), "--storage", str(tmp_path))
-    submitted = submit(
-        cluster_environment,
-        *(*TRAIN, *place, "--preset", "tiny", "--name", "stopped"),
-        *("--set", "training.max_steps=100000", "--set", "training.validate_every_steps=100000"),
-        *("--set", "tracking.log_every_steps=1"),
-        options=("--submission-id", "stopped", "--no-wait"),
-    )
-    assert submitted.returncode == 0, submitted.stderr
-    wait_until(lambda: lines.exists() and lines.read_text().count('"train"') > 2, "training")
-    assert [title for title in nodes.titles() if "RayTrainWorker" in title]
-    ray_job(cluster_environment, "stop", "stopped")
-    (checkpoint,) = Checkpoints(run, load_config("tiny").training).recorded()
-    assert checkpoint.step > 2
-    said = ray_job(cluster_environment, "logs", "stopped").stdout
-    assert f"it stands at step {checkpoint.step}: go on with --resume stopped" in said
-    assert "Traceback" not in said
-    assert "*** SIG" not in said
-    wait_until(
-        lambda: not [title for title in nodes.titles() if "RayTrainWorker" in title], "the workers' end", 60
-    )
-    begin_ms = 1000 * time.time()
-    pools = ("--set", "resources.worker_nodes=gpu", "--set", "resources.mixing_nodes=cpu")
-    limit = ("--set", "training.max_minutes=0.05")
-    run_job(cluster_environment, "train", *place, "--resume", "stopped", *limit, *pools)
-    assert [step for step, _ in starts(run)] == [0, checkpoint.step]
-    again = [line for line in curves(run) if line["series"] == "start"][-1]
-    assert again["node_ids"] == sorted(nodes.node_ids("gpu"))
-    mixed_on = {
-        task["node_id"]
-        for task in nodes.ask("tasks")
-        if "MixtureSource" in task["name"] and task["creation_time_ms"] > begin_ms
-    }
-    assert mixed_on
-    assert mixed_on <= nodes.node_ids("cpu")
-    assert load_bundle(tmp_path / "stopped" / "bundle").num_parameters > 0
-
-
-@pytest.mark.cluster
 def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -> None:
     stranger = {**cluster_environment, "RAY_AUTH_TOKEN": "another-token-0123456789abcdef-0123"}
     done = submit(stranger, *TRAIN, "--help")
@@ -214,15 +228,6 @@ def test_without_the_token_nobody_submits(cluster_environment: dict[str, str]) -
     assert "oken" in done.stdout + done.stderr, "it failed for another reason"
 
 
-@pytest.mark.cluster
-def test_each_command_explains_itself_as_a_job(cluster_environment: dict[str, str]) -> None:
-    done = submit(cluster_environment, "python", "-c", EXPLAIN_EACH)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for job in COMMANDS:
-        assert f"usage: python -m jobs.{job}" in done.stdout
-
-
-@pytest.mark.cluster
 def test_rayignore_keeps_history_environments_and_data_out(
     cluster_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -241,27 +246,3 @@ def test_rayignore_keeps_history_environments_and_data_out(
     )
     found = next(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND"))
     assert sorted(found) == sorted(kept)
-
-
-@pytest.mark.cluster
-def test_runs_of_a_submitted_sweep_go_on_at_the_same_time(
-    cluster_environment: dict[str, str], small_corpus: Path, tmp_path: Path
-) -> None:
-    steps = ("--set", "training.max_steps=30", "--set", "training.validate_every_steps=5")
-    run_job(
-        cluster_environment,
-        "tune",
-        *("--data", small_corpus, "--storage", tmp_path, "--name", "wide", "--preset", "tiny", *steps),
-        *("--space", "loss.l1_weight=1,2", "--search", "grid", "--concurrent", 2),
-    )
-    rows = json.loads((tmp_path / "wide" / "sweep.json").read_text())["rows"]
-    assert [row["state"] for row in rows] == ["done"] * 2
-    on, spans_s = set(), []
-    for row in rows:
-        lines = parse_lines((tmp_path / "wide" / row["trial"] / "tracking" / "metrics.jsonl").read_text())
-        (start,) = (line for line in lines if line["series"] == "start")
-        on.update(start["node_ids"])
-        spans_s.append((start["time_s"], lines[-1]["time_s"]))
-    assert len(on) == 2, "each run has a node of its own"
-    spans_s.sort()
-    assert spans_s[1][0] < spans_s[0][1], "the second began while the first was under way"

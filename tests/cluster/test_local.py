@@ -78,7 +78,7 @@ def _listening_on_machine() -> list[psutil._common.sconn]:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.soak), signal.SIGINT])
 def test_a_start_that_is_cut_leaves_nothing(how: signal.Signals) -> None:
     with short_folder() as folder:
         command = subprocess.Popen(

@@ -55,6 +55,7 @@ def test_a_run_whose_children_are_killed_with_it_is_delivered(server: ClearMLSer
     assert server.curve("loss", "train") == EXPECTED["loss", "train"]
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_an_interrupted_training_is_not_left_running(
     server: ClearMLServer, small_corpus: Path, tmp_path: Path
@@ -191,7 +192,7 @@ def test_a_broken_server_falls_back_too(server: ClearMLServer, tmp_path: Path, f
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("fault", ["stops", "hangs"])
+@pytest.mark.parametrize("fault", ["stops", pytest.param("hangs", marks=pytest.mark.soak)])
 def test_a_server_lost_in_mid_run_loses_nothing(server: ClearMLServer, tmp_path: Path, fault: str) -> None:
     process = start(tmp_path, server.environment, then="sys.stdin.readline()")
     wait_until(lambda: bool(server.curve("PESQ", "test")))
@@ -218,6 +219,7 @@ def test_a_server_lost_in_mid_run_loses_nothing(server: ClearMLServer, tmp_path:
     assert offline_sessions(tmp_path) == []
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_a_server_that_fails_for_a_while_loses_nothing(server: ClearMLServer, tmp_path: Path) -> None:
     server.failing, server.failing_call = 500, "events.add_batch"

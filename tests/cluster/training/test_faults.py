@@ -125,6 +125,7 @@ def test_a_run_on_s3_outlives_a_killed_worker_and_a_command_that_is_told_to_end(
     assert sorted({line["step"] for line in curves(run) if line["series"] == "val"}) == [6, 12, 18, 24]
 
 
+@pytest.mark.soak
 def test_a_disk_that_is_full_ends_the_run_with_one_line_and_a_resume_goes_on(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def train_and_kill_a_node(nodes: TwoNodes, options: list[str], run: Storage, add
     return output
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_on_a_new_node_and_ends_where_an_uninterrupted_one_ends(
     nodes: TwoNodes, whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_run_whose_time_is_up_is_complete_and_goes_on_when_resumed(
     assert sorted(curve(first.run_dir, "loss")) == [1, 8, 13]
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 def test_a_finetuned_run_starts_from_the_weights_and_names_them(
     uninterrupted: TrainingResult, small_corpus: Path, tmp_path: Path
@@ -188,7 +189,9 @@ def test_a_finetuned_run_starts_from_the_weights_and_names_them(
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("preset", ["demucs-compact", "waveunet-compact"])
+@pytest.mark.parametrize(
+    "preset", ["demucs-compact", pytest.param("waveunet-compact", marks=pytest.mark.soak)]
+)
 def test_each_architecture_trains_on_two_workers(
     local_ray: str, small_corpus: Path, tmp_path: Path, preset: str
 ) -> None:

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.cluster
 PATIENCE_S = 240.0
 CALL_S = float(os.environ.get("WW_CALL_S", "20"))
 CHUNK = 320  # samples: 20 ms
+ROOMY = LiveConfig(max_streams=16, follows_load=False)  # a busy machine would let nobody else in
 RATE = 16_000
 
 
@@ -76,7 +77,7 @@ def run(local_ray: str) -> Iterator[Callable[..., Endpoint]]:
                 num_replicas=num_replicas,
                 cpus_per_replica=0.2,
                 scaling=scaling,
-                live=LiveConfig(max_streams=16, follows_load=False),
+                live=ROOMY,
             )
             return Endpoint(stack.enter_context(serve_bundles(bundle, config)))
 
@@ -178,7 +179,7 @@ def test_a_call_survives_a_scale_out_a_promotion_and_a_scale_in(
 
 
 def test_calls_hear_that_the_endpoint_ends_and_may_finish(local_ray: str, bundle: Path) -> None:
-    config = ServingConfig(port=0, cpus_per_replica=0.2, scaling=ScalingConfig(shutdown_s=6))
+    config = ServingConfig(port=0, cpus_per_replica=0.2, scaling=ScalingConfig(shutdown_s=6), live=ROOMY)
     endpoint = ExitStack()
     url = endpoint.enter_context(serve_bundles(bundle, config))
     with endpoint, Call(url) as polite, Call(url, 1) as deaf, ThreadPoolExecutor(1) as pool:

@@ -159,7 +159,11 @@ def write_hour(path: Path, sample_rate: int, num_channels: int) -> None:
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     ("suffix", "sample_rate", "num_channels", "response_format"),
-    [("wav", 16_000, 1, "wav"), ("flac", 16_000, 2, "flac"), ("wav", 48_000, 1, "ogg")],
+    [
+        pytest.param("wav", 16_000, 1, "wav", marks=pytest.mark.soak),
+        pytest.param("flac", 16_000, 2, "flac", marks=pytest.mark.soak),
+        ("wav", 48_000, 1, "ogg"),
+    ],
 )
 def test_an_hour_needs_bounded_memory(
     running: tuple[psutil.Process, str],
