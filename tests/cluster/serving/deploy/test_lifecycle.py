@@ -39,7 +39,7 @@ pytestmark = pytest.mark.cluster
 # calls keep them busy.
 PATIENCE_S = 240.0
 CALL_S = float(os.environ.get("WW_CALL_S", "20"))
-CHUNK = 320  # samples: 20 ms
+CHUNK = 1280  # samples: 80 ms, so that many calls leave room for replicas that start
 ROOMY = LiveConfig(max_streams=16, follows_load=False)  # a busy machine would let nobody else in
 RATE = 16_000
 
