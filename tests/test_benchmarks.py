@@ -87,7 +87,7 @@ def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, 
             "feeding",
             ("--hours", "0.3", "--rounds", "1", "--seconds", "1"),
             ("DataLoader", "first batch, s"),
-            marks=pytest.mark.cluster,
+            marks=[pytest.mark.cluster, pytest.mark.soak],
         ),
     ],
 )

@@ -138,7 +138,8 @@ def test_it_serves_and_takes_promotions_until_it_is_told_to_end(bundle: Path, tm
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("proxy", ["auto", pytest.param("ray", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("proxy", ["auto", "ray"])
 def test_two_that_start_at_once_get_a_port_each(bundle: Path, proxy: str) -> None:
     """Both find the same one free, and take it long after that."""
     processes = [start(bundle, "--proxy", proxy) for _ in range(2)]

@@ -35,6 +35,7 @@ from ww_data import Storage
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.soak
 def test_interrupted_command_resumes_past_what_the_cut_left_half_done(
     whole: TrainingResult, small_corpus: Path, tmp_path: Path
 ) -> None:

@@ -187,6 +187,7 @@ def test_the_final_rate_is_that_after_the_last_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.soak
 def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:
     require_program("g++")  # torch.compile writes C++ for CPUs
     size = ["training.max_steps=2", "training.validate_every_steps=2", "training.ema_decay=0.5"]

@@ -196,6 +196,7 @@ def test_calls_hear_that_the_endpoint_ends_and_may_finish(local_ray: str, bundle
         httpx.get(url, timeout=5)
 
 
+@pytest.mark.soak
 def test_a_replica_that_is_taken_away_says_so_and_its_calls_finish(
     run: Callable[..., Endpoint], bundle: Path
 ) -> None:
