@@ -82,6 +82,11 @@ def test_streaming_refuses_at_once_what_it_cannot_measure(arguments: tuple[str, 
         ("mixing", ("--rounds", "1", "--seconds", "0.05"), ("plain", "default chain")),
         ("full_band", ("--minutes", "0.6", "--seconds", "0.5"), ("passed through", "| 15 |")),
         ("throughput", ("--presets", "tiny", "--steps", "1"), ("`tiny`", "audio s per CPU s")),
+        (
+            "scaling",
+            ("--hours", "1"),
+            ("plan: segments in order", "noise bank: pieces", "the bar is 2,000 MB"),
+        ),
         ("preparation", ("--seconds", "100", "--files", "0"), ("10 of 16 kHz", "10 of 44.1 kHz")),
         pytest.param(
             "feeding",
