@@ -159,6 +159,7 @@ def next_line(lines: IO[str], start: str) -> str:
     raise AssertionError(f"it ended before it said {start}")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: re.sub(r"\W+", "-", panel.title))
 def test_each_panel_shows_data(prometheus: Prometheus, panel: Panel) -> None:
     for query in panel.queries.values():
@@ -167,6 +168,7 @@ def test_each_panel_shows_data(prometheus: Prometheus, panel: Panel) -> None:
         assert values or panel.needs_gpu, query
 
 
+@pytest.mark.soak
 def test_all_rules_are_evaluated_and_what_they_look_at_is_there(prometheus: Prometheus) -> None:
     groups = prometheus.get("rules")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
@@ -180,6 +182,7 @@ def test_all_rules_are_evaluated_and_what_they_look_at_is_there(prometheus: Prom
         assert not lacking, rule["name"]
 
 
+@pytest.mark.soak
 def test_an_endpoint_in_use_and_a_run_raise_no_alert(prometheus: Prometheus) -> None:
     raised = prometheus.get("query_range", query='ALERTS{alertstate="firing"}', start=prometheus.since_s,
                             end=time.time(), step=1)["result"]  # fmt: skip
@@ -189,6 +192,7 @@ def test_an_endpoint_in_use_and_a_run_raise_no_alert(prometheus: Prometheus) -> 
     )
 
 
+@pytest.mark.soak
 def test_counted_is_what_was_done(prometheus: Prometheus) -> None:
     def last(query: str) -> float:
         return prometheus.values(query)[-1]

@@ -189,9 +189,8 @@ def test_a_finetuned_run_starts_from_the_weights_and_names_them(
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(
-    "preset", ["demucs-compact", pytest.param("waveunet-compact", marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("preset", ["demucs-compact", "waveunet-compact"])
 def test_each_architecture_trains_on_two_workers(
     local_ray: str, small_corpus: Path, tmp_path: Path, preset: str
 ) -> None:
