@@ -43,7 +43,7 @@ else
 	@cd $(ROOT) && $(PYTEST) -m cluster $(ARGS)
 endif
 
-test-soak: $(VENV)/.installed-dev ## further forms of the same faults, and benchmarks, one after the other (an hour or more)
+test-soak: $(VENV)/.installed-dev ## further forms of the same faults, panels with a real Prometheus, benchmarks (an hour or more)
 	@cd $(ROOT) && $(PYTEST) -m soak $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy

@@ -1,6 +1,6 @@
 """What a corpus of many hours takes of memory and time where no sound is touched.
 
-    python benchmarks/scaling.py                       # up to 100,000 hours: two minutes
+    python benchmarks/scaling.py                       # up to 100,000 hours: a minute of CPU time
     python benchmarks/scaling.py --hours 1000 10000
 
 Made-up corpora without samples: the plan (`ww_data.mixing.plan`: which segment comes when), what `corpus.json` lists,
